@@ -1,0 +1,65 @@
+# Everything is set up by the target that needs it, into .venv, from Python >= 3.11 and make alone.
+# Stamp files make the second call quick; they are older than pyproject.toml when dependencies change.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first interpreter that is new enough and can make environments; `make PYTHON=... test` overrides.
+PROBE := import sys, ensurepip, venv; raise SystemExit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$python -c '$(PROBE)' >/dev/null 2>&1 && { echo $$python; break; }; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help demo test test-all test-gpu fuzz check format bench bench-quick clean
+
+help:  ## what the targets are
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+demo: $(VENV)/.demo  ## partition the variance of 4,147 real genes
+	$(BIN)/jaxvp demo
+
+test: $(VENV)/.test  ## the quick tests
+	$(PYTEST)
+
+test-all: $(VENV)/.test  ## the slow tests too
+	$(PYTEST) -m ""
+
+test-gpu: $(VENV)/.test  ## the tests that need a GPU (install .[cuda12] or .[cuda13] first)
+	JAX_PLATFORMS=cuda,cpu $(PYTEST) -m gpu
+
+fuzz: $(VENV)/.test  ## the property tests with many more examples, other ones each time
+	$(PYTEST) -m hypothesis --hypothesis-profile=fuzz
+
+check: $(VENV)/.check  ## lint, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.check  ## what `check` asks for, done
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test  ## the committed benchmarks: takes long, wants a quiet machine
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.test  ## the same on a small scale, to see that it runs
+	$(BIN)/python -m benchmarks --quick
+
+clean:  ## forget the environment and caches
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "jaxvp needs Python >= 3.11 with venv (Debian: apt-get install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(PIP) install -e .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[test,bench]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.check: pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[test,bench,dev]'
+	@touch $@ $(VENV)/.test $(VENV)/.demo

@@ -1,0 +1,252 @@
+"""The one public verb: sample names, their intersection, design, blocks of genes, results."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from jaxvp import batch, fractions
+from jaxvp.design import Design, build
+from jaxvp.expression import DataError, align
+from jaxvp.formula import Formula
+from jaxvp.results import Results
+from jaxvp.solver import SOLVERS, Status
+from jaxvp.statistics import compress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger("jaxvp")
+
+# A bar that is gone before it can be read is noise.
+_GENES_WORTH_A_BAR = 2000
+
+
+class FitError(RuntimeError):
+    """Some genes could not be fitted and ``on_error="raise"`` was asked for."""
+
+
+def fit(
+    expression: Any,
+    formula: str,
+    metadata: pd.DataFrame,
+    *,
+    weights: Any = None,
+    rescale_weights: bool = True,
+    reml: bool = False,
+    dtype: str = "float64",
+    block_size: int | str = "auto",
+    devices: Sequence[batch.Device] | None = None,
+    solver: str = "newton",
+    progress: bool | None = None,
+    on_error: str = "status",
+) -> Results:
+    """Fit one linear (mixed) model per gene, the same formula for all.
+
+    And partition each gene's variance.
+
+    Parameters
+    ----------
+    expression
+        Measurements, samples x genes or genes x samples: a DataFrame (aligned to ``metadata.index``
+        by name, either way round) or an array (samples x genes, aligned by position).
+    formula
+        ``"~ Age + (1|Individual) + (1|Tissue)"``. With a random term ``(1|g)`` a mixed model is
+        fitted, without one ordinary least squares.
+    metadata
+        One row a sample; the index holds the sample names.
+    weights, rescale_weights
+        Not yet: precision weights come in a later version.
+    reml
+        Restricted maximum likelihood instead of maximum likelihood. Fractions of variancePartition
+        are ML.
+    dtype
+        Of the solver: ``"float64"``, or ``"float32"``, whose rounding limits the log-likelihood to
+        about 1e-5 relative.
+    block_size
+        Genes fitted at a time: peak memory, not results, depends on it. ``"auto"`` depends on the
+        design alone.
+    devices
+        JAX devices to use, each for blocks of its own; None is all that JAX has
+        (``jax.local_devices()``). For all cores of a CPU see `jaxvp.use_all_cores`.
+    solver
+        ``"newton"``, or ``"optax"``: L-BFGS on the same deviance, slow, an independent check.
+    progress
+        True shows a progress bar, False none; None shows it where a person watches.
+    on_error
+        ``"status"``: a gene that cannot be fitted has NaN in every table and a ``status`` that says
+        why. ``"raise"``: `FitError`.
+
+    Returns
+    -------
+    Results
+        ``.fractions`` (genes x components, rows sum to 1), ``.variances``, ``.coefficients``,
+        ``.standard_errors``, ``.theta``, ``.sigma``, ``.log_likelihood``, ``.diagnostics``.
+
+    Raises
+    ------
+    FormulaError, DesignError, DataError
+        Before any fit, naming the culprit and the remedy.
+    FitError
+        With ``on_error="raise"``, naming the first genes that could not be fitted.
+
+    Notes
+    -----
+    Model and definition of the fractions: Hoffman and Schadt (2016), BMC Bioinformatics 17:483;
+    likelihood: Bates et al. (2015), J. Stat. Softw. 67(1).
+
+    Examples
+    --------
+    >>> expression, metadata = jaxvp.datasets.influenza()
+    >>> result = jaxvp.fit(expression, "~ Age + (1|Subject) + (1|Hours)", metadata)
+    >>> result.fractions.median()
+    """
+    parsed = formula if isinstance(formula, Formula) else Formula.parse(formula)
+    chosen = _check_options(weights, dtype, block_size, devices, solver, on_error)
+    measurements, table = align(expression, metadata)
+    design = build(parsed, table, reml)
+    measurements = measurements.take(design.kept)
+    compression = compress(design)
+    genes = measurements.n_genes
+    size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
+    with _progress(progress, genes) as report:
+        fitted = batch.fit_all(
+            compression,
+            measurements.block,
+            genes,
+            reml=reml,
+            solver=solver,
+            dtype=dtype,
+            block_size=size,
+            devices=chosen,
+            report=report,
+        )
+    result = _results(design, fitted, measurements.gene_names, parsed, reml, size)
+    _report_failures(result, on_error)
+    return result
+
+
+def _check_options(weights, dtype, block_size, devices, solver, on_error) -> list[batch.Device]:
+    """Refuse what cannot be, before any work; the devices to use."""
+    if weights is not None:
+        raise NotImplementedError(
+            "weights= is not there yet: precision weights come in a later version of jaxvp"
+        )
+    if dtype not in ("float64", "float32"):
+        raise DataError(f'dtype={dtype!r}: use "float64" (the default) or "float32"')
+    if block_size != "auto" and (
+        isinstance(block_size, bool)
+        or not isinstance(block_size, int | np.integer)
+        or block_size < 1
+    ):
+        raise DataError(
+            f'block_size={block_size!r}: use a whole number of genes, 1 or more, or "auto"'
+        )
+    if solver not in SOLVERS:
+        raise DataError(f"solver={solver!r}: use one of {', '.join(map(repr, SOLVERS))}")
+    if on_error not in ("status", "raise"):
+        raise DataError(f'on_error={on_error!r}: use "status" (the default) or "raise"')
+    if devices is None:
+        return jax.local_devices()
+    devices = [devices] if isinstance(devices, jax.Device) else list(devices)
+    if not devices or not all(isinstance(device, jax.Device) for device in devices):
+        raise DataError(
+            f"devices={devices!r}: give a list of JAX devices, such as jax.devices()[:1], or None"
+        )
+    return devices
+
+
+class _Silent(nullcontext):
+    def __enter__(self):
+        return lambda genes: None
+
+
+def _progress(progress: bool | None, genes: int):
+    """A context that gives the function to call with the number of genes done."""
+    if progress is None:
+        progress = genes >= _GENES_WORTH_A_BAR and sys.stderr is not None and sys.stderr.isatty()
+    if not progress:
+        return _Silent()
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):
+        def __enter__(self):
+            super().__enter__()
+            return self.update
+
+    return Bar(total=genes, unit="gene", unit_scale=True, desc="jaxvp")
+
+
+def _results(
+    design: Design, fitted: batch.Fitted, genes: pd.Index, formula: Formula, reml: bool, size: int
+) -> Results:
+    import pandas as pd
+
+    if design.codes:
+        components = fractions.mixed(design, fitted.gamma, fitted.sigma, fitted.coefficients)
+    else:
+        components = fractions.fixed(design, fitted.sigma, fitted.coefficients)
+    random = bool(design.codes)
+    labels = np.array([status.label for status in Status], dtype=object)
+
+    def table(array: np.ndarray, columns: Sequence[str]) -> pd.DataFrame:
+        return pd.DataFrame(array, index=genes, columns=list(columns))
+
+    diagnostics = pd.DataFrame(
+        {
+            "status": labels[fitted.status],
+            "n_obs": np.full(len(genes), design.n),
+            "iterations": fitted.iterations,
+            "gradient": fitted.gradient,
+            "singular": (fitted.gamma == 0).any(axis=1),
+        },
+        index=genes,
+    )
+    return Results(
+        fractions=table(components.fractions, components.names),
+        variances=table(components.variances, components.names),
+        coefficients=table(fitted.coefficients, design.columns),
+        standard_errors=table(fitted.standard_errors, design.columns),
+        theta=table(np.sqrt(fitted.gamma) if random else fitted.gamma, design.random_names),
+        sigma=pd.Series(fitted.sigma, index=genes, name="sigma"),
+        log_likelihood=pd.Series(fitted.log_likelihood, index=genes, name="log_likelihood"),
+        diagnostics=diagnostics,
+        design=design,
+        formula=formula.text,
+        reml=reml,
+        weighted=False,
+        block_size=size,
+        versions=_versions(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    import platform
+    from importlib.metadata import version
+
+    packages = ("jaxvp", "jax", "jaxlib", "numpy", "pandas")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _report_failures(result: Results, on_error: str) -> None:
+    import pandas as pd
+
+    status = pd.Series(result.diagnostics["status"])
+    failed = status.loc[status != Status.CONVERGED.label]
+    if failed.empty:
+        return
+    counts = ", ".join(f"{count} {name}" for name, count in failed.value_counts().items())
+    logger.info("%d of %d genes were not fitted: %s", len(failed), len(status), counts)
+    if on_error == "raise":
+        first = ", ".join(f"{gene} ({why})" for gene, why in failed.head(5).items())
+        raise FitError(
+            f"{len(failed)} of {len(status)} genes could not be fitted: {first}"
+            f"{', ...' if len(failed) > 5 else ''}; "
+            'on_error="status" keeps the others and says why in .diagnostics'
+        )

@@ -1,0 +1,189 @@
+"""A formula applied to metadata: what all genes of a study share.
+
+`build` reads the variables (`variables`), drops samples with missing values, computes and codes the
+fixed part (`fixed`, with `transforms` and `rank`) and numbers the grouping factors (`random`).
+The result holds arrays and names, no table; from here on nobody needs pandas or formulas.
+
+Everything that makes a model unfit is found here, before any gene is looked at.
+"""
+
+import warnings
+from collections import Counter
+
+import equinox as eqx
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from jaxvp.formula import Formula
+
+from .fixed import FixedPart, build_fixed, label
+from .random import build_random, check_random, identical_groupings
+from .variables import DesignError, Factor, interaction, is_missing, select, to_names
+
+__all__ = ["Design", "DesignError", "build"]
+
+RESERVED = ("Intercept", "Residuals")
+
+
+class Design(eqx.Module):
+    """A formula applied to metadata. Rows are the samples that were kept."""
+
+    X: Float[np.ndarray, "n p"]
+    """fixed columns, treatment-coded on the first level"""
+    codes: tuple[Int[np.ndarray, " n"], ...]
+    """int32, one per random term in formula order: 0..levels-1, every level present"""
+    kept: Int[np.ndarray, " n"]
+    """positions of these samples in the metadata"""
+    columns: tuple[str, ...] = eqx.field(static=True)
+    """names of X's columns: ``Intercept``, ``Age``, ``Tissue[T.B]``"""
+    terms: tuple[str, ...] = eqx.field(static=True)
+    """fixed terms without the intercept: ``Age``, ``Tissue``, ``Age:Tissue``"""
+    term_of_column: tuple[int, ...] = eqx.field(static=True)
+    """for each column of X its place in `terms`; -1 for the intercept"""
+    random_names: tuple[str, ...] = eqx.field(static=True)
+    """names of the random terms: ``Individual``, ``Plate:Site``"""
+    levels: tuple[tuple[str, ...], ...] = eqx.field(static=True)
+    """names of each random term's levels, in the order of the codes"""
+    samples: tuple[str, ...] = eqx.field(static=True)
+    """names of the samples"""
+    formula: Formula = eqx.field(static=True)
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return self.X.shape[0]
+
+    @property
+    def p(self) -> int:
+        """Number of fixed columns."""
+        return self.X.shape[1]
+
+
+def build(formula: Formula, metadata: pd.DataFrame, reml: bool = False) -> Design:
+    """Apply a formula to metadata.
+
+    Parameters
+    ----------
+    formula
+        What `Formula.parse` returned.
+    metadata
+        Samples in rows, variables in columns; the index names the samples.
+    reml
+        Whether the model will be fitted by REML, which needs a random term.
+
+    Returns
+    -------
+    Design
+        Transforms (`scale`, `poly`, ...) are computed on the samples that are kept.
+
+    Raises
+    ------
+    DesignError
+        If the model cannot be fitted; the message names the culprit and the remedy.
+    NotImplementedError
+        For random slopes.
+
+    Warns
+    -----
+    UserWarning
+        If samples are dropped for missing values, a categorical fixed effect stands beside random
+        terms, or two factors group the samples identically; one warning each.
+    """
+    if len(metadata) == 0:
+        raise DesignError("the metadata has no samples")
+    table = select(metadata, formula.variables)
+    check_random(formula)
+    if reml and not formula.random:
+        raise DesignError(
+            "REML needs a random term and the formula has none: "
+            "use reml=False, or add one such as (1|Individual)"
+        )
+    keep = _complete(table, len(metadata))
+    if not keep.all():
+        table = {name: column.loc[keep] for name, column in table.items()}
+        metadata = metadata.loc[keep, []]
+    fixed = build_fixed(formula, table, metadata.index)
+    groups = build_random(formula, table)
+    _check_names(formula, fixed)
+    _warn(formula, fixed, groups)
+    return Design(
+        X=fixed.X,
+        codes=tuple(codes for codes, _ in groups),
+        kept=np.flatnonzero(keep),
+        columns=fixed.columns,
+        terms=fixed.terms,
+        term_of_column=fixed.term_of_column,
+        random_names=tuple(term.name for term in formula.random),
+        levels=tuple(levels for _, levels in groups),
+        samples=to_names(metadata.index),
+        formula=formula,
+    )
+
+
+def _complete(table: dict[str, pd.Series], n: int) -> Bool[np.ndarray, " n"]:
+    """The samples that have a value of every variable; says how many have not."""
+    keep = np.ones(n, dtype=bool)
+    counts = {}
+    for name, column in table.items():
+        missing = is_missing(column)
+        if missing.all():
+            raise DesignError(
+                f"`{name}` is missing in all {n} samples: leave it out of the formula"
+            )
+        if missing.any():
+            counts[name] = int(missing.sum())
+            keep &= ~missing
+    where = ", ".join(f"`{name}` ({count})" for name, count in counts.items())
+    if keep.sum() < 2:
+        left = "no sample is" if not keep.any() else "one sample is"
+        remedy = f"missing values are in {where}" if where else "a model needs several"
+        raise DesignError(f"{left} left of {n} to fit a model on: {remedy}")
+    if not keep.all():
+        warnings.warn(
+            f"{n - keep.sum()} of {n} samples are dropped for missing values in {where}",
+            UserWarning,
+            stacklevel=4,  # the caller of jaxvp.fit
+        )
+    return keep
+
+
+def _check_names(formula: Formula, fixed: FixedPart) -> None:
+    """Every name must mean one thing in the tables of results."""
+    own = fixed.columns[1:] if formula.intercept else fixed.columns
+    names = [*RESERVED, *own, *(term.name for term in formula.random)]
+    # Without random terms it is the fixed terms that are the components.
+    for taken in (names, [*RESERVED, *fixed.terms]):
+        twice = [name for name, count in Counter(taken).items() if count > 1]
+        if twice:
+            what = "reserved for results" if twice[0] in RESERVED else "the name of two things"
+            raise DesignError(f"`{twice[0]}` is {what}: rename a column of the metadata")
+
+
+def _warn(formula: Formula, fixed: FixedPart, groups: list[Factor]) -> None:
+    """Models that can be fitted and are seldom meant."""
+    if not groups:
+        return
+    if fixed.factors:
+        names = ", ".join(f"`{name}`" for name in fixed.factors)
+        warnings.warn(
+            f"categorical fixed effects beside random terms: {names}. variancePartition advises "
+            "to make all categorical variables random, (1|g), if one is: the fractions of fixed "
+            "and of random ones are not comparable",
+            UserWarning,
+            stacklevel=4,
+        )
+    factors = {term.text: group for term, group in zip(formula.random, groups, strict=True)}
+    for name, term in zip(fixed.terms, formula.terms, strict=True):
+        labels = [label(factor) for factor in term]
+        if all(name in fixed.factors for name in labels):
+            factors[name] = interaction([fixed.factors[name] for name in labels])
+    same = identical_groupings(factors)
+    if same:
+        pairs = ", ".join(f"`{one}` and `{other}`" for one, other in same)
+        warnings.warn(
+            f"these group the samples identically, so that their shares cannot be told apart: "
+            f"{pairs}. Leave one of them out",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,16 @@
+"""Measurements of any container, aligned with the metadata by sample name, served in gene blocks.
+
+`align` finds the samples that both sides know (`names`), checks what the container holds
+(`values`) and returns an `Expression` (`blocks`). Nothing is copied there; later, a block of genes
+costs what that block costs. `read_table` (`files`) makes a table with names of a file.
+
+Everything that makes measurements unfit is found here. What is wrong with one gene alone (NaN,
+a constant) is not: that gene gets a status.
+"""
+
+from jaxvp.expression.blocks import Expression
+from jaxvp.expression.containers import align
+from jaxvp.expression.files import read_table
+from jaxvp.expression.names import DataError
+
+__all__ = ["DataError", "Expression", "align", "read_table"]

@@ -1,0 +1,116 @@
+"""The eliminated system of one gene: what is left to sweep or factor once term 1 is gone.
+
+As a power series in gamma_1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from jaxvp.statistics import Array, PerGene, Shared
+
+# Up to this many columns the system is swept as elementwise arithmetic over a tile of genes; larger
+# ones are factored.
+SWEEP_COLUMNS = 64
+
+Scalar = Float[Array, "*genes"]
+Vector = tuple[Scalar, ...]
+Matrix = tuple[Vector, ...]
+
+
+class Moments(NamedTuple):
+    """Power series in gamma_1 (coefficients 0, 1, 2) and block sums over the swept terms."""
+
+    log_det: tuple[Scalar, Scalar, Scalar]
+    rss: tuple[Scalar, Scalar, Scalar]
+    trace: tuple[Vector, Vector]  # tr(Z_i' P Z_i), coefficients 0 and 1
+    squares: Matrix  # |Z_i' P Z_j|^2
+    data: tuple[Vector, Vector]  # |Z_i' P y|^2, coefficients 0 and 1
+    curved: Matrix  # y'P Z_i (Z_i' P Z_j) Z_j' P y
+
+
+def fence(always: Bool[Array, ""], compute: Callable[..., Any], *arguments: Any) -> Any:
+    """``compute(*arguments)``, written to memory once. ``always`` is true, but XLA cannot know.
+
+    Where several results depend on an intermediate one, XLA's CPU compiler computes that again
+    inside each of them (measured: 6 to 30 times slower, and compile times that grow exponentially
+    with the depth). A conditional is a boundary that fusion does not cross.
+    """
+    traced_once = jax.jit(
+        compute
+    )  # fences nest: without this, tracing would take twice as long for every level
+    shapes = jax.eval_shape(traced_once, *arguments)
+
+    def nothing(*_):
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    return jax.lax.cond(always, traced_once, nothing, *arguments)
+
+
+def lift(array: Shaped[Array, "..."], like: Scalar) -> Shaped[Array, "..."]:
+    """Give an array that all genes share the trailing axes of ``like``."""
+    return jnp.reshape(array, jnp.shape(array) + (1,) * jnp.ndim(like))
+
+
+def class_weights(shared: Shared, gamma: Scalar) -> tuple[Array, Array, Array]:
+    """Power series of ``1 / (1 + gamma n_c)`` in a change of gamma."""
+    sizes = lift(shared.sizes, gamma)
+    w0 = 1 / (1 + gamma * sizes)
+    w1 = -sizes * w0 * w0
+    return w0, w1, -sizes * w0 * w1
+
+
+def class_sum(
+    weights: Float[Array, "C *genes"], sums: Float[Array, "C ..."]
+) -> Float[Array, "..."]:
+    # A sum of arrays, not a matrix product: XLA fuses it into its consumer.
+    total = weights[0] * sums[0]
+    for c in range(1, sums.shape[0]):
+        total = total + weights[c] * sums[c]
+    return total
+
+
+def log_det_eliminated(shared: Shared, gamma: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    sizes, counts = lift(shared.level_sizes, gamma), lift(shared.level_counts, gamma)
+    share = sizes / (1 + gamma * sizes)
+    return (
+        (counts * jnp.log1p(gamma * sizes)).sum(0),
+        (counts * share).sum(0),
+        -0.5 * (counts * share * share).sum(0),
+    )
+
+
+def term_slices(shared: Shared) -> list[slice]:
+    ends = np.cumsum((0, *shared.levels[1:]))
+    return [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def total(array: Float[Array, "..."], axes: int) -> Scalar:
+    return array.sum(tuple(range(axes)))
+
+
+def augmented(shared: Shared, gene: PerGene, gamma: Scalar) -> tuple[Array, Array, Array]:
+    """``[U, y]' V_1^-1 [U, y]`` as a power series in gamma_1, each (K+1, K+1)."""
+    between = lift(shared.between, gamma)
+
+    def bordered(uu, uy, yy):
+        return jnp.concatenate(
+            [jnp.concatenate([uu, uy[:, None]], 1), jnp.concatenate([uy, yy[None]])[None]]
+        )
+
+    sums = [
+        (class_sum(w, between), class_sum(w, gene.between_uy), class_sum(w, gene.between_yy))
+        for w in class_weights(shared, gamma)
+    ]
+    uu, uy, yy = sums[0]
+    return (
+        bordered(lift(shared.within, gamma) + uu, gene.within_uy + uy, gene.within_yy + yy),
+        bordered(*sums[1]),
+        bordered(*sums[2]),
+    )

@@ -1,0 +1,227 @@
+"""What a fit returns: one table a quantity, in each of them one row a gene.
+
+`Results` holds finished tables and computes nothing of the model; figures and reports are functions
+that take one. It is kept in one file by `Results.save` and `load` (`archive`) or handed to other
+tools as one file a table by `Results.write_tables` (`files`).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from jaxvp.design import Design
+from jaxvp.expression import DataError
+from jaxvp.fractions import RESIDUALS
+
+from . import archive
+from .files import portable, write_folder
+
+__all__ = ["Results", "by_median", "load"]
+
+TABLES = ("fractions", "variances", "coefficients", "standard_errors", "theta", "diagnostics")
+SERIES = ("sigma", "log_likelihood")
+SCALARS = ("formula", "reml", "weighted", "block_size", "versions")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Results:
+    """The fits of all genes.
+
+    Every table has one row for every gene of the input, in its order. A gene that could not be
+    fitted has NaN there and a ``status`` in `diagnostics` that says why.
+
+    Notes
+    -----
+    Definition of the fractions: Hoffman and Schadt (2016), variancePartition, BMC Bioinformatics
+    17:483. Scale of theta: Bates et al. (2015), lme4, J. Stat. Softw. 67(1).
+
+    Examples
+    --------
+    >>> result = jaxvp.fit(expression, "~ Age + (1|Individual)", metadata)
+    >>> result.fractions.loc["TP53", "Individual"]
+    >>> result.sort_columns().summary()
+    >>> result.save("result.zip")
+    """
+
+    fractions: pd.DataFrame
+    """genes x components: the share of the gene's variance, rows sum to 1; ``Residuals`` last"""
+    variances: pd.DataFrame
+    """genes x components: the same in squared units of the measurements"""
+    coefficients: pd.DataFrame
+    """genes x fixed columns, ``Intercept`` too; units of the measurements per unit of the column"""
+    standard_errors: pd.DataFrame
+    """of the coefficients"""
+    theta: pd.DataFrame
+    """genes x random terms, in formula order: standard deviations relative to sigma, as in lme4"""
+    sigma: pd.Series
+    """residual standard deviation"""
+    log_likelihood: pd.Series
+    """at the optimum; the restricted one if `reml`"""
+    diagnostics: pd.DataFrame
+    """``status``, ``n_obs``, ``iterations``, ``gradient`` (largest violation of the optimality
+    conditions), ``singular`` (a variance component is exactly zero)"""
+    design: Design | None
+    """samples, fixed columns and levels that all genes share"""
+    formula: str
+    """as the user wrote it"""
+    reml: bool
+    weighted: bool = False
+    block_size: int
+    """genes that were fitted at a time"""
+    versions: dict[str, str]
+    """of Python and of the packages that the numbers come from"""
+
+    def __post_init__(self) -> None:
+        genes = self.fractions.index
+        for name in (*TABLES, *SERIES):
+            if not getattr(self, name).index.equals(genes):
+                raise DataError(f"the genes of `{name}` are not those of `fractions`")
+        if not self.variances.columns.equals(self.fractions.columns):
+            raise DataError("the components of `variances` are not those of `fractions`")
+
+    def __repr__(self) -> str:
+        genes, components = self.fractions.shape
+        method = "REML" if self.reml else "ML"
+        samples = "" if self.design is None else f", {self.design.n:,} samples"
+        lines = [
+            f"jaxvp.Results: {genes:,} genes x {components} components",
+            f"  {self.formula}, {method}{samples}",
+            f"  components: {', '.join(map(str, self.fractions.columns))}",
+        ]
+        if genes:
+            converged = self.diagnostics["status"].to_numpy() == "converged"
+            lines.append(f"  converged: {_percent(converged.mean())} of genes")
+            if self.theta.shape[1]:
+                singular = self.diagnostics["singular"].to_numpy(bool)
+                lines[-1] += (
+                    f"; singular (a component is exactly zero): {_percent(singular.mean())}"
+                )
+        return "\n".join(lines)
+
+    def summary(self) -> pd.DataFrame:
+        """How the fractions of every component are distributed over the genes.
+
+        Returns
+        -------
+        DataFrame
+            One row a component, in the order of `fractions`; columns ``median``, ``mean``, ``25%``
+            and ``75%`` (quartiles). Genes that could not be fitted are left out.
+        """
+        table = self.fractions
+        lower, median, upper = (table.quantile(q).to_numpy() for q in (0.25, 0.5, 0.75))
+        columns = {"median": median, "mean": table.mean().to_numpy(), "25%": lower, "75%": upper}
+        return pd.DataFrame(columns, index=table.columns)
+
+    def sort_columns(self) -> Results:
+        """Components by their median fraction, the largest first, ``Residuals`` last.
+
+        Returns
+        -------
+        Results
+            The same but for the order of the columns of `fractions` and `variances`. Components of
+            the same median keep theirs. (``sortCols`` in variancePartition.)
+        """
+        order = by_median(self.fractions)
+        return replace(self, fractions=self.fractions[order], variances=self.variances[order])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one file, from which `jaxvp.load` reads the same bits.
+
+        Parameters
+        ----------
+        path
+            The file, such as ``result.zip``: a zip archive of Parquet tables and one JSON file,
+            readable without jaxvp. It is replaced when the new one is whole.
+
+        Raises
+        ------
+        FileNotFoundError
+            If its folder does not exist.
+
+        Warns
+        -----
+        UserWarning
+            If gene names are of several types: they become text.
+        """
+        scalars = {name: getattr(self, name) for name in SCALARS}
+        archive.write(Path(path), self._portable_tables(), scalars, self.design)
+
+    def write_tables(self, directory: str | os.PathLike[str], format: str = "parquet") -> None:
+        """Write one file a table, for other tools: ``fractions.parquet`` and so on.
+
+        Parameters
+        ----------
+        directory
+            Made where it is not there. Files of these names are replaced, all of them when the
+            last new one is written.
+        format
+            ``"parquet"`` or ``"csv"``. The gene names are the first column of a CSV file.
+
+        Raises
+        ------
+        DataError
+            If the format is another one.
+
+        Warns
+        -----
+        UserWarning
+            If gene names are of several types: they become text.
+        """
+        write_folder(Path(directory), self._portable_tables(), format)
+
+    def _portable_tables(self) -> dict[str, pd.DataFrame]:
+        """Every table by name, none of them a Series."""
+        tables = {name: getattr(self, name) for name in TABLES}
+        tables |= {name: getattr(self, name).to_frame(name) for name in SERIES}
+        genes = portable(self.fractions.index)
+        if genes is not self.fractions.index:
+            tables = {name: table.set_axis(genes) for name, table in tables.items()}
+        return tables
+
+
+def load(path: str | os.PathLike[str]) -> Results:
+    """Read what `Results.save` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    Results
+        Every number is the one that was saved, bit for bit.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    DataError
+        If it is not whole, not a saved result, or of a version that this jaxvp does not know.
+    """
+    tables, scalars, design = archive.read(Path(path), (*TABLES, *SERIES), SCALARS)
+    genes = tables["fractions"].index
+    # A table without columns has no rows in Parquet: theta of a model without random terms.
+    tables = {
+        name: table if table.shape[1] else pd.DataFrame(index=genes, columns=table.columns)
+        for name, table in tables.items()
+    }
+    series = {name: tables.pop(name)[name] for name in SERIES}
+    return Results(**tables, **series, **scalars, design=design)
+
+
+def by_median(fractions: pd.DataFrame) -> list[str]:
+    """Components by their median over the genes, the largest first and ``Residuals`` last."""
+    medians = fractions.drop(columns=RESIDUALS, errors="ignore").median()
+    order = list(medians.sort_values(ascending=False, kind="stable").index)
+    return [*order, RESIDUALS] if RESIDUALS in fractions.columns else order
+
+
+def _percent(share: float) -> str:
+    """One digit after the point, and 100.0 % only where it is all of them."""
+    shown = f"{share:.1%}"
+    return "99.9%" if shown == "100.0%" and share < 1 else shown

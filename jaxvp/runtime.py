@@ -1,0 +1,94 @@
+"""JAX's process-wide settings, for whoever asks: a library leaves its caller's alone.
+
+So these are functions to call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import warnings
+from pathlib import Path
+
+import jax
+
+
+def enable_compile_cache(directory: str | Path | None = None) -> Path | None:
+    """Keep compiled programs on disk, so that the next process does not compile them again.
+
+    Parameters
+    ----------
+    directory
+        Where to keep them; None is ``$XDG_CACHE_HOME/jaxvp`` (``~/.cache/jaxvp``). Inside, a folder
+        for this version of JAX and model of CPU: a program compiled for another CPU may not run on
+        this one.
+
+    Returns
+    -------
+    pathlib.Path or None
+        The folder in use; None, with a warning, if it cannot be written.
+    """
+    base = (
+        Path(directory)
+        if directory is not None
+        else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxvp"
+    )
+    folder = base.expanduser() / f"jax-{jax.__version__}-{_processor()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        warnings.warn(
+            f"no compile cache: {folder} cannot be written ({error.strerror})",
+            UserWarning,
+            stacklevel=2,
+        )
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    return folder
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = "".join(
+            sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+        )
+    except OSError:
+        model = platform.processor() or platform.machine()
+    return hashlib.sha256(model.encode()).hexdigest()[:12]
+
+
+def use_all_cores() -> int:
+    """Let JAX use every core of the CPU for separate programs.
+
+    By showing each as a device of its own.
+
+    JAX runs one program at a time on a device, and all cores of a CPU are one device unless told
+    otherwise. Call this first, before JAX has done anything.
+
+    Returns
+    -------
+    int
+        Number of CPU devices there are now. Where JAX is already running it stays as it was, with a
+        warning.
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    try:
+        jax.config.update("jax_num_cpu_devices", cores)
+    except RuntimeError:
+        found = len(jax.devices("cpu"))
+        if found < cores:
+            warnings.warn(
+                f"JAX is already running with {found} CPU device(s): call jaxvp.use_all_cores() "
+                "before anything else uses JAX",
+                UserWarning,
+                stacklevel=2,
+            )
+    return len(jax.devices("cpu"))

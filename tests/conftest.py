@@ -1,0 +1,62 @@
+"""What holds for every test: devices and threads, checked shapes, hypothesis profiles.
+
+The environment is set before anything imports JAX. Tests run on the CPU unless `JAX_PLATFORMS` says
+otherwise (`make test-gpu` does), with few threads, so that a laptop and a 64-core node see the same
+schedule. Every jaxtyping annotation of the package is checked by beartype at run time.
+"""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jaxtyping  # noqa: E402
+
+jaxtyping.install_import_hook("jaxvp", "beartype.beartype")
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+# No deadlines: a first example compiles. The default repeats itself, so that a red test stays red;
+# `make fuzz` looks elsewhere each time.
+hypothesis.settings.register_profile("default", deadline=None, max_examples=25, derandomize=True)
+hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=1000, print_blob=True)
+hypothesis.settings.load_profile("default")
+
+
+def _gpus():
+    import jax
+
+    try:
+        return jax.devices("gpu")
+    except RuntimeError:
+        return []
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what is marked `gpu` where there is none."""
+    marked = [item for item in items if "gpu" in item.keywords]
+    if marked and not _gpus():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no GPU in sight of JAX (make test-gpu)"))
+
+
+@pytest.fixture
+def gpu():
+    """The first GPU, for tests marked `gpu`."""
+    return _gpus()[0]
+
+
+@pytest.fixture
+def compile_cache(tmp_path_factory, monkeypatch):
+    """Commands switch JAX's compile cache on: here in a folder of the test run, and off again."""
+    import jax
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    names = ["jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"]
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)

@@ -1,0 +1,52 @@
+"""Reading the committed reference tables; `reference/README.md` says how they were made."""
+
+import functools
+from pathlib import Path
+
+import pandas as pd
+
+HERE = Path(__file__).parent / "reference"
+
+
+@functools.cache
+def designs() -> dict[str, str]:
+    """Names of the sampled designs, with their formulas."""
+    table = pd.read_csv(HERE / "samples" / "designs.csv", index_col="design")
+    return table["formula"].to_dict()
+
+
+def sample(name):
+    """A sampled design: expression (genes x samples), metadata, formula."""
+    folder = HERE / "samples"
+    expression = pd.read_csv(folder / f"{name}.expression.csv", index_col="gene")
+    metadata = pd.read_csv(folder / f"{name}.metadata.csv", index_col="sample")
+    return expression, metadata, designs()[name]
+
+
+def lme4_table(name):
+    """Tight lme4 fits of a sampled design, one row per gene and criterion."""
+    return pd.read_csv(HERE / "samples" / f"{name}.lme4.csv", index_col="gene")
+
+
+def part(row, prefix):
+    """The entries `prefix.name` of a table's row, by name."""
+    names = [name for name in row.index if name.startswith(prefix + ".") and pd.notna(row[name])]
+    return row[names].rename(lambda name: name.removeprefix(prefix + ".")).astype(float)
+
+
+def classics():
+    """lme4's examples: `(data, response, formula, reml, quantities)` each."""
+    table = pd.read_csv(HERE / "classics.csv")
+    cases = []
+    for key, rows in table.groupby(["data", "response", "formula", "reml"], sort=False):
+        cases.append((*key, rows.set_index("quantity")["value"]))
+    return cases
+
+
+def classic_data(name):
+    """The data of one of lme4's examples."""
+    data = pd.read_csv(HERE / "classics" / f"{name.split()[0]}.csv", dtype={"replicate": str})
+    data.index = [f"row_{i}" for i in range(len(data))]
+    if name.startswith("cake"):  # an ordered factor, as in R
+        data["temperature"] = data["temperature"].astype("category").cat.as_ordered()
+    return data

@@ -1,0 +1,178 @@
+"""The deviance of one gene against n x n algebra, its derivatives against JAX's and finite ones.
+
+Both eliminations (sweep and Cholesky factor) are held to the same numbers, and the statistics they
+start from to what they are defined as.
+"""
+
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pandas as pd
+import pytest
+
+from jaxvp.design import build
+from jaxvp.formula import Formula
+from jaxvp.likelihood import estimate, evaluate
+from jaxvp.statistics import class_nodes, compress, statistics
+
+GENES = 5
+# Random terms of different sizes in an order that elimination changes; one term; no fixed part.
+FORMULAS = [
+    "~ Age + Dose + (1|Small) + (1|Large) + (1|Middle)",
+    "~ Age + (1|Large)",
+    "~ 0 + (1|Small) + (1|Large)",
+]
+
+
+@pytest.fixture(scope="module")
+def study():
+    rng = np.random.default_rng(4)
+    n = 60
+    metadata = pd.DataFrame(
+        {
+            "Age": rng.normal(50, 9, n),
+            "Dose": rng.uniform(size=n),
+            **{
+                name: [
+                    f"{name}{i}"
+                    for i in np.r_[np.arange(levels), rng.integers(0, levels, n - levels)]
+                ]
+                for name, levels in (("Small", 4), ("Large", 17), ("Middle", 6))
+            },
+        }
+    )
+    return metadata, rng.normal(size=(n, GENES)) * 3 + 7
+
+
+def prepared(formula, study):
+    metadata, y = study
+    compression = compress(build(Formula.parse(formula), metadata))
+    return compression, statistics(compression, y)
+
+
+def one_gene(block, j):
+    return jax.tree.map(lambda leaf: leaf[..., j], block.gene)
+
+
+@contextmanager
+def eliminated_by(name, monkeypatch):
+    """Both ways on the same system: the threshold between them is moved."""
+    import jaxvp.likelihood
+    import jaxvp.likelihood.estimates
+
+    for module in (jaxvp.likelihood, jaxvp.likelihood.estimates):
+        monkeypatch.setattr(module, "SWEEP_COLUMNS", 64 if name == "sweep" else -1)
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.parametrize("way", ["sweep", "factor"])
+@pytest.mark.parametrize("reml", [False, True])
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_dense_algebra(study, monkeypatch, formula, reml, way):
+    metadata, y = study
+    X, Zs = oracles.design(formula, metadata)[:2]
+    compression, block = prepared(formula, study)
+    rng = np.random.default_rng(0)
+    with eliminated_by(way, monkeypatch):
+        shared = jax.device_put(compression.shared)
+        found_at = jax.jit(
+            lambda g, gene: (
+                evaluate(g, shared, gene, reml=reml),
+                estimate(g, shared, gene, reml=reml),
+            )
+        )
+        for j in range(GENES):
+            theta = rng.gamma(1, 1.0, size=len(Zs)) * (rng.random(len(Zs)) < 0.8)
+            gamma = theta[list(shared.order)] ** 2
+            gene = one_gene(block, j)
+            evaluation, estimates = found_at(tuple(gamma), gene)
+            dense = oracles.dense_fit(y[:, j], X, Zs, theta, reml)
+            scale, size = block.scale[j], shared.n - reml * shared.p
+            log_likelihood = float(estimates.log_likelihood) - size * np.log(scale)
+            assert log_likelihood == pytest.approx(dense.log_likelihood, rel=1e-10)
+            assert float(estimates.sigma) * scale == pytest.approx(dense.sigma, rel=1e-10)
+            beta = shared.r_inverse @ (block.ols[:, j] + scale * np.asarray(estimates.coefficients))
+            np.testing.assert_allclose(beta, dense.beta, rtol=1e-8, atol=1e-10)
+            errors = np.sqrt(np.asarray(estimates.variances)) * float(estimates.sigma) * scale
+            np.testing.assert_allclose(errors, dense.standard_errors, rtol=1e-9)
+            score = oracles.dense_score(y[:, j], X, Zs, theta, reml)[list(shared.order)]
+            ours = np.array(evaluation.score, dtype=float)
+            np.testing.assert_allclose(ours, score, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("reml", [False, True])
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_derivatives_are_jax_s(study, monkeypatch, formula, reml):
+    compression, block = prepared(formula, study)
+    gene = one_gene(block, 0)
+    with eliminated_by("sweep", monkeypatch):
+        shared = jax.device_put(compression.shared)
+
+        def deviance(gamma):
+            return evaluate(tuple(gamma), shared, gene, reml=reml).deviance
+
+        for gamma in (np.ones(len(shared.levels)), np.linspace(0, 0.6, len(shared.levels))):
+            found = evaluate(tuple(jnp.asarray(gamma)), shared, gene, reml=reml)
+            gradient = jax.grad(deviance)(jnp.asarray(gamma))
+            hessian = jax.jacfwd(jax.grad(deviance))(jnp.asarray(gamma))
+            np.testing.assert_allclose(np.array(found.score), gradient, atol=1e-9)
+            np.testing.assert_allclose(np.array(found.hessian), hessian, atol=1e-8)
+            # Expected information: the mean of the Hessian over data is positive semidefinite.
+            assert np.linalg.eigvalsh(np.array(found.fisher, dtype=float)).min() > -1e-9
+
+
+def test_genes_on_a_trailing_axis_are_the_same_genes(study, monkeypatch):
+    compression, block = prepared(FORMULAS[0], study)
+    gamma = np.random.default_rng(1).gamma(1, 1, size=(3, GENES))
+    with eliminated_by("sweep", monkeypatch):
+        shared = jax.device_put(compression.shared)
+        together = evaluate(tuple(jnp.asarray(gamma)), shared, block.gene, reml=True)
+        for j in range(GENES):
+            gene = one_gene(block, j)
+            alone = evaluate(tuple(jnp.asarray(gamma[:, j])), shared, gene, reml=True)
+            for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+                np.testing.assert_allclose(a[j], b, rtol=1e-11, atol=1e-12)
+
+
+def test_statistics_are_the_products_they_are_defined_as(study):
+    metadata, y = study
+    compression, block = prepared(FORMULAS[0], study)
+    shared, gene = compression.shared, block.gene
+    X, Zs = oracles.design(FORMULAS[0], metadata)[:2]
+    first, *others = [Zs[i] for i in shared.order]
+    residual = y - X @ np.linalg.lstsq(X, y, rcond=None)[0]
+    np.testing.assert_allclose(block.scale, np.sqrt((residual**2).mean(axis=0)), rtol=1e-12)
+    scaled = residual / block.scale
+    U = np.concatenate([*others, X @ shared.r_inverse], axis=1)
+    size = first.sum(axis=0)
+    for gamma in (0.0, 0.3, 7.0, 1e6):
+        weights = 1 / (1 + gamma * shared.sizes)
+        inverse = np.linalg.inv(np.eye(len(y)) + gamma * first @ first.T)
+        uu = shared.within + np.tensordot(weights, shared.between, 1)
+        np.testing.assert_allclose(uu, U.T @ inverse @ U, atol=1e-9)
+        uy = gene.within_uy + np.tensordot(weights, gene.between_uy, 1)
+        np.testing.assert_allclose(uy, U.T @ inverse @ scaled, atol=1e-9)
+        yy = gene.within_yy + weights @ gene.between_yy
+        np.testing.assert_allclose(yy, (scaled * (inverse @ scaled)).sum(axis=0), rtol=1e-9)
+    assert (shared.level_counts * shared.level_sizes).sum() == size.sum()
+
+
+@pytest.mark.parametrize("largest", [40, 100, 1000, 10_000])
+def test_interpolated_classes(largest):
+    """Sums over levels of f(gamma n), and of its derivatives, from the nodes alone."""
+    sizes = np.unique(np.round(np.geomspace(1, largest, 400)))
+    nodes, weights = class_nodes(sizes)
+    assert len(nodes) < len(sizes)
+    for gamma in 10.0 ** np.arange(-8, 9):
+        exact, ours = 1 / (1 + gamma * sizes), (1 / (1 + gamma * nodes)) @ weights
+        np.testing.assert_allclose(ours, exact, rtol=3e-13)
+        slope, ours = sizes * exact**2, (nodes / (1 + gamma * nodes) ** 2) @ weights
+        np.testing.assert_allclose(ours, slope, rtol=1e-11)
+
+
+def test_few_sizes_stay_as_they_are():
+    assert class_nodes(np.arange(1.0, 10.0)) is None

@@ -1,0 +1,176 @@
+"""Solvers and the schedule over genes: certified optima, exact zeros, no gene in another's way."""
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+import jaxvp
+from jaxvp import batch
+from jaxvp.design import build
+from jaxvp.formula import Formula
+from jaxvp.solver import Status, newton
+from jaxvp.statistics import compress
+
+FORMULA = "~ Age + (1|Individual) + (1|Tissue)"
+
+
+@pytest.fixture(scope="module")
+def study():
+    return jaxvp.simulate(60, 48, {"Individual": 12, "Tissue": 3}, zero_probability=0.4, seed=5)
+
+
+@pytest.fixture(scope="module")
+def result(study):
+    expression, metadata = study.expression, study.metadata
+    return jaxvp.fit(expression, FORMULA, metadata)
+
+
+def test_every_gene_is_certified(result):
+    diagnostics = result.diagnostics
+    assert (diagnostics["status"] == "converged").all()
+    assert diagnostics["gradient"].max() <= 1e-6
+    assert diagnostics["iterations"].max() <= 14
+    zero = result.theta == 0
+    assert zero.to_numpy().any() and not zero.to_numpy().all()
+    assert (diagnostics["singular"] == zero.any(axis=1)).all()
+
+
+@pytest.mark.parametrize("reml", [False, True])
+def test_optax_finds_the_same_optimum(study, reml):
+    expression, metadata = study.expression, study.metadata
+    genes = expression.iloc[:24]
+    ours = jaxvp.fit(genes, FORMULA, metadata, reml=reml)
+    optax = jaxvp.fit(genes, FORMULA, metadata, reml=reml, solver="optax")
+    assert (optax.diagnostics["status"] == "converged").all()
+    np.testing.assert_allclose(optax.log_likelihood, ours.log_likelihood, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(optax.fractions, ours.fractions, atol=1e-5)
+
+
+def test_float32_is_near(study, result):
+    expression, metadata = study.expression, study.metadata
+    single = jaxvp.fit(expression, FORMULA, metadata, dtype="float32")
+    assert (single.diagnostics["status"] == "converged").mean() > 0.9
+    gap = (single.fractions - result.fractions).abs().max(axis=None)
+    assert gap < 5e-3
+    assert single.fractions.dtypes.eq(np.float64).all()
+
+
+def test_a_trial_that_is_worse_is_refused():
+    """A deviance with a narrow valley: from gamma = 1 Newton's first step lands higher up."""
+    from jaxvp.likelihood import Evaluation
+
+    def deviance(gamma):
+        x = jax.numpy.log1p(gamma[0])
+
+        def value(x):
+            return jax.numpy.sqrt(1e-2 + (x - 0.1) ** 2)
+
+        slope = jax.grad(value)(x) / (1 + gamma[0])
+        curve = (jax.grad(jax.grad(value))(x) - jax.grad(value)(x)) / (1 + gamma[0]) ** 2
+        zero = jax.numpy.zeros(())
+        return Evaluation(value(x), (slope,), ((curve,),), ((zero + 1e-3,),), (zero,))
+
+    with jax.enable_x64(True):
+        one = np.ones(1)
+        state = newton.start(one)
+        step = jax.jit(lambda state: newton.step(deviance, one, state))
+        deviances = []
+        for _ in range(40):
+            state = step(state)
+            deviances.append(float(state.deviance))
+    assert np.all(np.diff(deviances) <= 1e-12)
+    assert bool(state.done) and float(state.x[0]) == pytest.approx(0.1, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def hard_and_easy(study):
+    """Genes of all fates, side by side."""
+    expression, metadata = study.expression, study.metadata
+    genes = expression.iloc[:20].copy()
+    genes.iloc[3] = 7.0
+    genes.iloc[5, 4] = np.nan
+    genes.iloc[6, 0] = -np.inf
+    genes.iloc[8] = metadata["Individual"].astype("category").cat.codes.to_numpy() * 0.7
+    genes.iloc[9] = 3 + 0.25 * metadata["Age"].to_numpy()
+    genes.iloc[11] *= 1e-153
+    genes.iloc[12] *= 1e200
+    return genes, metadata
+
+
+def test_statuses(hard_and_easy):
+    genes, metadata = hard_and_easy
+    result = jaxvp.fit(genes, FORMULA, metadata)
+    status = result.diagnostics["status"]
+    expected = {
+        3: "zero_variance",
+        5: "non_finite",
+        6: "non_finite",
+        8: "zero_residual",
+        9: "zero_residual",
+    }
+    for place in range(20):
+        assert status.iloc[place] == expected.get(place, "converged"), place
+    failed = (status != "converged").to_numpy()
+    tables = (
+        result.fractions,
+        result.variances,
+        result.coefficients,
+        result.theta,
+        result.sigma,
+        result.log_likelihood,
+    )
+    for table in tables:
+        assert np.isnan(table.to_numpy()[failed]).all()
+        assert not np.isnan(table.to_numpy()[~failed]).any()
+    with pytest.raises(jaxvp.FitError, match=f"5 of 20 genes.*{genes.index[3]}.*zero_variance"):
+        jaxvp.fit(genes, FORMULA, metadata, on_error="raise")
+
+
+def test_no_gene_changes_another_s_numbers(hard_and_easy):
+    genes, metadata = hard_and_easy
+    result = jaxvp.fit(genes, FORMULA, metadata)
+    good = result.diagnostics["status"] == "converged"
+    alone = jaxvp.fit(genes[good.to_numpy()], FORMULA, metadata)
+    pd.testing.assert_frame_equal(result.fractions[good], alone.fractions, rtol=1e-9, atol=1e-12)
+    pd.testing.assert_series_equal(result.log_likelihood[good], alone.log_likelihood, rtol=1e-9)
+
+
+def test_same_call_same_bits(study, result):
+    expression, metadata = study.expression, study.metadata
+    again = jaxvp.fit(expression, FORMULA, metadata)
+    pd.testing.assert_frame_equal(again.fractions, result.fractions, check_exact=True)
+    pd.testing.assert_frame_equal(again.theta, result.theta, check_exact=True)
+
+
+def test_iterations_run_out(study, monkeypatch):
+    expression, metadata = study.expression, study.metadata
+    monkeypatch.setattr(batch, "MAX_ITERATIONS", 2)
+    result = jaxvp.fit(expression, FORMULA, metadata)
+    left = result.diagnostics["status"] == "max_iterations"
+    assert left.any()
+    assert result.fractions[left].isna().all(axis=None)
+    assert (result.diagnostics["gradient"][left] > 1e-6).all()
+    assert (result.diagnostics["iterations"][left] == 2).all()
+
+
+def test_blocks_are_a_matter_of_the_design():
+    metadata = pd.DataFrame(
+        {"g": np.repeat(np.arange(10), 3).astype(str), "h": np.tile(list("abc"), 10)}
+    )
+    shared = compress(build(Formula.parse("~ 1 + (1|g) + (1|h)"), metadata)).shared
+    size = batch.block_genes(shared)
+    assert size == batch.block_genes(shared) and size % 16 == 0
+
+
+def test_every_status_has_a_meaning():
+    assert all(status.meaning and status.label == status.name.lower() for status in Status)
+
+
+@pytest.mark.gpu
+def test_a_gpu_agrees_with_the_cpu(study, gpu):
+    expression, metadata = study.expression, study.metadata
+    on_gpu = jaxvp.fit(expression, FORMULA, metadata, devices=[gpu])
+    on_cpu = jaxvp.fit(expression, FORMULA, metadata, devices=jax.devices("cpu")[:1])
+    pd.testing.assert_frame_equal(on_gpu.fractions, on_cpu.fractions, rtol=1e-8, atol=1e-10)
+    pd.testing.assert_series_equal(on_gpu.log_likelihood, on_cpu.log_likelihood, rtol=1e-8)
