@@ -115,10 +115,11 @@ def test_derivatives_are_jax_s(study, monkeypatch, formula, reml):
         def deviance(gamma):
             return evaluate(tuple(gamma), shared, gene, reml=reml).deviance
 
+        ours = jax.jit(lambda gamma: evaluate(tuple(gamma), shared, gene, reml=reml))
+        theirs = jax.jit(lambda g: (jax.grad(deviance)(g), jax.jacfwd(jax.grad(deviance))(g)))
         for gamma in (np.ones(len(shared.levels)), np.linspace(0, 0.6, len(shared.levels))):
-            found = evaluate(tuple(jnp.asarray(gamma)), shared, gene, reml=reml)
-            gradient = jax.grad(deviance)(jnp.asarray(gamma))
-            hessian = jax.jacfwd(jax.grad(deviance))(jnp.asarray(gamma))
+            found = ours(jnp.asarray(gamma))
+            gradient, hessian = theirs(jnp.asarray(gamma))
             np.testing.assert_allclose(np.array(found.score), gradient, atol=1e-9)
             np.testing.assert_allclose(np.array(found.hessian), hessian, atol=1e-8)
             # Expected information: the mean of the Hessian over data is positive semidefinite.
@@ -130,10 +131,10 @@ def test_genes_on_a_trailing_axis_are_the_same_genes(study, monkeypatch):
     gamma = np.random.default_rng(1).gamma(1, 1, size=(3, GENES))
     with eliminated_by("sweep", monkeypatch):
         shared = jax.device_put(compression.shared)
-        together = evaluate(tuple(jnp.asarray(gamma)), shared, block.gene, reml=True)
+        at = jax.jit(lambda gamma, gene: evaluate(tuple(gamma), shared, gene, reml=True))
+        together = at(jnp.asarray(gamma), block.gene)
         for j in range(GENES):
-            gene = one_gene(block, j)
-            alone = evaluate(tuple(jnp.asarray(gamma[:, j])), shared, gene, reml=True)
+            alone = at(jnp.asarray(gamma[:, j]), one_gene(block, j))
             for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
                 np.testing.assert_allclose(a[j], b, rtol=1e-11, atol=1e-12)
 

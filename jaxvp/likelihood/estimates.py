@@ -14,17 +14,15 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxvp.likelihood.factor import random_factored
-from jaxvp.likelihood.sweep import inverse, random_swept
+from jaxvp.likelihood.factor import factored_system
+from jaxvp.likelihood.sweep import swept_system
 from jaxvp.likelihood.system import (
     SWEEP_COLUMNS,
     Scalar,
     Vector,
-    class_sum,
     class_weights,
     fence,
     lift,
-    log_det_eliminated,
 )
 from jaxvp.statistics import Array, PerGene, Shared
 
@@ -42,27 +40,17 @@ def estimate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Est
     """Estimates of one gene (or of a tile of genes on a trailing axis) at ``gamma``."""
     p = shared.p
     size = shared.n - p if reml else shared.n
-    weights = class_weights(shared, gamma[0])[0]
-    uu = lift(shared.within, gamma[0]) + class_sum(weights, lift(shared.between, gamma[0]))
-    uy = gene.within_uy + class_sum(weights, gene.between_uy)
-    rss = gene.within_yy + class_sum(weights, gene.between_yy)
-    log_det = log_det_eliminated(shared, gamma[0])[0]
-    if shared.n_columns > SWEEP_COLUMNS and jnp.ndim(rss) == 0:
-        uu, uy, rss, log_random = random_factored(gamma, shared, uu, uy, rss)
-    else:
-        uu, uy, rss, log_random = random_swept(gamma, shared, uu, uy, rss)
-    log_det = log_det + log_random
     always = shared.level_counts[0] > 0
-    if p:
-        covariance, log_fixed = fence(always, inverse, uu)
-        coefficients = fence(always, lambda c, b: (c * b[None]).sum(1), covariance, uy)
-        rss = rss - (uy * coefficients).sum(0)
-        if reml:
-            log_det = log_det + log_fixed + 2 * shared.log_det_r
-        half = jnp.tensordot(shared.r_inverse, covariance, axes=1)
-        variances = (half * lift(shared.r_inverse, gamma[0])).sum(1)
+    if shared.n_columns > SWEEP_COLUMNS and not jnp.ndim(gene.within_yy):
+        system = factored_system(gamma, shared, gene)
     else:
-        coefficients = variances = uy
-    sigma2 = rss / size
+        weights = fence(always, lambda g: class_weights(shared, g)[0], gamma[0])
+        system = swept_system(gamma, shared, gene, weights)
+    log_det = system.log_det
+    if reml:
+        log_det = log_det + system.log_det_fixed + 2 * shared.log_det_r
+    half = jnp.tensordot(shared.r_inverse, system.covariance, axes=1)
+    variances = (half * lift(shared.r_inverse, gamma[0])).sum(1)
+    sigma2 = system.rss / size
     log_likelihood = -0.5 * (log_det + size * (1 + jnp.log(2 * jnp.pi * sigma2)))
-    return Estimates(coefficients, variances, jnp.sqrt(sigma2), log_likelihood)
+    return Estimates(system.beta, variances, jnp.sqrt(sigma2), log_likelihood)

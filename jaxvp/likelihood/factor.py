@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -94,17 +96,37 @@ def _roots(gamma: Vector, shared: Shared) -> Array:
     return jnp.concatenate([jnp.zeros(0, jnp.result_type(*gamma)), *parts])
 
 
-def random_factored(
-    gamma: Vector, shared: Shared, uu: Array, uy: Array, rss: Scalar
-) -> tuple[Array, Array, Scalar, Scalar]:
-    """What the random columns leave of the system, and their part of log|V|."""
+class FixedSystem(NamedTuple):
+    """What is left of one gene's system when the random columns are eliminated."""
+
+    covariance: Array  # (X'V^-1 X)^-1
+    beta: Array
+    rss: Scalar  # y'P y
+    log_det: Scalar  # log|V|
+    log_det_fixed: Scalar  # log|X'V^-1 X|
+
+
+def factored_system(gamma: Vector, shared: Shared, gene: PerGene) -> FixedSystem:
+    """The estimates' part of the system, value only."""
+    m = augmented(shared, gene, gamma[0])[0]
     root = _roots(gamma, shared)
     q = root.shape[0]
     factor = jnp.linalg.cholesky(
-        root[:, None] * uu[:q, :q] * root[None] + jnp.eye(q, dtype=uu.dtype)
+        root[:, None] * m[:q, :q] * root[None] + jnp.eye(q, dtype=m.dtype)
     )
-    right = root[:, None] * jnp.concatenate([uu[:q, q:], uy[:q, None]], axis=1)
-    solved = jax.scipy.linalg.solve_triangular(factor, right, lower=True)
-    taken = solved.T @ solved
-    log_det = 2 * jnp.log(jnp.diag(factor)).sum()
-    return uu[q:, q:] - taken[:-1, :-1], uy[q:] - taken[:-1, -1], rss - taken[-1, -1], log_det
+    solved = jax.scipy.linalg.solve_triangular(factor, root[:, None] * m[:q, q:], lower=True)
+    left = m[q:, q:] - solved.T @ solved
+    log_det = log_det_eliminated(shared, gamma[0])[0] + 2 * jnp.log(jnp.diag(factor)).sum()
+    # In a chain with the call before it: LAPACK calls that may run at once can hang.
+    fixed = jnp.linalg.cholesky(left[:-1, :-1])
+    half = jax.scipy.linalg.solve_triangular(
+        fixed, jnp.concatenate([jnp.eye(shared.p, dtype=m.dtype), left[:-1, -1:]], 1), lower=True
+    )
+    covariance = half[:, :-1].T @ half[:, :-1]
+    return FixedSystem(
+        covariance,
+        covariance @ left[:-1, -1],
+        left[-1, -1] - half[:, -1] @ half[:, -1],
+        log_det,
+        2 * jnp.log(jnp.diag(fixed)).sum(),
+    )

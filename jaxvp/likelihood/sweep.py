@@ -1,53 +1,96 @@
-"""Elimination by sweeping, for small systems and many genes at once.
+r"""Elimination by sweeping, for small systems and many genes at once.
 
-Arithmetic on arrays whose last axis is the gene.
+Arithmetic on arrays whose last axis is the gene (one gene: without it), in two stages.
 
-Columns are swept in panels of one term. With ``B`` the panel's square of ``M``, ``P`` its columns
-and ``D = gamma (I + gamma B)^-1`` (fixed part: ``B^-1``), which is finite at zero,
+*Value* (`swept_system`). With ``M = U' V_1^-1 U``, each random column ``z`` is swept by a rank-one
+update, ``M <- M - d M_z M_z'``, ``d = gamma / (1 + gamma M_zz)``: finite at zero, where it does
+nothing. What is left holds ``A = Z' V^-1 Z``, ``Z' V^-1 X``, ``X' V^-1 X`` and the same with ``y``;
+``log|V|`` gains ``log(1 + gamma M_zz)``. The fixed part is then eliminated by the inverse ``C`` of
+its p x p block.
 
-    M <- M - P D P',      log|V| <- log|V| + log|I + gamma B|,
+*Derivatives* (`swept`). Those in the swept gammas are sums over blocks of ``A`` (by REML of ``Z'PZ``)
+and of ``Z'Py``. Term 1 enters through ``M`` alone, ``dM = -N``, ``N = sum_c n_c w_c^2 C_c``. With
+``W = [I - Gamma A; ...]``, the map for which ``T = W Gamma`` is the inverse of the system,
 
-and as power series in gamma_1, coefficient by coefficient,
+    d log|.| = -tr(T N),   d2 log|.| = 2 tr(T N2) - tr(T N T N),   N2 = sum_c n_c^2 w_c^3 C_c,
+    d (Z'V^-1 Z) = -W' N W,
 
-    D1 = -D0 B1 D0,   D2 = -D0 (B2 D0 + B1 D1),   E = P D,   M <- M - E P'.
+and for the data, with ``u = T U'V_1^-1 y`` (the predicted random effects and coefficients) and
+``rho_c = sum_{j in c} (a_j - F_j'u)^2 / n_j``, the squared level sums of what u does not explain,
 
-Why panels: an update column by column reads and writes all of ``M`` for one multiplication an
-entry, and memory is what bounds it; a panel of eight does eight.
+    d r = -sum_c n_c w_c^2 rho_c,   d2 r = 2 sum_c n_c^2 w_c^3 rho_c - 2 s'T s,
+    s = N u - sum_c n_c w_c^2 (F a)_c.
+
+Rank-one updates are applied several at a time (`_PANEL`), because an update reads and writes all of
+``M`` for one multiplication an entry, and memory is what bounds it. Cost of an evaluation: about
+``2 C K^2 + 3 K^3`` multiply-adds a gene.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxvp.likelihood.system import (
     Matrix,
     Moments,
     Scalar,
     Vector,
-    augmented,
+    class_sum,
+    class_weights,
     fence,
     lift,
     log_det_eliminated,
     term_slices,
-    total,
 )
 from jaxvp.statistics import Array, PerGene, Shared
 
-_PANEL = 8
+# Rank-one updates that are applied in one pass over the matrix.
+_PANEL = 4
 
 
-def panels(begin: int, end: int) -> list[slice]:
-    """Near-equal panels of at most _PANEL columns."""
-    count = -(-(end - begin) // _PANEL)
-    edges = np.linspace(begin, end, count + 1).round().astype(int)
-    return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+class System(NamedTuple):
+    """What sweeping leaves; q random columns, p fixed ones."""
+
+    zz: Array  # Z'V^-1 Z
+    covariance: Array  # C = (X'V^-1 X)^-1
+    projected: Array  # C X'V^-1 Z, p x q
+    zpz: Array  # Z'P Z
+    zpy: Array  # Z'P y
+    beta: Array  # C X'V^-1 y
+    rss: Scalar  # y'P y
+    log_det: Scalar  # log|V|
+    log_det_fixed: Scalar  # log|X'V^-1 X|
+
+
+def dot(a: Array, b: Array) -> Array:
+    """Sum over the leading axis of ``a b``, as additions of arrays.
+
+    XLA's own reductions are not vectorised over the genes.
+    """
+    if not a.shape[0]:
+        return jnp.zeros(jnp.broadcast_shapes(a.shape[1:], b.shape[1:]), a.dtype)
+    out = a[0] * b[0]
+    for i in range(1, a.shape[0]):
+        out = out + a[i] * b[i]
+    return out
+
+
+def total(array: Array) -> Array:
+    """Sum over the leading axis."""
+    out = array[0]
+    for i in range(1, array.shape[0]):
+        out = out + array[i]
+    return out
 
 
 @jax.jit
 def product(a: Array, b: Array) -> Array:
     """Matrix product over the two leading axes, gene axis untouched."""
+    if not a.shape[1]:
+        return jnp.zeros((a.shape[0], *b.shape[1:]), a.dtype)
     out = a[:, 0, None] * b[None, 0]
     for t in range(1, a.shape[1]):
         out = out + a[:, t, None] * b[None, t]
@@ -55,138 +98,229 @@ def product(a: Array, b: Array) -> Array:
 
 
 @jax.jit
-def inverse(matrix: Array) -> tuple[Array, Scalar]:
+def apply(a: Array, v: Array) -> Array:
+    """Matrix times vector, gene axis untouched."""
+    if not a.shape[1]:
+        return jnp.zeros((a.shape[0], *v.shape[1:]), a.dtype)
+    out = a[:, 0] * v[0]
+    for t in range(1, a.shape[1]):
+        out = out + a[:, t] * v[t]
+    return out
+
+
+def inverse(always: Array, matrix: Array) -> tuple[Array, Scalar]:
     """Inverse and log determinant of a positive definite matrix, Gauss and Jordan in place."""
-    size = matrix.shape[0]
-    number = lift(jnp.arange(size), matrix[0, 0])
+    log_det = jnp.zeros(matrix.shape[2:], matrix.dtype)
+    for t in range(matrix.shape[0]):
 
-    def pivot(t, carry):
-        m, log_det = carry
-        row = jax.lax.dynamic_index_in_dim(m, t, 0, keepdims=False)
-        column = jax.lax.dynamic_index_in_dim(m, t, 1, keepdims=False)
-        p = jax.lax.dynamic_index_in_dim(row, t, 0, keepdims=False)
-        here = number == t
-        row = jnp.where(here, 1.0, row) / p
-        rest = jnp.where(here[None], 0.0, m) - jnp.where(here, 0.0, column)[:, None] * row[None]
-        return jnp.where(here[:, None], row[None], rest), log_det + jnp.log(p)
+        def pivot(m, log_det, t=t):
+            p = m[t, t]
+            row = (m[t] / p).at[t].set(1 / p)
+            column = m[:, t].at[t].set(0)
+            rest = m.at[:, t].set(0) - column[:, None] * row[None]
+            return rest.at[t].set(row), log_det + jnp.log(p)
 
-    return jax.lax.fori_loop(0, size, pivot, (matrix, jnp.zeros_like(matrix[0, 0])))
+        matrix, log_det = fence(always, pivot, matrix, log_det)
+    return matrix, log_det
+
+
+def _sweep_random(always: Array, gammas: Array, m: Array) -> tuple[Array, Scalar]:
+    """Sweep the leading ``len(gammas)`` columns of a symmetric matrix; log|.| of the pivots."""
+    q = gammas.shape[0]
+    log_det = jnp.zeros_like(m[0, 0])
+    for a in range(0, q, _PANEL):
+        columns: list[Array] = []
+        factors: list[Scalar] = []
+        for j in range(a, min(a + _PANEL, q)):
+
+            def column(m, gamma, log_det, columns, factors, j=j):
+                c = m[:, j]
+                for earlier, factor in zip(columns, factors, strict=True):
+                    c = c - (factor * earlier[j]) * earlier
+                pivot = 1 + gamma * c[j]
+                return c, gamma / pivot, log_det + jnp.log(pivot)
+
+            c, factor, log_det = fence(
+                always, column, m, gammas[j], log_det, list(columns), list(factors)
+            )
+            columns.append(c)
+            factors.append(factor)
+
+        def update(m, columns, factors):
+            for c, factor in zip(columns, factors, strict=True):
+                m = m - (factor * c)[:, None] * c[None]
+            return m
+
+        m = fence(always, update, m, columns, factors)
+    return m, log_det
+
+
+def swept_system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -> System:
+    """Eliminate all columns at ``gamma``; ``weights`` are those of the classes of term 1."""
+    always = shared.level_counts[0] > 0
+    q = shared.n_columns - shared.p
+
+    def bordered(weights, gene):
+        uu = lift(shared.within, gamma[0]) + class_sum(weights, lift(shared.between, gamma[0]))
+        uy = gene.within_uy + class_sum(weights, gene.between_uy)
+        yy = gene.within_yy + class_sum(weights, gene.between_yy)
+        return jnp.concatenate(
+            [jnp.concatenate([uu, uy[:, None]], 1), jnp.concatenate([uy, yy[None]])[None]]
+        )
+
+    m = fence(always, bordered, weights, gene)
+    m, log_det = _sweep_random(always, _spread(gamma, shared, m[-1, -1]), m)
+    log_det = log_det + log_det_eliminated(shared, gamma[0])[0]
+    covariance, log_det_fixed = inverse(always, m[q:-1, q:-1])
+
+    def eliminate_fixed(m, covariance):
+        xy = m[q:-1, -1]
+        beta = apply(covariance, xy)
+        return product(covariance, m[q:-1, :q]), beta, m[-1, -1] - dot(xy, beta)
+
+    projected, beta, rss = fence(always, eliminate_fixed, m, covariance)
+
+    def project(m, projected, beta):
+        zx = m[:q, q:-1]
+        return m[:q, :q], m[:q, :q] - product(zx, projected), m[:q, -1] - apply(zx, beta)
+
+    zz, zpz, zpy = fence(always, project, m, projected, beta)
+    return System(zz, covariance, projected, zpz, zpy, beta, rss, log_det, log_det_fixed)
+
+
+def _spread(gamma: Vector, shared: Shared, like: Scalar) -> Array:
+    """The variance ratio of every random column that is left."""
+    parts = [
+        jnp.broadcast_to(gamma[t + 1][None], (b.stop - b.start, *like.shape))
+        for t, b in enumerate(term_slices(shared))
+    ]
+    return jnp.concatenate([jnp.zeros((0, *like.shape), like.dtype), *parts])
 
 
 def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> Moments:
-    """Sweep the K columns. Of ``M1`` only the columns still to come (and the diagonal).
-
-    Of ``M2`` only the rows and columns still to come are kept.
-    """
+    """`Moments` of one gene, or of a tile of genes on a trailing axis."""
     always = shared.level_counts[0] > 0
-    m0, m1, m2 = fence(always, lambda gene, g: augmented(shared, gene, g), gene, gamma[0])
-    blocks = term_slices(shared)
     q = shared.n_columns - shared.p
-    log_det = log_det_eliminated(shared, gamma[0])
-    diagonal1 = [m1[j, j] for j in range(q)]
-
-    def sweep(panel: slice, ratio: Scalar | None, counts: bool) -> None:
-        nonlocal m0, m1, m2, log_det, diagonal1
-        a, b = panel.start, panel.stop
-        size = b - a
-        p0, p1, p2 = m0[:, a:b], m1[:, :size], m2[:, :size]
-        b0, b1, b2 = p0[a:b], p1[a:b], p2[:size]
-        if ratio is None:
-            d0, pivots = fence(always, inverse, b0)
-        else:
-            identity = lift(jnp.eye(size, dtype=ratio.dtype), ratio)
-            scaled, pivots = fence(always, lambda b0, r: inverse(identity + r * b0), b0, ratio)
-            d0 = ratio * scaled
-
-        d0b1 = fence(always, product, d0, b1)
-        d1 = fence(always, lambda x, d: -product(x, d), d0b1, d0)
-        inner = fence(
-            always, lambda b2, d0, b1, d1: product(b2, d0) + product(b1, d1), b2, d0, b1, d1
-        )
-        d2 = fence(always, lambda d, x: -product(d, x), d0, inner)
-        if counts:
-            trace1 = sum(d0b1[t, t] for t in range(size))
-            trace2 = total(d0 * b2, 2) + 0.5 * total(d1 * b1, 2)
-            log_det = (log_det[0] + pivots, log_det[1] + trace1, log_det[2] + trace2)
-
-        def spread(p0, p1, p2, d0, d1, d2):
-            e0, e1 = product(p0, d0), product(p0, d1) + product(p1, d0)
-            return e0, e1, product(p0[b:], d2) + product(p1[b:], d1) + product(p2[size:], d0)
-
-        e0, e1, e2 = fence(always, spread, p0, p1, p2, d0, d1, d2)
-
-        def update(m0, m1, m2, e0, e1, e2):
-            t0, t1, t2 = (jnp.swapaxes(p, 0, 1) for p in (p0, p1, p2))
-            new2 = (
-                m2[size:, size:]
-                - product(e0[b:], t2[:, size:])
-                - product(e1[b:], t1[:, b:])
-                - product(e2, t0[:, b:])
-            )
-            new1 = m1[:, size:] - product(e0, t1[:, b:]) - product(e1, t0[:, b:])
-            change = (e0[:q] * p1[:q]).sum(1) + (e1[:q] * p0[:q]).sum(1)
-            return m0 - product(e0, t0), new1, new2, change
-
-        m0, m1, m2, change = fence(always, update, m0, m1, m2, e0, e1, e2)
-        diagonal1 = [diagonal1[j] - change[j] for j in range(q)]
-
-    for t, block in enumerate(blocks):
-        for panel in panels(block.start, block.stop):
-            sweep(panel, gamma[t + 1], counts=True)
-    traces = None if reml else _block_traces(m0, diagonal1, blocks)
-    for panel in panels(q, q + shared.p):
-        sweep(panel, None, counts=reml)
-    if traces is None:
-        traces = _block_traces(m0, diagonal1, blocks)
-    trace, squares = traces
-    zpy, zpy1 = m0[:q, -1], m1[:q, 0]
-    data = (
-        tuple(total(zpy[b] ** 2, 1) for b in blocks),
-        tuple(total(2 * zpy[b] * zpy1[b], 1) for b in blocks),
+    w0, w1, w2 = fence(always, lambda g: class_weights(shared, g), gamma[0])
+    system = swept_system(gamma, shared, gene, w0)
+    n1, n2 = (
+        fence(always, lambda w: class_sum(w, lift(shared.between, gamma[0])), w) for w in (-w1, w2)
     )
-    curved = tuple(
-        tuple(total(m0[a, b] * zpy[a][:, None] * zpy[b][None], 2) for b in blocks) for a in blocks
-    )
-    return Moments(log_det, (m0[-1, -1], m1[-1, 0], m2[0, 0]), trace, squares, data, curved)
+    log_det, traces = _determinant(always, gamma, shared, system, n1, n2, reml)
+    ratio = _spread(gamma, shared, system.rss)
+
+    def slopes(system, ratio, n1, w1, gene):
+        u = jnp.concatenate([ratio * system.zpy, system.beta])
+        right = class_sum(w1, gene.between_uy)  # -sum_c n_c w_c^2 (F a)_c
+        s = apply(n1, u) + right
+        return u, s, class_sum(w1, gene.between_yy) - dot(u, right) - dot(u, s)
+
+    u, s, rss1 = fence(always, slopes, system, ratio, n1, w1, gene)
+    # Z'P times the change of the right-hand side, and s'T s.
+    scaled = fence(always, lambda r, s: r * s[:q], ratio, s)
+    zpy1, form = fence(always, _respond, system, scaled, s)
+
+    def curvature(n2, u, w2, gene, form):
+        image = apply(n2, u) - 2 * class_sum(w2, gene.between_uy)
+        return class_sum(w2, gene.between_yy) + dot(u, image) - form
+
+    rss2 = fence(always, curvature, n2, u, w2, gene, form)
+    rss = (system.rss, rss1, rss2)
+    return Moments(log_det, rss, *_blocks(always, system, traces, zpy1, shared, reml))
 
 
-def _block_traces(
-    m0: Array, diagonal1: list[Scalar], blocks: list[slice]
-) -> tuple[tuple[Vector, Vector], Matrix]:
-    trace = (
-        tuple(
-            sum((m0[j, j] for j in range(b.start + 1, b.stop)), m0[b.start, b.start])
-            for b in blocks
-        ),
-        tuple(sum(diagonal1[b][1:], diagonal1[b.start]) for b in blocks),
-    )
-    return trace, tuple(tuple(total(m0[a, b] ** 2, 2) for b in blocks) for a in blocks)
+def _determinant(
+    always: Array,
+    gamma: Vector,
+    shared: Shared,
+    system: System,
+    n1: Array,
+    n2: Array,
+    reml: bool,
+) -> tuple[tuple[Scalar, Scalar, Scalar], Array]:
+    """log|V| (REML: and log|X'V^-1 X|) as a power series in gamma_1.
 
-
-def random_swept(
-    gamma: Vector, shared: Shared, uu: Array, uy: Array, rss: Scalar
-) -> tuple[Array, Array, Scalar, Scalar]:
-    """What the random columns leave of a system (value only, no derivatives).
-
-    And their part of log|V|.
+    And the derivative of the diagonal of ``Z'V^-1 Z`` (REML: ``Z'PZ``).
     """
-    always = shared.level_counts[0] > 0
-    m = jnp.concatenate(
-        [jnp.concatenate([uu, uy[:, None]], 1), jnp.concatenate([uy, rss[None]])[None]]
+    q, p = shared.n_columns - shared.p, shared.p
+    base = fence(always, lambda g: log_det_eliminated(shared, g), gamma[0])
+    fixed = reml and p > 0
+    columns = q + p if fixed else q
+    log_det = system.log_det + system.log_det_fixed if fixed else system.log_det
+    ratio = _spread(gamma, shared, system.rss)
+    if not columns:
+        return (log_det, base[1], base[2]), ratio
+
+    def maps(ratio, system):
+        a = system.zpz if fixed else system.zz
+        w = lift(jnp.eye(q, dtype=a.dtype), gamma[0]) - ratio[:, None] * a
+        if fixed:
+            corner = -ratio[:, None] * system.projected.swapaxes(0, 1)
+            right = jnp.concatenate([corner, system.covariance])
+            w = jnp.concatenate([jnp.concatenate([w, -system.projected]), right], 1)
+        return w
+
+    w = fence(always, maps, ratio, system)
+    scale = jnp.concatenate([ratio, jnp.ones((p, *ratio.shape[1:]), ratio.dtype)])[:columns]
+    image = fence(always, lambda n, w: product(n[:columns, :columns], w), n1, w)
+    diagonal = jnp.stack([image[j, j] for j in range(columns)])
+
+    def partial_sums(image, n2, w, scale):
+        # The sums over the other axis come after: a fused double sum would not be vectorised.
+        return (
+            dot(scale[:, None] * image, image.swapaxes(0, 1)),
+            dot(n2[:columns, :columns], w),
+            dot(w[:, :q], image[:, :q]),
+        )
+
+    squares, forms, diagonal1 = fence(always, partial_sums, image, n2, w, scale)
+
+    def series(log_det, base1, base2, scale, diagonal, squares, forms):
+        second = dot(scale, forms) - 0.5 * dot(scale, squares)
+        return log_det, base1 - dot(scale, diagonal), base2 + second
+
+    terms = fence(
+        always, series, log_det, base[1], base[2], scale, diagonal, squares, forms
     )
-    log_det = jnp.zeros_like(rss)
-    for t, block in enumerate(term_slices(shared)):
-        for panel in panels(block.start, block.stop):
-            size = panel.stop - panel.start
+    return terms, -diagonal1
 
-            def sweep(m, ratio, size=size):
-                identity = lift(jnp.eye(size, dtype=ratio.dtype), ratio)
-                scaled, pivots = fence(
-                    always, lambda b, r: inverse(identity + r * b), m[:size, :size], ratio
-                )
-                e = fence(always, lambda p, s, r: product(p, r * s), m[size:, :size], scaled, ratio)
-                return m[size:, size:] - product(e, m[:size, size:]), pivots
 
-            m, pivots = fence(always, sweep, m, gamma[t + 1])
-            log_det = log_det + pivots
-    return m[:-1, :-1], m[:-1, -1], m[-1, -1], log_det
+def _respond(system: System, scaled: Array, s: Array) -> tuple[Array, Scalar]:
+    """``Z'P`` and the quadratic form of the inverse, for the right-hand side ``s``."""
+    q = system.zpy.shape[0]
+    zpy1 = s[:q] - apply(system.zpz, scaled) - apply(system.projected.swapaxes(0, 1), s[q:])
+    fixed = apply(system.covariance, s[q:]) - apply(system.projected, scaled)
+    return zpy1, dot(scaled, zpy1) + dot(s[q:], fixed)
+
+
+def _blocks(
+    always: Array, system: System, traces: Array, zpy1: Array, shared: Shared, reml: bool
+) -> tuple[tuple[Vector, Vector], Matrix, tuple[Vector, Vector], Matrix]:
+    """Sums over the blocks of the swept terms: traces, squares, data, curved of `Moments`."""
+    blocks = term_slices(shared)
+    if not blocks:
+        return ((), ()), (), ((), ()), ()
+
+    def rows(system, zpy1):
+        a = system.zpz if reml else system.zz
+        y = system.zpy
+        return (
+            jnp.stack([dot(a[b], a[b]) for b in blocks]),
+            jnp.stack([dot(system.zpz[b], y[b][:, None]) for b in blocks]),
+            y * y,
+            2 * y * zpy1,
+            jnp.stack([a[j, j] for j in range(len(y))]),
+        )
+
+    squares, images, data, data1, diagonal = fence(always, rows, system, zpy1)
+
+    def sums(squares, images, data, data1, diagonal, traces, y):
+        each = range(len(blocks))
+        return (
+            (tuple(total(diagonal[b]) for b in blocks), tuple(total(traces[b]) for b in blocks)),
+            tuple(tuple(total(squares[i][b]) for b in blocks) for i in each),
+            (tuple(total(data[b]) for b in blocks), tuple(total(data1[b]) for b in blocks)),
+            tuple(tuple(dot(images[i][b], y[b]) for b in blocks) for i in each),
+        )
+
+    return fence(always, sums, squares, images, data, data1, diagonal, traces, system.zpy)
