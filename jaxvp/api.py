@@ -74,7 +74,7 @@ def fit(
         design alone.
     devices
         JAX devices to use, each for blocks of its own; None is all that JAX has
-        (``jax.local_devices()``). For all cores of a CPU see `jaxvp.use_all_cores`.
+        (``jax.local_devices()``). A CPU is used with all its cores.
     solver
         ``"newton"``, or ``"optax"``: L-BFGS on the same deviance, slow, an independent check.
     progress

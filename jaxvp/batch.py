@@ -1,40 +1,34 @@
 """The gene axis, and nothing else: blocks, padding, threads, devices.
 
-And the host's schedule of the solver's loop.
-
-A block of genes goes through three stages: its statistics (host, one pass over the measurements),
-bursts of solver iterations over tiles of genes (`jaxvp.solver.advance`), and its estimates. After
-the first burst most genes are done; the ones that are not are gathered to the front of the block's
-buffers and only they go on, so that a slow gene costs its own iterations and nobody else's. The
-buffers keep their size, so that one compiled program serves every block and every burst, and a
+A block of genes goes through three stages: its statistics (host, `jaxvp.statistics`), the bounded
+loop of the solver with the estimates (`jaxvp.solver.solve`, one compiled program), and the undoing
+of scales. Blocks have one size, a smaller last one is padded, so that one program serves all; a
 block's numbers never depend on other blocks.
 
-Blocks are independent: one worker thread for each device takes them in turn. JAX runs one program
-at a time on a device, so a CPU shows all its cores only as several devices (`jaxvp.use_all_cores`).
-Each thread enters the float64 context itself: threads do not inherit it.
+Blocks are independent: worker threads take them in turn, on a CPU one a core (programs of different
+threads run at the same time on one device), on an accelerator two a device, so that the statistics
+of one block are formed while another is solved. Each thread enters the float64 context itself:
+threads do not inherit it.
 """
 
 from __future__ import annotations
 
+import os
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from jaxvp.likelihood import Estimates, estimate, least_squares
-from jaxvp.solver import MAX_ITERATIONS, Status, advance, initial, lanes, newton
-from jaxvp.statistics import Block, Compression, PerGene, Shared, statistics
+from jaxvp.likelihood import Estimates, least_squares
+from jaxvp.solver import MAX_ITERATIONS, Status, lanes, newton, solve
+from jaxvp.statistics import Block, Compression, Shared, statistics
 
 Device: TypeAlias = Any  # jax.Device, which is a variable to type checkers
 
-# Iterations before what is left is gathered: first burst, then the later ones.
-_BURSTS = (6, 3, 4, 8)
 _BLOCK_BYTES = 48 << 20
 _LARGEST_BLOCK = 2048
 # Residual share below which a gene counts as explained exactly.
@@ -95,12 +89,17 @@ def fit_all(
     )
     starts = range(0, genes, block_size)
     programs: queue.SimpleQueue[_Program] = queue.SimpleQueue()
+    workers = [device for device in devices for _ in range(_threads(device, len(devices)))]
+    workers = workers[: len(starts)]
     with jax.enable_x64(True):
-        for device in devices[: len(starts)]:
-            width = lanes(shared, device.platform)
-            capacity = -(-min(block_size, genes) // width) * width
-            placed = jax.device_put(jax.tree.map(lambda a: np.asarray(a, dtype), shared), device)
-            programs.put(_Program(placed, solver, width, reml, capacity, np.dtype(dtype), device))
+        host = jax.tree.map(lambda a: np.asarray(a, dtype), shared)
+        placed = {device: jax.device_put(host, device) for device in set(workers)}
+    for device in workers:
+        width = lanes(shared, device.platform)
+        capacity = _capacity(min(block_size, genes), width)
+        programs.put(
+            _Program(placed[device], solver, width, reml, capacity, np.dtype(dtype), device)
+        )
 
     def one_block(start: int) -> None:
         stop = min(start + block_size, genes)
@@ -117,11 +116,11 @@ def fit_all(
             programs.put(program)
         report(stop - start)
 
-    if len(devices) == 1 or len(starts) <= 1:
+    if len(workers) <= 1:
         for start in starts:
             one_block(start)
         return out
-    with ThreadPoolExecutor(len(devices)) as pool:
+    with ThreadPoolExecutor(len(workers)) as pool:
         pending = [pool.submit(one_block, start) for start in starts]
         try:
             for done in pending:
@@ -130,6 +129,19 @@ def fit_all(
             pool.shutdown(cancel_futures=True)
             raise
     return out
+
+
+def _threads(device: Device, devices: int) -> int:
+    if device.platform != "cpu":
+        return 2
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) // devices)
+
+
+def _capacity(genes: int, width: int) -> int:
+    """Genes that a block's buffers hold: tiles in powers of two, so that few shapes are compiled."""
+    tiles = -(-genes // width)
+    return width << (tiles - 1).bit_length()
 
 
 class _Program(NamedTuple):
@@ -144,33 +156,7 @@ class _Program(NamedTuple):
     device: Device
 
 
-_advance = jax.jit(advance, static_argnums=(0, 1, 2), donate_argnums=(5,))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _start(solver: str, genes: int, shared: Shared) -> Any:
-    return initial(solver, shared, genes)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _estimate(width: int, reml: bool, shared: Shared, gene: PerGene, gamma: tuple) -> Any:
-    """Estimates of all genes of a block, tile by tile."""
-    tiles = gamma[0].shape[-1] // width
-
-    def tile(index):
-        def take(leaf):
-            part = jax.lax.dynamic_slice_in_dim(leaf, index * width, width, axis=-1)
-            return part[..., 0] if width == 1 else part
-
-        return estimate(tuple(take(g) for g in gamma), shared, jax.tree.map(take, gene), reml=reml)
-
-    found = jax.lax.map(tile, jnp.arange(tiles))
-    return jax.tree.map(
-        lambda leaf: jnp.moveaxis(leaf, 0, -1 if width == 1 else -2).reshape(
-            *leaf.shape[1 : -1 if width > 1 else None], -1
-        ),
-        found,
-    )
+_solve = jax.jit(solve, static_argnums=(0, 1, 2))
 
 
 def _pad(array: np.ndarray, capacity: int) -> np.ndarray:
@@ -195,25 +181,28 @@ def _fit_block(program: _Program, compression: Compression, y: np.ndarray, out: 
         _write(out, shared, block, np.zeros((0, genes)), estimates, program.reml)
         out.gradient[:] = 0.0
         return _blank(out)
-    padded = jax.tree.map(
+    wanted = np.zeros(program.capacity, dtype=bool)
+    wanted[:genes] = out.status == Status.CONVERGED
+    gene = jax.tree.map(
         lambda a: _pad(a, program.capacity).astype(program.dtype, copy=False), block.gene
     )
-    x, gradient, evaluations, tolerance = _solve(program, padded, out.status == Status.CONVERGED)
-    gamma = np.expm1(x) / shared.samples_per_level[:, None]
-    estimates = _estimate(
+    found = _solve(
+        program.solver,
         program.width,
         program.reml,
         program.shared,
-        jax.device_put(padded, program.device),
-        tuple(jax.device_put(_pad(g, program.capacity), program.device) for g in gamma),
+        *jax.device_put((gene, wanted, np.int32(MAX_ITERATIONS)), program.device),
     )
-    estimates = Estimates(*(np.asarray(e, np.float64)[..., :genes] for e in estimates))
-    _write(out, shared, block, gamma, estimates, program.reml)
-    out.gradient[:] = gradient
-    out.iterations[:] = evaluations
-    out.status[
-        (out.status == 0) & ~(gradient <= np.maximum(newton.GRADIENT_TOLERANCE, tolerance))
-    ] = Status.MAX_ITERATIONS
+    # Out of the device, and out of float32, before the context ends.
+    found = jax.tree.map(lambda a: np.asarray(a)[..., :genes], found)
+    out.gradient[:] = found.violation
+    out.iterations[:] = found.evaluations
+    gamma = found.gamma.astype(np.float64)
+    _write(out, shared, block, gamma, found.estimates, program.reml)
+    limit = np.maximum(newton.GRADIENT_TOLERANCE, found.tolerance)
+    out.status[(out.status == Status.CONVERGED) & ~(found.violation <= limit)] = (
+        Status.MAX_ITERATIONS
+    )
     _blank(out)
 
 
@@ -228,53 +217,6 @@ def _blank(out: Fitted) -> None:
     never = failed & (out.status != Status.MAX_ITERATIONS)
     out.gradient[never] = np.nan
     out.iterations[never] = 0
-
-
-def _solve(program: _Program, gene: PerGene, wanted: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Bursts over the genes that are ``wanted`` and not done; x, gradient, evaluations.
-
-    Tolerance of every gene.
-    """
-    genes = len(wanted)
-    state = jax.tree.map(np.array, _start(program.solver, program.capacity, program.shared))
-    left = np.flatnonzero(wanted)
-    spent = 0
-    burst = iter(_BURSTS)
-    while len(left) and spent < MAX_ITERATIONS:
-        steps = min(next(burst, 16), MAX_ITERATIONS - spent)
-        whole = len(left) == genes
-        index = (
-            left
-            if whole
-            else np.concatenate([left, np.repeat(left[-1:], -len(left) % program.width)])
-        )
-
-        def gather(leaf, index=index, whole=whole):
-            return leaf if whole else _pad(leaf[..., index], program.capacity)
-
-        part = jax.device_put(
-            (jax.tree.map(gather, gene), jax.tree.map(gather, state)), program.device
-        )
-        moved = _advance(
-            program.solver,
-            program.width,
-            program.reml,
-            program.shared,
-            part[0],
-            part[1],
-            np.int32(len(index)),
-            np.int32(steps),
-        )
-
-        def scatter(leaf, new, left=left):
-            leaf[..., left] = np.asarray(new)[..., : len(left)]
-
-        jax.tree.map(scatter, state, moved)
-        left = left[~state.done[left]]
-        spent += steps
-    x = state.x[:, :genes].astype(np.float64)
-    gradient = np.asarray(newton.violation(jnp.asarray(state.x), jnp.asarray(state.score)))
-    return x, gradient[:genes], state.evaluations[:genes], np.asarray(state.tolerance)[:genes]
 
 
 def _write(

@@ -1,14 +1,15 @@
 """Solvers: from a gene's deviance to its certified optimum.
 
-A solver is a module of three functions over one gene, mapped over genes by `jaxvp.batch`:
+A solver is a module of functions over one gene, mapped over genes here:
 
-    start(samples_per_level)                    -> state before the first evaluation step(deviance,
-    samples_per_level, state)    -> state after one more evaluation, frozen once ``state.done``
-    state.x, .score, .tolerance, .evaluations, .done GENES_LAST
-    does ``step`` take the genes of a tile on a trailing axis?
+- ``start(samples_per_level)``: the state before the first evaluation;
+- ``step(deviance, samples_per_level, state)``: the state after one more evaluation, frozen once
+  ``state.done``;
+- ``state.x``, ``.score``, ``.tolerance``, ``.evaluations``, ``.done``;
+- ``GENES_LAST``: does ``step`` take the genes of a tile on a trailing axis?
 
 ``newton`` is the default; ``optax`` runs the same deviance through optax's L-BFGS, as an
-independent check. `advance` is the one bounded loop over a block of genes that every solver and
+independent check. `solve` is the one bounded loop over a block of genes that every solver and
 every caller shares.
 """
 
@@ -16,41 +17,45 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
-from jaxvp.likelihood import SWEEP_COLUMNS, evaluate
+from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, estimate, evaluate
 from jaxvp.solver import lbfgs, newton
 from jaxvp.solver.status import Status
-from jaxvp.statistics import PerGene, Shared
+from jaxvp.statistics import Array, PerGene, Shared
 
-__all__ = ["SOLVERS", "Status", "advance", "initial", "lanes", "newton"]
+__all__ = ["MAX_ITERATIONS", "SOLVERS", "Solution", "Status", "lanes", "newton", "solve"]
 
 SOLVERS: dict[str, ModuleType] = {"newton": newton, "optax": lbfgs}
 
 # An iteration limit, not a target: five to six evaluations are the rule.
 MAX_ITERATIONS = 200
+# Iterations before what is left is gathered again; the last one repeats.
+_BURSTS = (5, 2, 3, 6, 12, 24)
+
+
+class Solution(NamedTuple):
+    """Optima of a block of genes, random terms in elimination order, the gene axis last."""
+
+    gamma: Float[Array, "k genes"]
+    violation: Float[Array, " genes"]  # of the optimality conditions, in x
+    tolerance: Float[Array, " genes"]  # rounding error of the score
+    evaluations: Int[Array, " genes"]
+    estimates: Estimates
 
 
 def lanes(shared: Shared, platform: str = "cpu") -> int:
-    """Genes that are stepped together.
-
-    A tile whose systems stay in one core's second-level cache.
-    """
+    """Genes that are stepped together: a tile whose systems stay in a core's second-level cache."""
     if shared.n_columns > SWEEP_COLUMNS:
         return 1
     if platform != "cpu":
         return 2048
-    return int(np.clip(2 ** np.floor(np.log2(3.2e4 / (shared.n_columns + 1) ** 2)), 16, 256))
-
-
-def initial(solver: str, shared: Shared, genes: int) -> Any:
-    """States of a block of genes before the first evaluation, gene axis last."""
-    one = SOLVERS[solver].start(shared.samples_per_level)
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, genes)), one)
+    return int(np.clip(2 ** np.floor(np.log2(1.6e4 / (shared.n_columns + 1) ** 2)), 16, 256))
 
 
 def genes_last(one_step: Callable[[PerGene, Any], Any]) -> Callable[[PerGene, Any], Any]:
@@ -76,56 +81,124 @@ def genes_last(one_step: Callable[[PerGene, Any], Any]) -> Callable[[PerGene, An
     return mapped
 
 
-def advance(
+def solve(
     solver: str,
     width: int,
     reml: bool,
     shared: Shared,
     gene: PerGene,
-    state: Any,
-    genes: jax.Array,
-    steps: jax.Array,
-) -> Any:
-    """Take the first ``genes`` genes of a block up to ``steps`` iterations further.
+    wanted: Bool[Array, " genes"],
+    limit: Int[Array, ""],
+) -> Solution:
+    """Optima and estimates of a block of genes, of which there are a multiple of ``width``.
 
-    Tiles of ``width`` genes are stepped one after the other, each tile until all its genes are done
-    or its steps are spent. ``genes`` and ``steps`` are traced: one compiled program serves the
-    first burst over all genes and every later one over the few that are left.
+    Tiles of ``width`` genes are stepped one after the other, each until all its genes are done or
+    the burst is over. Then the genes that are not done are gathered to the front, and only they go
+    on: a slow gene costs its own iterations and nobody else's. All bursts are one loop, so that the
+    step is compiled once. Genes that are not ``wanted`` are never stepped.
     """
     method = SOLVERS[solver]
+    count = wanted.shape[0]
+    m = shared.samples_per_level
 
     def one_step(gene, state):
         def deviance(gamma):
             return evaluate(gamma, shared, gene, reml=reml)
 
-        return method.step(deviance, shared.samples_per_level, state)
+        return method.step(deviance, m, state)
 
-    def tile(index, state):
-        begin = index * width
+    if method.GENES_LAST:
+        one_step = genes_last(one_step)
+    stepped = jax.vmap(one_step, in_axes=-1, out_axes=-1) if width > 1 else _single(one_step)
 
-        def take(leaf):
-            return jax.lax.dynamic_slice_in_dim(leaf, begin, width, axis=-1)
-
-        here, part = jax.tree.map(take, gene), jax.tree.map(take, state)
-        if width == 1:
-            here, part = jax.tree.map(lambda leaf: leaf[..., 0], (here, part))
-            stepped = one_step
-        else:
-            stepped = jax.vmap(
-                genes_last(one_step) if method.GENES_LAST else one_step, in_axes=-1, out_axes=-1
-            )
+    def tile(begin, steps, ids, state):
+        here = jax.tree.map(lambda leaf: _take(leaf, _slice(ids, begin, width)), gene)
+        part = jax.tree.map(lambda leaf: _slice(leaf, begin, width), state)
 
         def unfinished(carry):
-            count, part = carry
-            return (count < steps) & ~jnp.all(part.done)
+            spent, part = carry
+            return (spent < steps) & ~jnp.all(part.done)
 
         _, part = jax.lax.while_loop(
             unfinished, lambda c: (c[0] + 1, stepped(here, c[1])), (jnp.zeros_like(steps), part)
         )
-        if width == 1:
-            part = jax.tree.map(lambda leaf: leaf[..., None], part)
         return jax.tree.map(
             lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, begin, -1), state, part
         )
 
-    return jax.lax.fori_loop(0, (genes + width - 1) // width, tile, state)
+    def burst(carry):
+        number, spent, ids, state = carry
+        order = jnp.argsort(state.done, stable=True)
+        ids, state = jax.tree.map(lambda leaf: _take(leaf, order), (ids, state))
+        steps = jnp.minimum(jnp.asarray(_BURSTS, limit.dtype)[number], limit - spent)
+        tiles = (count - state.done.sum() + width - 1) // width
+        state = jax.lax.fori_loop(
+            0, tiles, lambda i, state: tile(i * width, steps, ids, state), state
+        )
+        return jnp.minimum(number + 1, len(_BURSTS) - 1), spent + steps, ids, state
+
+    start = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), method.start(m)
+    )
+    ids = jnp.arange(count)
+    begin = (jnp.zeros_like(limit), jnp.zeros_like(limit), ids, start._replace(done=~wanted))
+    *_, ids, state = jax.lax.while_loop(
+        lambda c: (c[1] < limit) & ~jnp.all(c[3].done), burst, begin
+    )
+    back = jnp.zeros_like(ids).at[ids].set(jnp.arange(count))
+    x, score, tolerance, evaluations = (
+        _take(leaf, back) for leaf in (state.x, state.score, state.tolerance, state.evaluations)
+    )
+    gamma = jnp.expm1(x) / m[:, None]
+    return Solution(
+        gamma,
+        newton.violation(x, score),
+        tolerance,
+        evaluations,
+        _estimates(width, reml, shared, gene, gamma),
+    )
+
+
+def _single(one_step: Callable[[PerGene, Any], Any]) -> Callable[[PerGene, Any], Any]:
+    """A tile of one gene: no gene axis, so that a system is an ordinary matrix."""
+
+    def stepped(gene, state):
+        out = one_step(*jax.tree.map(lambda leaf: leaf[..., 0], (gene, state)))
+        return jax.tree.map(lambda leaf: leaf[..., None], out)
+
+    return stepped
+
+
+def _slice(leaf: Array, begin: Int[Array, ""], width: int) -> Array:
+    return jax.lax.dynamic_slice_in_dim(leaf, begin, width, axis=-1)
+
+
+def _take(leaf: Array, index: Int[Array, " some"]) -> Array:
+    return jnp.asarray(leaf).at[..., index].get(mode="promise_in_bounds")
+
+
+def _estimates(
+    width: int, reml: bool, shared: Shared, gene: PerGene, gamma: Float[Array, "k genes"]
+) -> Estimates:
+    """Estimates of all genes, tile by tile."""
+
+    def tile(begin):
+        part = jax.tree.map(lambda leaf: _slice(leaf, begin, width), (tuple(gamma), gene))
+        if width == 1:
+            part = jax.tree.map(lambda leaf: leaf[..., 0], part)
+        found = estimate(part[0], shared, part[1], reml=reml)
+        return jax.tree.map(lambda leaf: leaf[..., None], found) if width == 1 else found
+
+    count = gamma.shape[-1]
+    empty = jax.tree.map(
+        lambda s: jnp.zeros((*s.shape[:-1], count), s.dtype), jax.eval_shape(tile, 0)
+    )
+
+    def fill(i, out):
+        return jax.tree.map(
+            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * width, -1),
+            out,
+            tile(i * width),
+        )
+
+    return jax.lax.fori_loop(0, count // width, fill, empty)

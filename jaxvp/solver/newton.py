@@ -40,6 +40,8 @@ GRADIENT_TOLERANCE = 1e-6
 # to 1e-9.
 _TIGHT = 1e-9
 _FIRST_RADIUS = 3.0
+# A step that promises less than this is within reach of the deviance's rounding.
+_NEAR = 1e-6
 _LARGEST_X = 45.0  # m gamma of 3e19: beyond the reach of float64
 
 GENES_LAST = True
@@ -133,7 +135,10 @@ def _accept(
     promised = (-state.score * (state.trial - state.x)).sum(0)
     slack = 64 * jnp.finfo(deviance.dtype).eps * (1 + abs(deviance))
     enough = state.deviance - 1e-4 * jnp.maximum(promised, 0) + slack
-    better = deviance <= enough  # False for NaN
+    # So close that the deviance may not tell, the score does: it has digits left there.
+    nearer = violation(state.trial, score) < violation(state.x, state.score)
+    near = (promised < _NEAR) & nearer & (deviance <= state.deviance + _NEAR)
+    better = (deviance <= enough) | near  # False for NaN
     accept = better & ~state.done
     moved = state._replace(
         x=jnp.where(accept, state.trial, state.x),
@@ -158,7 +163,7 @@ def _propose(
     )
     wrong = violation(state.x, state.score)
     # A radius at rounding level: no lower point was found along the way down.
-    stuck = ~better & (radius < 1e-10)
+    stuck = ~better & ((radius < 1e-10) | (wrong <= GRADIENT_TOLERANCE))
     done = state.done | (wrong <= jnp.maximum(_TIGHT, state.tolerance)) | stuck
     longest = abs(direction).max(0)
     cut = jnp.minimum(1.0, radius / jnp.maximum(longest, jnp.finfo(longest.dtype).tiny))
@@ -177,64 +182,61 @@ def _direction(always: Bool[Array, ""], state: State) -> Float[Array, "k *genes"
     not the Fisher matrix takes its place.
     """
     x, score = state.x, state.score
+    k = x.shape[0]
 
-    def one_round(_, carry):
-        curvature, held, d = carry
-        target, positive = _solve(curvature, score, held, d)
+    def prepare(x, score, curvature, held, d):
+        """The rows of ``C d = -score``, with the components that are held as they are."""
+        either = held[:, None] | held[None]
+        same = lift(jnp.eye(k, dtype=bool), score[0])
+        pull = jnp.where(held[None], curvature * d[None], 0.0)
+        right = -score
+        for j in range(k):
+            right = right - pull[:, j]
+        matrix = jnp.where(either, same, curvature)
+        return jnp.concatenate([matrix, jnp.where(held, d, right)[:, None]], 1)
+
+    def pivot(t, rows, size, positive):
+        p = rows[t, t]
+        # A pivot far below its diagonal is rounding: two terms that cannot be told apart here.
+        healthy = p > 1e-10 * size[t]
+        row = rows[t] / jnp.where(healthy, p, size[t] + 1e-6)
+        others = [rows[i] - rows[i, t] * row if i != t else row for i in range(k)]
+        return jnp.stack(others), positive & healthy
+
+    def move(x, fisher, curvature, held, d, target, positive):
         crossing = ~held & (x + target < 0)
         reach = jnp.where(crossing, (x + d) / jnp.where(crossing, d - target, 1.0), 1.0)
-        first = reach.min(0)
-        moved = jnp.where(held, d, d + first * (target - d))
+        first = reach[0]
+        for i in range(1, k):
+            first = jnp.minimum(first, reach[i])
         hit = crossing & (reach <= first)
-        moved = jnp.where(hit, -x, moved)
+        moved = jnp.where(hit, -x, jnp.where(held, d, d + first * (target - d)))
         return (
-            jnp.where(positive, curvature, state.fisher),
+            jnp.where(positive, curvature, fisher),
             jnp.where(positive, held | hit, held),
             jnp.where(positive, moved, d),
+            jnp.any(hit | ~positive),
         )
 
-    begin = (state.hessian, (x <= 0) & (score >= 0), jnp.zeros_like(x))
-    return jax.lax.fori_loop(0, x.shape[0] + 1, lambda i, c: fence(always, one_round, i, c), begin)[
-        2
-    ]
+    def one_round(carry):
+        number, _, curvature, held, d = carry
+        rows = fence(always, prepare, x, score, curvature, held, d)
+        size = jnp.stack([abs(rows[t, t]) for t in range(k)])
+        positive = jnp.ones(score.shape[1:], bool)
+        for t in range(k):
+            rows, positive = fence(
+                always, lambda *a, t=t: pivot(t, *a), rows, size, positive
+            )
+        curvature, held, d, again = fence(
+            always, move, x, state.fisher, curvature, held, d, rows[:, -1], positive
+        )
+        return number + 1, again, curvature, held, d
 
-
-def _solve(
-    curvature: Float[Array, "k k *genes"],
-    score: Float[Array, "k *genes"],
-    held: Bool[Array, "k *genes"],
-    d: Float[Array, "k *genes"],
-) -> tuple[Float[Array, "k *genes"], Bool[Array, "*genes"]]:
-    """Minimise ``score'd + d'Cd/2`` over the components that are not held.
-
-    Is C positive definite there?
-    """
-    k = score.shape[0]
-    either = held[:, None] | held[None]
-    same = lift(jnp.eye(k, dtype=bool), score[0])
-    matrix = jnp.where(either, same, curvature)
-    pull = jnp.where(held[None], curvature * d[None], 0.0).sum(1)
-    right = jnp.where(held, d, -score - pull)
-    size = jnp.where(same, abs(matrix), 0.0).sum(1)
-    number = lift(jnp.arange(k), score[0])
-
-    def pivot(t, carry):
-        matrix, right, positive = carry
-        row = jax.lax.dynamic_index_in_dim(matrix, t, 0, keepdims=False)
-        column = jax.lax.dynamic_index_in_dim(matrix, t, 1, keepdims=False)
-        p = jax.lax.dynamic_index_in_dim(row, t, 0, keepdims=False)
-        scale = jax.lax.dynamic_index_in_dim(size, t, 0, keepdims=False)
-        # A pivot far below its diagonal is rounding: two terms that cannot be told apart here.
-        healthy = p > 1e-10 * scale
-        p = jnp.where(healthy, p, scale + 1e-6)
-        here = number == t
-        factor = jnp.where(here, 0.0, column / p)
-        answer = jax.lax.dynamic_index_in_dim(right, t, 0, keepdims=False)
-        right = jnp.where(here, answer / p, right - factor * answer)
-        matrix = jnp.where(here[:, None], row[None] / p, matrix - factor[:, None] * row[None])
-        return matrix, right, positive & healthy
-
-    _, solution, positive = jax.lax.fori_loop(
-        0, k, pivot, (matrix, right, jnp.ones_like(score[0], dtype=bool))
+    begin = (
+        jnp.zeros((), jnp.int32),
+        jnp.ones((), bool),
+        state.hessian,
+        (x <= 0) & (score >= 0),
+        jnp.zeros_like(x),
     )
-    return solution, positive
+    return jax.lax.while_loop(lambda c: c[1] & (c[0] <= k), one_round, begin)[-1]
