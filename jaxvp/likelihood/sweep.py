@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxvp.likelihood.system import (
     Matrix,
@@ -125,33 +126,47 @@ def inverse(always: Array, matrix: Array) -> tuple[Array, Scalar]:
 
 
 def _sweep_random(always: Array, gammas: Array, m: Array) -> tuple[Array, Scalar]:
-    """Sweep the leading ``len(gammas)`` columns of a symmetric matrix; log|.| of the pivots."""
-    q = gammas.shape[0]
+    """Sweep the leading columns of a symmetric matrix; log|.| of the pivots.
+
+    A swept row is its old self over the pivot. Written so, not as the difference that the update
+    would be, the predicted effects keep their digits where a term explains all but a millionth.
+    Only rows are written so: of the swept part the lower triangle holds.
+    """
     log_det = jnp.zeros_like(m[0, 0])
-    for a in range(0, q, _PANEL):
-        columns: list[Array] = []
-        factors: list[Scalar] = []
-        for j in range(a, min(a + _PANEL, q)):
+    for begin in range(0, gammas.shape[0], _PANEL):
+        end = min(begin + _PANEL, gammas.shape[0])
+        swept: list[Array] = []  # columns of this panel, as they are after the sweeps so far
+        updates: list[tuple[Array, Scalar]] = []
+        for j in range(begin, end):
 
-            def column(m, gamma, log_det, columns, factors, j=j):
-                c = m[:, j]
-                for earlier, factor in zip(columns, factors, strict=True):
+            def column(m, gamma, log_det, swept, updates, begin=begin, j=j):
+                c = jnp.concatenate([m[:begin, j], m[j, begin:]])
+                for earlier, factor in updates:
                     c = c - (factor * earlier[j]) * earlier
+                c = jnp.concatenate(
+                    [c[:begin], *(old[j][None] for old in swept), c[begin + len(swept) :]]
+                )
                 pivot = 1 + gamma * c[j]
-                return c, gamma / pivot, log_det + jnp.log(pivot)
+                scaled, factor = c / pivot, gamma / pivot
+                again = []
+                for t, old in enumerate(swept):
+                    new = old - (factor * c[begin + t]) * c
+                    row = scaled[begin + t][None]
+                    again.append(jnp.concatenate([new[:j], row, new[j + 1 :]]))
+                return (c, factor), [*again, scaled], log_det + jnp.log(pivot)
 
-            c, factor, log_det = fence(
-                always, column, m, gammas[j], log_det, list(columns), list(factors)
+            update, swept, log_det = fence(
+                always, column, m, gammas[j], log_det, swept, list(updates)
             )
-            columns.append(c)
-            factors.append(factor)
+            updates.append(update)
 
-        def update(m, columns, factors):
-            for c, factor in zip(columns, factors, strict=True):
+        def apply_updates(m, updates):
+            for c, factor in updates:
                 m = m - (factor * c)[:, None] * c[None]
             return m
 
-        m = fence(always, update, m, columns, factors)
+        m = fence(always, apply_updates, m, updates)
+        m = m.at[begin:end].set(jnp.stack(swept))
     return m, log_det
 
 
@@ -176,13 +191,15 @@ def swept_system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -
     def eliminate_fixed(m, covariance):
         xy = m[q:-1, -1]
         beta = apply(covariance, xy)
-        return product(covariance, m[q:-1, :q]), beta, m[-1, -1] - dot(xy, beta)
+        zx = m[:q, q:-1]
+        return product(covariance, zx.swapaxes(0, 1)), beta, m[-1, -1] - dot(xy, beta)
 
     projected, beta, rss = fence(always, eliminate_fixed, m, covariance)
 
     def project(m, projected, beta):
-        zx = m[:q, q:-1]
-        return m[:q, :q], m[:q, :q] - product(zx, projected), m[:q, -1] - apply(zx, beta)
+        zx, lower = m[:q, q:-1], lift(np.tri(q, dtype=bool), m[-1, -1])
+        zz = jnp.where(lower, m[:q, :q], m[:q, :q].swapaxes(0, 1))
+        return zz, zz - product(zx, projected), m[:q, -1] - apply(zx, beta)
 
     zz, zpz, zpy = fence(always, project, m, projected, beta)
     return System(zz, covariance, projected, zpz, zpy, beta, rss, log_det, log_det_fixed)
