@@ -73,8 +73,8 @@ def samples_in_columns(expression: pd.DataFrame, metadata: pd.DataFrame) -> bool
     samples = metadata.index
     check_levels(expression.index, "expression.index")
     check_levels(expression.columns, "expression.columns")
-    in_rows = int(samples.isin(expression.index).sum())
-    in_columns = int(samples.isin(expression.columns).sum())
+    in_rows = _count_shared(expression.index, samples)
+    in_columns = _count_shared(expression.columns, samples)
     if not in_rows and not in_columns:
         raise DataError(_explain(expression, metadata))
     axis = expression.columns if in_columns else expression.index
@@ -104,6 +104,14 @@ def samples_in_columns(expression: pd.DataFrame, metadata: pd.DataFrame) -> bool
             f"{array if len(axis) == len(samples) else ''}"
         )
     return in_columns > 0
+
+
+def _count_shared(axis: pd.Index, samples: pd.Index) -> int:
+    # pandas walks through the argument of `isin` one by one, and genes are many. Of another type
+    # than the object it may refuse it.
+    if axis.dtype == samples.dtype != object:
+        return int(axis.isin(samples).sum())
+    return int(samples.isin(axis).sum())
 
 
 def _is_default(names: pd.Index) -> bool:
