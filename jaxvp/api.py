@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -222,11 +223,12 @@ def _results(
         reml=reml,
         weighted=False,
         block_size=size,
-        versions=_versions(),
+        versions=dict(_versions()),
     )
 
 
-def _versions() -> dict[str, str]:
+@functools.cache
+def _versions() -> Mapping[str, str]:
     import platform
     from importlib.metadata import version
 
