@@ -10,6 +10,7 @@ A peer that is not installed, or that fails, is a `Peer` whose `missing` says so
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import shutil
 import subprocess
@@ -80,6 +81,7 @@ def run(name: str, folder: Path, genes: int, wanted: int, cores: int | None = No
     )
 
 
+@functools.cache
 def missing(name: str) -> str | None:
     """Why a peer cannot run here; None if it can."""
     if name in ("mixedlm", "statsmodels"):
