@@ -160,9 +160,7 @@ def demo(size: str) -> list[Row]:
             # Whole process less the second fit: more than what the demo calls cold (the figure and
             # the interpreter's start are in it), so the promise is not easier than it says.
             cold, limit = whole - warm, options["factor"] * warm + options["seconds"]
-            promise = (
-                f"under {options['factor']:g} x warm ({warm:.2f} s) + {options['seconds']:g} s"
-            )
+            terms = f"{options['factor']:g} x warm ({warm:.2f} s) + {options['seconds']:g} s"
             rows.append(row(f"demo, {words}", cold, "s", f"under {terms}", cold < limit))
     return rows
 
