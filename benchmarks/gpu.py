@@ -79,8 +79,8 @@ def find_device(allow_cpu: bool = False) -> Any:
         if allow_cpu:
             return jax.devices("cpu")[0]
         raise SystemExit(
-            f"no GPU: JAX {jax.__version__} sees {', '.join(map(str, jax.devices()))}. On a machine "
-            'with an NVIDIA driver install jaxvp with its GPU extra (pip install ".[cuda12]" or '
+            f"no GPU: JAX {jax.__version__} sees {', '.join(map(str, jax.devices()))}. With an "
+            'NVIDIA driver install jaxvp with its GPU extra (pip install ".[cuda12]" or '
             '".[cuda13]"); --allow-cpu runs the script on the CPU, to see that it runs'
         ) from None
 

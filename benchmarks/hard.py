@@ -43,7 +43,9 @@ KINDS: dict[str, Make] = {
         sum(_effects(rng, code) for code in codes) + 1e-3 * rng.standard_normal(len(y))
     ),
     "constant": lambda rng, y, codes: np.full(len(y), 5.0),
-    "zeros but for a few samples": lambda rng, y, codes: y * (rng.random(len(y)) < 0.02),
+    "zeros but for a few samples": lambda rng, y, codes: (
+        y * (rng.permutation(len(y)) < max(3, len(y) // 50))
+    ),
     "a NaN": _with_first(np.nan),
     "an infinity": _with_first(np.inf),
 }
