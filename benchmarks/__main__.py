@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -43,6 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run what the arguments ask for."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
+    # Ended from outside it shall end its children and clear its folder, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     size = "quick" if options.quick else "full"
     if options.figures:
         from benchmarks import figures
