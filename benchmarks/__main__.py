@@ -53,8 +53,6 @@ def main(arguments: list[str] | None = None) -> None:
         figures.make(size, RESULTS / "benchmarks.png" if options.quick else FIGURE)
         return
     designs = chosen(options, size)
-    complete = not (options.quick or options.designs or options.genes or options.no_peers)
-    complete = complete and not options.no_checks
     report = start(size, " ".join(["python -m benchmarks", *arguments]))
     RESULTS.mkdir(exist_ok=True)
     stamp = report["date"].replace(":", "").replace(" ", "-")
@@ -67,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
         say("demo")
         report["checks"] += checks.demo(size)
         _save(report, RESULTS / f"{size}-{stamp}.json")
-    page = options.out or (PAGE if complete else RESULTS / f"{size}.md")
+    page = options.out or (PAGE if complete(options) else RESULTS / f"{size}.md")
     figure = page.with_suffix(".png")
     text = table.markdown(report, figure.name if figure.exists() else None)
     page.write_text(text, encoding="utf-8")
@@ -85,6 +83,12 @@ def chosen(options: argparse.Namespace, size: str) -> list[settings.Design]:
         )
     designs = [found[name].with_genes(options.genes) for name in names]
     return [design.without_peers() for design in designs] if options.no_peers else designs
+
+
+def complete(options: argparse.Namespace) -> bool:
+    """Whether the run is all that the page of the documentation shows."""
+    less = (options.quick, options.designs, options.genes, options.no_peers, options.no_checks)
+    return not any(less)
 
 
 def start(size: str, command: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Hard genes: what real tables hold beside genes that fit well, in every tenth or hundredth row.
+"""Hard genes: what a real table may hold beside genes that fit well.
 
 `harden` replaces a share of a study's genes, in turn by each of the kinds: likelihoods with far
 tails, next to nothing or nothing at all left as residual, one value off by orders of magnitude,

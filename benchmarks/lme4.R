@@ -2,7 +2,7 @@
 # with it, one line each: the spec in, "ready" out, "go" in, the result out.
 #
 #   mode "lmer"      lmer for every gene
-#   mode "lme4"      lmer once, then refit for every gene: lme4's fastest public way
+#   mode "lme4"      lmer once, then refit for every gene: lme4's way through many responses
 #   mode "sequence"  variancePartition's call sequence, re-enacted in lme4: one fit to start from (of
 #                    normal quantiles), then for every gene a refit from it with weights, and a
 #                    second refit from where that stopped
@@ -73,5 +73,6 @@ seconds <- as.numeric(difftime(Sys.time(), began, units = "secs"))
 
 version <- paste0("lme4 ", packageVersion("lme4"), ", R ", getRversion())
 cat(toJSON(list(
-  version = unbox(version), start = unbox(ready), seconds = unbox(seconds), log_likelihood = found
-), digits = NA, na = "null"), "\n")
+  version = unbox(version), start = unbox(ready), seconds = unbox(seconds),
+  log_likelihood = sprintf("%.17g", found) # as text: toJSON itself stops at 15 digits
+), digits = NA), "\n")

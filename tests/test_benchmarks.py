@@ -232,6 +232,13 @@ def test_unknown_designs_are_refused():
         command.main(["--quick", "--designs", "A,Z"])
 
 
+def test_only_a_complete_run_writes_the_documentation():
+    parse = command.parser().parse_args
+    assert command.complete(parse([]))
+    for less in ("--quick", "--designs=A", "--genes=5", "--no-peers", "--no-checks"):
+        assert not command.complete(parse([less]))
+
+
 def test_children_get_the_threads_they_shall_have(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert "OMP_NUM_THREADS" not in process.environment()

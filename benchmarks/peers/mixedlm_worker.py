@@ -1,6 +1,6 @@
 """mixedlm (PyPI): `lmer` once, then `refit` for every gene, which keeps the design.
 
-Its own choice of optimiser (`method="auto"`) is the fastest of those that agree with it.
+The optimiser is its own choice (`method="auto"`).
 """
 
 from __future__ import annotations
