@@ -27,13 +27,16 @@ residual, before any product is formed: a large mean cannot cancel digits away. 
 undone in `jaxvp.likelihood` (``log|V|``-free terms get ``2 (n - p) log s`` and so on) from
 ``PerGene.scale`` and ``PerGene.ols``.
 
-This producer is host code: sparse matrix times dense block and one dense product a block; the
-measurements never enter JAX.
+*Host code.* Sparse matrices times a tile of measurements; they never enter JAX. Five passes over a
+tile that is in the cache: mean, copy (turned, centred), level sums of term 1, of the others, and
+``y'y`` with ``Q'y``. Everything else follows from those sums, residualising and the within-products
+included, as differences. Where such a difference loses more digits than the log-likelihood can
+spare, those genes are formed again from residuals and deviations.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -103,12 +106,15 @@ class Block(NamedTuple):
 
 
 class Grouping(NamedTuple):
-    """The random terms' factors of the products, samples sorted by level of term 1."""
+    """The random terms' factors of the products."""
 
     level_of: Int[np.ndarray, " n"]  # level of term 1
     level_size: Float[np.ndarray, "levels 1"]
     sum_levels: sp.csr_array  # levels x n, indicator of term 1
     sum_others: sp.csr_array  # q x n, indicators of the other terms
+    others_of_levels: sp.csr_array  # q x levels, Z_o'Z_1 over the level sizes
+    q_of_levels: Float[np.ndarray, "levels p"]  # Z_1'Q
+    q_of_others: Float[np.ndarray, "q p"]  # Z_o'Q
     class_products: sp.csr_array  # (classes K) x levels: F_j / n_j at class of j
     class_indicator: sp.csr_array  # classes x levels: 1 / n_j at class of j
     nodes: (
@@ -121,7 +127,7 @@ class Compression(NamedTuple):
 
     shared: Shared
     q: Float[np.ndarray, "n p"]
-    sort: Int[np.ndarray, " n"]  # samples ordered by level of term 1
+    has_intercept: bool  # 1 is in the span of Q: a gene may be shifted
     grouping: Grouping | None  # None without random terms
 
 
@@ -174,6 +180,7 @@ def compress(design: Design) -> Compression:
 
     r_inverse = np.linalg.inv(r) if p else np.zeros((0, 0))
     log_det_r = np.asarray(np.log(np.abs(np.diag(r))).sum())
+    has_intercept = bool(np.abs(q @ q.sum(axis=0) - 1).max() < 1e-9)
     if not counts:
         none = np.zeros(0)
         shared = Shared(
@@ -190,14 +197,11 @@ def compress(design: Design) -> Compression:
             (),
             (),
         )
-        return Compression(shared, q, np.arange(n), None)
+        return Compression(shared, q, has_intercept, None)
 
-    first = np.asarray(design.codes[order[0]])
-    sort = np.argsort(first, kind="stable")
-    level_of = first[sort]
-    q = q[sort]
+    level_of = np.asarray(design.codes[order[0]])
     sum_levels = _indicator(level_of, counts[order[0]])
-    others = [_indicator(np.asarray(design.codes[i])[sort], counts[i]) for i in order[1:]]
+    others = [_indicator(np.asarray(design.codes[i]), counts[i]) for i in order[1:]]
     sum_others = sp.csr_array(sp.vstack(others)) if others else sp.csr_array((0, n))
     level_size = np.bincount(level_of).astype(np.float64)
 
@@ -253,11 +257,14 @@ def compress(design: Design) -> Compression:
         level_size[:, None],
         sum_levels,
         sum_others,
+        sp.csr_array(means),
+        sum_levels @ q,
+        sum_others @ q,
         class_products,
         class_indicator,
         weights,
     )
-    return Compression(shared, q, sort, grouping)
+    return Compression(shared, q, has_intercept, grouping)
 
 
 def statistics(compression: Compression, y: Float[np.ndarray, "n genes"]) -> Block:
@@ -289,57 +296,94 @@ def statistics(compression: Compression, y: Float[np.ndarray, "n genes"]) -> Blo
     return block
 
 
-# A tile of measurements and its residuals: about the size of one core's second-level cache.
-_TILE_BYTES = 1 << 20
+# A tile of measurements: half of one core's second-level cache.
+_TILE_BYTES = 1 << 19
+# Smallest share of a sum of squares that may be what is left of a difference: the statistics keep
+# twelve digits, and for the more samples the log-likelihood, a multiple of n, eight.
+_SMALLEST_SHARE, _SMALLEST_SHARE_PER_SAMPLE = 1e-4, 1e-8
 
 
 def _fill(c: Compression, raw: np.ndarray, block: Block, part: slice) -> None:
     """The products of one tile, written into ``block[..., part]``."""
-    n, genes = raw.shape
-    q = c.q
-    y = np.take(raw, c.sort, axis=0).astype(np.float64, copy=False)
+    n, q = len(raw), c.q
+    shift = np.zeros(raw.shape[1])
+    if c.has_intercept:
+        shift = np.asarray(np.full(n, 1 / n, raw.dtype) @ raw, dtype=np.float64)
+        shift[~np.isfinite(shift)] = 0.0
+    y = np.subtract(raw, shift, dtype=np.float64, order="C")
     ols = q.T @ y
-    y -= q @ ols
-    squares = np.einsum("ng,ng->g", y, y)
-    scale = np.sqrt(squares / n)
-    # |y|^2 = |ols|^2 + squares. NaN fails every comparison, so it is looked at again, too.
-    plain = (
-        (squares > 1e-280) & (squares < 1e280) & (squares > 1e-20 * np.einsum("pg,pg->g", ols, ols))
-    )
-    for j in np.flatnonzero(~plain):
-        y[:, j], ols[:, j], scale[j], defect = _examine(
-            np.asarray(raw[c.sort, j], dtype=np.float64), q
-        )
-        if defect is not None:
-            getattr(block, defect)[part.start + j] = True
-    block.scale[part], block.ols[:, part] = scale, ols
+    yy = np.einsum("ng,ng->g", y, y)
+    squares = yy - np.einsum("pg,pg->g", ols, ols)
+    limit = max(_SMALLEST_SHARE, _SMALLEST_SHARE_PER_SAMPLE * n)
+    # NaN fails every comparison, so it is looked at again, too.
+    plain = (yy > 1e-280) & (yy < 1e280) & (squares > limit * yy)
+    scale = np.sqrt(np.where(plain, squares, 1.0) / n)
+    block.scale[part] = scale
+    block.ols[:, part] = ols + shift * q.sum(axis=0)[:, None]
     if c.grouping is not None:
-        _fill_products(c.grouping, q, y, np.where(plain, 1 / scale, 1.0), block.gene, part)
+        within = _fill_products(c.grouping, y, ols, squares, 1 / scale, block.gene, part)
+        plain &= within > limit * n
+    again = np.flatnonzero(~plain)
+    if len(again):
+        _fill_carefully(c, raw[:, again], block, part.start + again)
 
 
 def _fill_products(
     g: Grouping,
-    q: Float[np.ndarray, "n p"],
     y: Float[np.ndarray, "n g"],
+    ols: Float[np.ndarray, "p g"],
+    squares: Float[np.ndarray, " g"],
     shrink: Float[np.ndarray, " g"],
     gene: PerGene,
     part: slice,
+) -> Float[np.ndarray, " g"]:
+    """Products of one tile by differences of sums; ``within_yy`` of it."""
+    sums = (g.sum_levels @ y - g.q_of_levels @ ols) * shrink
+    others = (g.sum_others @ y - g.q_of_others @ ols) * shrink
+    q = len(others)
+    gene.within_uy[:q, part] = others - g.others_of_levels @ sums
+    gene.within_uy[q:, part] = -(g.q_of_levels / g.level_size).T @ sums
+    within = squares * shrink**2 - np.einsum("lg,lg->g", sums, sums / g.level_size)
+    gene.within_yy[part] = within
+    _fill_classes(g, sums, gene, part)
+    return within
+
+
+def _fill_classes(
+    g: Grouping, sums: Float[np.ndarray, "levels g"], gene: PerGene, part: Any
 ) -> None:
-    """Products of the residuals ``y`` of one tile (overwritten), scaled by ``shrink``."""
-    sums = g.sum_levels @ y
-    y -= np.take(sums / g.level_size, g.level_of, axis=0)
-    sums *= shrink
-    others = len(gene.within_uy) - q.shape[1]
-    gene.within_yy[part] = np.einsum("ng,ng->g", y, y) * shrink**2
-    gene.within_uy[:others, part] = (g.sum_others @ y) * shrink
-    gene.within_uy[others:, part] = (q.T @ y) * shrink
+    """Class sums of the level sums of term 1."""
     uy = g.class_products @ sums
     yy = g.class_indicator @ (sums * sums)
     if g.nodes is not None:
         uy = g.nodes @ uy.reshape(yy.shape[0], -1)
         yy = g.nodes @ yy
-    gene.between_uy[:, :, part] = uy.reshape(-1, gene.within_uy.shape[0], y.shape[1])
+    gene.between_uy[:, :, part] = uy.reshape(-1, gene.within_uy.shape[0], sums.shape[1])
     gene.between_yy[:, part] = yy
+
+
+def _fill_carefully(
+    c: Compression, raw: np.ndarray, block: Block, part: Int[np.ndarray, " g"]
+) -> None:
+    """The same from residuals and from deviations from the level means, gene by gene scaled.
+
+    For genes whose sum of squares is NaN, infinite or tiny, or nearly explained.
+    """
+    y = raw.astype(np.float64)
+    for j, gene in enumerate(part):
+        y[:, j], block.ols[:, gene], block.scale[gene], defect = _examine(y[:, j], c.q)
+        if defect is not None:
+            getattr(block, defect)[gene] = True
+    g = c.grouping
+    if g is None:
+        return
+    sums = g.sum_levels @ y
+    y -= np.take(sums / g.level_size, g.level_of, axis=0)
+    others = g.sum_others @ y
+    block.gene.within_yy[part] = np.einsum("ng,ng->g", y, y)
+    block.gene.within_uy[: len(others), part] = others
+    block.gene.within_uy[len(others) :, part] = c.q.T @ y
+    _fill_classes(g, sums, block.gene, part)
 
 
 def _examine(
