@@ -47,9 +47,9 @@ def fit(
     progress: bool | None = None,
     on_error: str = "status",
 ) -> Results:
-    """Fit one linear (mixed) model per gene, the same formula for all.
+    """Fit one linear (mixed) model per gene and partition its variance.
 
-    And partition each gene's variance.
+    All genes have the same formula and the same samples; what differs is what was measured.
 
     Parameters
     ----------

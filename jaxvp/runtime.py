@@ -1,6 +1,6 @@
-"""JAX's process-wide settings, for whoever asks: a library leaves its caller's alone.
+"""JAX's process-wide settings, as functions to call.
 
-So these are functions to call.
+A library leaves the settings of its caller's process alone: nothing here happens by itself.
 """
 
 from __future__ import annotations
@@ -64,9 +64,7 @@ def _processor() -> str:
 
 
 def use_all_cores() -> int:
-    """Let JAX use every core of the CPU for separate programs.
-
-    By showing each as a device of its own.
+    """Make every core of the CPU a JAX device of its own, so that each can run a program.
 
     JAX runs one program at a time on a device, and all cores of a CPU are one device unless told
     otherwise. Call this first, before JAX has done anything.
