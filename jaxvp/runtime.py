@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import warnings
 from pathlib import Path
 
 import jax
+
+from jaxvp.warning import warn
 
 
 def enable_compile_cache(directory: str | Path | None = None) -> Path | None:
@@ -41,11 +42,7 @@ def enable_compile_cache(directory: str | Path | None = None) -> Path | None:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        warnings.warn(
-            f"no compile cache: {folder} cannot be written ({error.strerror})",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn(f"no compile cache: {folder} cannot be written ({error.strerror})")
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
@@ -83,10 +80,8 @@ def use_all_cores() -> int:
     except RuntimeError:
         found = len(jax.devices("cpu"))
         if found < cores:
-            warnings.warn(
+            warn(
                 f"JAX is already running with {found} CPU device(s): call jaxvp.use_all_cores() "
-                "before anything else uses JAX",
-                UserWarning,
-                stacklevel=2,
+                "before anything else uses JAX"
             )
     return len(jax.devices("cpu"))

@@ -198,22 +198,31 @@ class TestWorks:
         found = jaxvp.fit(study[0], self.FORMULA, study[1], block_size=100_000)
         np.testing.assert_allclose(found.fractions, expected.fractions, rtol=1e-9, atol=1e-12)
 
-    def test_one_warning_each(self, study):
+    @pytest.mark.parametrize(
+        ("formula", "change", "message"),
+        [
+            (
+                "~ Tissue + (1|Individual)",
+                None,
+                "categorical .*`Tissue`.*variancePartition advises",
+            ),
+            ("~ (1|Same) + (1|Individual)", None, "identically.*`.1.Same.` and `.1.Individual.`"),
+            (FORMULA, lambda e, m: ((100 * e).round(), m), "looks like raw counts.*log"),
+            (
+                FORMULA,
+                lambda e, m: (e.iloc[:, 2:], m.iloc[:-1]),
+                "1 of 22 .* 2 of 23|2 of 23.*1 of",
+            ),
+            ("~ Holes + (1|Individual)", None, "3 of 24 samples are dropped .*`Holes` .3."),
+        ],
+        ids=["categorical", "identical", "counts", "dropped", "missing"],
+    )
+    def test_one_warning(self, study, formula, change, message):
+        """It points at the line of the call, not into jaxvp."""
         expression, metadata = study
-        with pytest.warns(UserWarning, match="(?i)categorical|Tissue") as caught:
-            jaxvp.fit(expression, "~ Tissue + (1|Individual)", metadata)
-        assert len(caught) == 1
-        with pytest.warns(UserWarning, match="Same") as caught:
-            jaxvp.fit(expression, "~ (1|Same) + (1|Individual)", metadata)
-        assert len(caught) == 1
-        counts = pd.DataFrame(
-            np.random.default_rng(0).poisson(2000, expression.shape),
-            expression.index,
-            expression.columns,
-        )
-        with pytest.warns(UserWarning, match="count") as caught:
-            jaxvp.fit(counts, self.FORMULA, metadata)
-        assert len(caught) == 1
-        with pytest.warns(UserWarning, match="2|3") as caught:
-            jaxvp.fit(expression.iloc[:, 2:], self.FORMULA, metadata.iloc[:-1])
-        assert len(caught) == 1
+        metadata["Holes"] = metadata["Age"].where(np.arange(N) > 2)
+        if change is not None:
+            expression, metadata = change(expression, metadata)
+        with pytest.warns(UserWarning, match=message) as caught:
+            jaxvp.fit(expression, formula, metadata)
+        assert [warning.filename for warning in caught] == [__file__]
