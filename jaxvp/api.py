@@ -107,7 +107,7 @@ def fit(
     >>> result = jaxvp.fit(expression, "~ Age + (1|Subject) + (1|Hours)", metadata)
     >>> result.fractions.median()
     """
-    parsed = formula if isinstance(formula, Formula) else Formula.parse(formula)
+    parsed = Formula.parse(formula)
     chosen = _check_options(weights, dtype, block_size, devices, solver, on_error)
     measurements, table = align(expression, metadata)
     design = build(parsed, table, reml)

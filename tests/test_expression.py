@@ -5,8 +5,6 @@ the samples and the layout in memory. Every unfit input gets an error that names
 """
 
 import re
-import subprocess
-import sys
 import threading
 import tracemalloc
 import warnings
