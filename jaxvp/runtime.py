@@ -44,6 +44,10 @@ def enable_compile_cache(directory: str | Path | None = None) -> Path | None:
     except OSError as error:
         warn(f"no compile cache: {folder} cannot be written ({error.strerror})")
         return None
+    if jax.config.values.get("jax_compilation_cache_dir") != str(folder):
+        from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+        reset_cache()  # JAX stays with the folder that it wrote to first
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return folder

@@ -53,6 +53,7 @@ def gpu():
 def compile_cache(tmp_path_factory, monkeypatch):
     """Commands switch JAX's compile cache on: here in a folder of the test run, and off again."""
     import jax
+    from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     names = ["jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"]
@@ -60,3 +61,4 @@ def compile_cache(tmp_path_factory, monkeypatch):
     yield
     for name, value in before.items():
         jax.config.update(name, value)
+    reset_cache()

@@ -13,6 +13,7 @@ import jaxvp
 from jaxvp import DataError, DesignError, FormulaError
 
 N = 24
+FORMULA = "~ Age + (1|Individual)"
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def numbered(names):
 def test_measurements(study, change, message):
     expression, metadata = change(*study)
     with pytest.raises(DataError, match=f"(?s){message}"):
-        jaxvp.fit(expression, "~ Age + (1|Individual)", metadata)
+        jaxvp.fit(expression, FORMULA, metadata)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,40 @@ def test_measurements(study, change, message):
 )
 def test_options(study, options, error, message):
     with pytest.raises(error, match=message):
-        jaxvp.fit(study[0], "~ Age + (1|Individual)", study[1], **options)
+        jaxvp.fit(study[0], FORMULA, study[1], **options)
+
+
+@pytest.mark.parametrize(
+    ("formula", "change", "message"),
+    [
+        (
+            "~ Tissue + (1|Individual)",
+            None,
+            "categorical .*`Tissue`.*variancePartition advises",
+        ),
+        ("~ (1|Same) + (1|Individual)", None, "identically.*`.1.Same.` and `.1.Individual.`"),
+        (FORMULA, lambda e, m: ((100 * e).round(), m), "looks like raw counts.*log"),
+        (
+            FORMULA,
+            lambda e, m: (e.iloc[:, 2:], m.iloc[:-1]),
+            "1 of 22 .* 2 of 23|2 of 23.*1 of",
+        ),
+        ("~ Holes + (1|Individual)", None, "3 of 24 samples are dropped .*`Holes` .3."),
+    ],
+    ids=["categorical", "identical", "counts", "dropped", "missing"],
+)
+def test_one_warning(study, formula, change, message):
+    """It points at the line of the call, not into jaxvp, and then the fit begins."""
+    expression, metadata = study
+    metadata["Holes"] = metadata["Age"].where(np.arange(N) > 2)
+    if change is not None:
+        expression, metadata = change(expression, metadata)
+    with (
+        pytest.warns(UserWarning, match=message) as caught,
+        pytest.raises(AssertionError, match="a fit was begun"),
+    ):
+        jaxvp.fit(expression, formula, metadata)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 class TestWorks:
@@ -192,11 +226,9 @@ class TestWorks:
     def no_fit(self):
         """Here fits are wanted."""
 
-    FORMULA = "~ Age + (1|Individual)"
-
     @pytest.fixture
     def expected(self, study):
-        return jaxvp.fit(study[0], self.FORMULA, study[1])
+        return jaxvp.fit(study[0], FORMULA, study[1])
 
     @pytest.mark.parametrize(
         "change",
@@ -214,62 +246,33 @@ class TestWorks:
         measured = change(study[0])
         if isinstance(measured, np.ndarray):
             measured.setflags(write=False)
-        found = jaxvp.fit(measured, self.FORMULA, study[1])
+        found = jaxvp.fit(measured, FORMULA, study[1])
         np.testing.assert_allclose(found.fractions, expected.fractions, rtol=1e-9, atol=1e-12)
 
     def test_numbers_of_other_kinds(self, study):
         expression, metadata = study
         whole = (expression * 100).round()
-        expected = jaxvp.fit(whole, self.FORMULA, metadata).fractions
-        with warnings.catch_warnings():
+        with warnings.catch_warnings():  # they look like counts
             warnings.simplefilter("ignore")
-            integers = jaxvp.fit(whole.astype(int), self.FORMULA, metadata).fractions
+            expected = jaxvp.fit(whole, FORMULA, metadata).fractions
+            integers = jaxvp.fit(whole.astype(int), FORMULA, metadata).fractions
         np.testing.assert_array_equal(integers, expected)
-        single = jaxvp.fit(expression.astype(np.float32), self.FORMULA, metadata).fractions
-        double = jaxvp.fit(expression.astype(np.float32).astype(float), self.FORMULA, metadata)
+        single = jaxvp.fit(expression.astype(np.float32), FORMULA, metadata).fractions
+        double = jaxvp.fit(expression.astype(np.float32).astype(float), FORMULA, metadata)
         np.testing.assert_allclose(single, double.fractions, rtol=1e-9, atol=1e-12)
 
     def test_tiny_variance(self, study, expected):
         tiny = (study[0] - study[0].mean(axis=1).to_numpy()[:, None]) * 1e-150
-        found = jaxvp.fit(tiny, self.FORMULA, study[1])
+        found = jaxvp.fit(tiny, FORMULA, study[1])
         assert (found.diagnostics["status"] == "converged").all()
         np.testing.assert_allclose(found.fractions, expected.fractions, rtol=1e-6, atol=1e-9)
 
     def test_no_genes(self, study, expected):
-        found = jaxvp.fit(study[0].iloc[:0], self.FORMULA, study[1])
+        found = jaxvp.fit(study[0].iloc[:0], FORMULA, study[1])
         for name in ("fractions", "variances", "coefficients", "theta", "diagnostics"):
             table = getattr(found, name)
             assert len(table) == 0 and list(table) == list(getattr(expected, name))
 
     def test_a_block_larger_than_the_study(self, study, expected):
-        found = jaxvp.fit(study[0], self.FORMULA, study[1], block_size=100_000)
+        found = jaxvp.fit(study[0], FORMULA, study[1], block_size=100_000)
         np.testing.assert_allclose(found.fractions, expected.fractions, rtol=1e-9, atol=1e-12)
-
-    @pytest.mark.parametrize(
-        ("formula", "change", "message"),
-        [
-            (
-                "~ Tissue + (1|Individual)",
-                None,
-                "categorical .*`Tissue`.*variancePartition advises",
-            ),
-            ("~ (1|Same) + (1|Individual)", None, "identically.*`.1.Same.` and `.1.Individual.`"),
-            (FORMULA, lambda e, m: ((100 * e).round(), m), "looks like raw counts.*log"),
-            (
-                FORMULA,
-                lambda e, m: (e.iloc[:, 2:], m.iloc[:-1]),
-                "1 of 22 .* 2 of 23|2 of 23.*1 of",
-            ),
-            ("~ Holes + (1|Individual)", None, "3 of 24 samples are dropped .*`Holes` .3."),
-        ],
-        ids=["categorical", "identical", "counts", "dropped", "missing"],
-    )
-    def test_one_warning(self, study, formula, change, message):
-        """It points at the line of the call, not into jaxvp."""
-        expression, metadata = study
-        metadata["Holes"] = metadata["Age"].where(np.arange(N) > 2)
-        if change is not None:
-            expression, metadata = change(expression, metadata)
-        with pytest.warns(UserWarning, match=message) as caught:
-            jaxvp.fit(expression, formula, metadata)
-        assert [warning.filename for warning in caught] == [__file__]

@@ -11,13 +11,17 @@ import jaxvp
 
 
 def test_compile_cache_keeps_programs(compile_cache, tmp_path):
-    """A program is written into a folder of this version of JAX and this model of CPU."""
-    folder = jaxvp.enable_compile_cache(tmp_path / "cache")
-    assert folder is not None and folder.parent == tmp_path / "cache"
-    assert folder.name.startswith(f"jax-{jax.__version__}-")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.jit(lambda x: np.float32(np.pi) * x)(1.0)
-    assert any(folder.iterdir())
+    """A program is written into a folder of this version of JAX and this model of CPU.
+
+    Also where another folder was in use before.
+    """
+    for name in ("first", "second"):
+        folder = jaxvp.enable_compile_cache(tmp_path / name)
+        assert folder is not None and folder.parent == tmp_path / name
+        assert folder.name.startswith(f"jax-{jax.__version__}-")
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.jit(lambda x: np.float32(np.pi) * x)(1.0)
+        assert any(folder.iterdir())
 
 
 def test_compile_cache_is_in_the_users_cache_folder(compile_cache, tmp_path, monkeypatch):
