@@ -8,7 +8,7 @@ the middle half of the genes, the line in it is the median, the whiskers end at 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -134,14 +134,14 @@ def _violin(ax: Axes, place: int, values: Float[np.ndarray, " genes"], colour: s
     near = near[(near >= lower - reach) & (near <= upper + reach)]
     # Drawn here: matplotlib's own box plot reads every setting that there is, the backend among
     # them, and so would choose one for the caller.
-    line = {"color": INK, "linewidth": 0.8, "solid_capstyle": "butt"}
+    line: dict[str, Any] = {"color": INK, "linewidth": 0.8, "solid_capstyle": "butt"}
     # Of a few genes the quartiles, interpolated, may lie beyond all that are near.
     for box_end, whisker_end in [(lower, min(near.min(), lower)), (upper, max(near.max(), upper))]:
         ax.plot([place, place], [box_end, whisker_end], zorder=2, **line)
     left, right = place - BOX_WIDTH / 2, place + BOX_WIDTH / 2
     (box,) = ax.fill([left, right, right, left], [lower, lower, upper, upper])
     box.set(facecolor="white", edgecolor=INK, linewidth=0.8, zorder=2.1)
-    ax.plot([left, right], [median, median], zorder=2.2, **line | {"linewidth": 2.0})
+    ax.plot([left, right], [median, median], zorder=2.2, **{**line, "linewidth": 2.0})
 
 
 def _longest(names: list[str]) -> float:
