@@ -112,6 +112,28 @@ def test_npy_goes_by_position(folder, study, expected, options):
     check_fractions(expected, folder / "out", names=False)
 
 
+def test_npy_the_other_way_round_is_told_the_option(folder, study, capsys):
+    np.save("x.npy", study.expression.to_numpy())
+    assert run(expression="x.npy") == 2
+    assert "x.npy has genes in rows" in (error := capsys.readouterr().err)
+    assert error.endswith("say --genes-in rows\n")
+    np.save("x.npy", study.expression.to_numpy().T)
+    assert run("--genes-in", "rows", expression="x.npy") == 2
+    assert capsys.readouterr().err.endswith("say --genes-in columns\n")
+
+
+def test_names_in_another_column_are_told_the_option(folder, study, expected, capsys):
+    """Not `set_index`, which nobody can type in a shell."""
+    study.metadata.rename_axis("library id").reset_index()[
+        [*study.metadata.columns, "library id"]
+    ].to_csv("m.csv", index=False)
+    assert run() == 2
+    error = capsys.readouterr().err
+    assert "60 values of its column 'library id' are: say --sample-column 'library id'" in error
+    assert run("--sample-column", "library id") == 0
+    check_fractions(expected, folder / "out")
+
+
 def test_dataset_and_config(folder, expected):
     folder.joinpath("fit.toml").write_text(
         f'expression = "x.csv"\nmetadata = "m.csv"\nformula = "{FORMULA}"\nout = "from_file"\n'
