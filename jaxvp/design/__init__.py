@@ -59,6 +59,16 @@ class Design(eqx.Module):
         """Number of fixed columns."""
         return self.X.shape[1]
 
+    def __repr__(self) -> str:
+        names = [*self.columns[:6], "..."] if self.p > 6 else self.columns
+        lines = [
+            f"jaxvp.Design: {self.n:,} samples, {self.formula.text}",
+            f"  fixed columns: {self.p}" + (f" ({', '.join(names)})" if names else ""),
+        ]
+        for name, levels in zip(self.random_names, self.levels, strict=True):
+            lines.append(f"  random term {name}: {len(levels):,} levels")
+        return "\n".join(lines)
+
 
 def build(formula: Formula, metadata: pd.DataFrame, reml: bool = False) -> Design:
     """Apply a formula to metadata.
