@@ -8,8 +8,8 @@ schedule. Every jaxtyping annotation of the package is checked by beartype at ru
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# The oracles' matrices have a hundred rows. BLAS threads wait for each other by spinning: on a machine
-# of two busy cores two of them took ten to a hundred times as long as one.
+# The oracles' matrices have a hundred rows. BLAS threads wait for each other by spinning: on two
+# busy cores two of them took ten times as long as one, and more.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
