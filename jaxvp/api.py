@@ -48,9 +48,9 @@ def fit(
     progress: bool | None = None,
     on_error: str = "status",
 ) -> Results:
-    """Fit one linear (mixed) model per gene, the same formula for all.
+    """Fit one linear (mixed) model per gene and partition its variance.
 
-    And partition each gene's variance.
+    All genes have the same formula and the same samples; what differs is what was measured.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def fit(
     >>> result = jaxvp.fit(expression, "~ Age + (1|Subject) + (1|Hours)", metadata)
     >>> result.fractions.median()
     """
-    parsed = formula if isinstance(formula, Formula) else Formula.parse(formula)
+    parsed = Formula.parse(formula)
     chosen = _check_options(weights, dtype, block_size, devices, solver, on_error)
     measurements, table = align(expression, metadata)
     design = build(parsed, table, reml)

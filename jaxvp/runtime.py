@@ -1,6 +1,6 @@
-"""JAX's process-wide settings, for whoever asks: a library leaves its caller's alone.
+"""JAX's process-wide settings, as functions to call.
 
-So these are functions to call.
+A library leaves the settings of its caller's process alone: nothing here happens by itself.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import warnings
 from pathlib import Path
 
 import jax
+
+from jaxvp.warning import warn
 
 
 def enable_compile_cache(directory: str | Path | None = None) -> Path | None:
@@ -41,12 +42,12 @@ def enable_compile_cache(directory: str | Path | None = None) -> Path | None:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        warnings.warn(
-            f"no compile cache: {folder} cannot be written ({error.strerror})",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn(f"no compile cache: {folder} cannot be written ({error.strerror})")
         return None
+    if jax.config.values.get("jax_compilation_cache_dir") != str(folder):
+        from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+        reset_cache()  # JAX stays with the folder that it wrote to first
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return folder
@@ -64,9 +65,7 @@ def _processor() -> str:
 
 
 def use_all_cores() -> int:
-    """Let JAX use every core of the CPU for separate programs.
-
-    By showing each as a device of its own.
+    """Make every core of the CPU a JAX device of its own, so that each can run a program.
 
     JAX runs one program at a time on a device, and all cores of a CPU are one device unless told
     otherwise. Call this first, before JAX has done anything.
@@ -85,10 +84,8 @@ def use_all_cores() -> int:
     except RuntimeError:
         found = len(jax.devices("cpu"))
         if found < cores:
-            warnings.warn(
+            warn(
                 f"JAX is already running with {found} CPU device(s): call jaxvp.use_all_cores() "
-                "before anything else uses JAX",
-                UserWarning,
-                stacklevel=2,
+                "before anything else uses JAX"
             )
     return len(jax.devices("cpu"))

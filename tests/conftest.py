@@ -8,8 +8,10 @@ schedule. Every jaxtyping annotation of the package is checked by beartype at ru
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The oracles' matrices have a hundred rows. BLAS threads wait for each other by spinning: on two
+# busy cores two of them took ten times as long as one, and more.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "2")
+    os.environ.setdefault(variable, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jaxtyping  # noqa: E402
@@ -53,6 +55,7 @@ def gpu():
 def compile_cache(tmp_path_factory, monkeypatch):
     """Commands switch JAX's compile cache on: here in a folder of the test run, and off again."""
     import jax
+    from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     names = ["jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"]
@@ -60,3 +63,4 @@ def compile_cache(tmp_path_factory, monkeypatch):
     yield
     for name, value in before.items():
         jax.config.update(name, value)
+    reset_cache()

@@ -96,10 +96,10 @@ def test_genes_in_where_names_do_not_decide(folder, study, capsys, genes_in):
     metadata = study.metadata.iloc[:12]
     metadata.rename_axis("sample").to_csv("m.csv")
     (square if genes_in == "rows" else square.T).rename_axis("name").to_csv("x.csv")
-    assert run(formula="~ Age + (1|Tissue)") == 2
+    assert run(formula="~ Age") == 2
     assert "--genes-in" in capsys.readouterr().err
-    assert run("--genes-in", genes_in, formula="~ Age + (1|Tissue)") == 0
-    by_position = jaxvp.fit(square.to_numpy().T, "~ Age + (1|Tissue)", metadata)
+    assert run("--genes-in", genes_in, formula="~ Age") == 0
+    by_position = jaxvp.fit(square.to_numpy().T, "~ Age", metadata)
     check_fractions(by_position, folder / "out", names=False)
     assert list(table(folder / "out" / "fractions.parquet").index) == names
 
@@ -112,6 +112,28 @@ def test_npy_goes_by_position(folder, study, expected, options):
     check_fractions(expected, folder / "out", names=False)
 
 
+def test_npy_the_other_way_round_is_told_the_option(folder, study, capsys):
+    np.save("x.npy", study.expression.to_numpy())
+    assert run(expression="x.npy") == 2
+    assert "x.npy has genes in rows" in (error := capsys.readouterr().err)
+    assert error.endswith("say --genes-in rows\n")
+    np.save("x.npy", study.expression.to_numpy().T)
+    assert run("--genes-in", "rows", expression="x.npy") == 2
+    assert capsys.readouterr().err.endswith("say --genes-in columns\n")
+
+
+def test_names_in_another_column_are_told_the_option(folder, study, expected, capsys):
+    """Not `set_index`, which nobody can type in a shell."""
+    study.metadata.rename_axis("library id").reset_index()[
+        [*study.metadata.columns, "library id"]
+    ].to_csv("m.csv", index=False)
+    assert run() == 2
+    error = capsys.readouterr().err
+    assert "60 values of its column 'library id' are: say --sample-column 'library id'" in error
+    assert run("--sample-column", "library id") == 0
+    check_fractions(expected, folder / "out")
+
+
 def test_dataset_and_config(folder, expected):
     folder.joinpath("fit.toml").write_text(
         f'expression = "x.csv"\nmetadata = "m.csv"\nformula = "{FORMULA}"\nout = "from_file"\n'
@@ -120,7 +142,7 @@ def test_dataset_and_config(folder, expected):
     check_fractions(expected, folder / "from_file")
     assert main(["fit", "--config", "fit.toml", "--format", "csv", "--out", "here"]) == 0
     check_fractions(expected, folder / "here", "csv")
-    assert main(["fit", "--dataset", "influenza", "-f", "~ (1|Subject)", "-o", "flu"]) == 0
+    assert main(["fit", "--dataset", "influenza", "-f", "~ Age", "-o", "flu"]) == 0
     assert table(folder / "flu" / "fractions.parquet").shape == (4147, 2)
 
 
@@ -198,6 +220,14 @@ def test_warnings_are_one_line_each(folder, study, capsys):
     assert run() == 0
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("Warning: ") and "3" in lines[0]
+
+
+def test_a_fixed_model_is_least_squares(folder, capsys):
+    """No word of likelihoods and singular genes, which it does not have."""
+    assert run(formula="~ Age") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("12 genes x 60 samples, ~ Age, least squares\n")
+    assert "Singular" not in printed
 
 
 # Exit codes

@@ -81,17 +81,16 @@ def test_the_installed_command_exits_with_the_code(tmp_path):
 @pytest.mark.parametrize("format", ["parquet", "csv"])
 def test_simulate_then_fit(tmp_path, format, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    options = ["--genes", "5", "--samples", "40", "--seed", "4", "--level", "a=8"]
+    options = ["--genes", "5", "--samples", "60", "--seed", "4", "--level", "a=12"]
     options += ["--level", "b=3", "--covariate", "pH", "--fraction", "a=0.6"]
-    options += ["--imbalance", "0.3", "--student-t", "5", "--format", format]
+    options += ["--student-t", "5", "--format", format]
     assert main(["simulate", "--out", "s", *options]) == 0
     printed = capsys.readouterr().out.splitlines()[-1]
     assert "-f '~ pH + (1|a) + (1|b)'" in printed
     same = simulate(
-        *(5, 40, {"a": 8, "b": 3}),
+        *(5, 60, {"a": 12, "b": 3}),
         covariates=("pH",),
         fractions={"a": 0.6},
-        imbalance=0.3,
         student_t=5,
         seed=4,
     )
@@ -111,6 +110,14 @@ def test_simulate_draws_zeros(tmp_path, capsys):
     truth = table(tmp_path / "truth.parquet")
     assert list(truth.columns) == ["Batch", "Individual", "Tissue", "Age", "Residuals"]
     assert 0.3 < (truth.drop(columns="Residuals") == 0).mean(axis=None) < 0.7
+
+
+def test_simulate_draws_uneven_levels(tmp_path, capsys):
+    assert main(["simulate", "--out", str(tmp_path), "--genes", "1", "--imbalance", "1.5"]) == 0
+    found = table(tmp_path / "metadata.parquet")
+    same = simulate(1, 100, imbalance=1.5).metadata
+    pd.testing.assert_frame_equal(found, same, check_names=False, check_dtype=False)
+    assert found["Batch"].value_counts().max() > 30
 
 
 def test_demo(tmp_path, capsys):

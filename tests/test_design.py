@@ -689,3 +689,16 @@ def test_names_are_single_leaves_for_jax():
     mine = design("~ Age + (1|Individual)")
     assert len(jax.tree_util.tree_leaves([mine.samples, mine.levels])) == 2
     assert len(jax.tree_util.tree_leaves(mine)) == 3  # X, codes, kept
+
+
+def test_repr_is_short():
+    """However many samples and levels: both are named in the tables."""
+    found = build(Formula.parse("~ poly(Age, 8) + (1|Individual)"), STUDY)
+    lines = repr(found).splitlines()
+    assert lines[0] == f"jaxvp.Design: {found.n} samples, ~ poly(Age, 8) + (1|Individual)"
+    assert lines[1].startswith("  fixed columns: 9 (Intercept, ") and lines[1].endswith(", ...)")
+    assert lines[2:] == [f"  random term Individual: {len(found.levels[0])} levels"]
+    assert (
+        repr(build(Formula.parse("~ 0 + (1|Individual)"), STUDY)).splitlines()[1]
+        == "  fixed columns: 0"
+    )

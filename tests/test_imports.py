@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "jaxvp"
 
 ORDER = [
-    *("formula", "design", "expression", "statistics", "likelihood", "solver", "batch"),
+    *("warning", "formula", "design", "expression", "statistics", "likelihood", "solver", "batch"),
     *("fractions", "results", "api", "plots"),
 ]
 # "jaxvp" is the package itself: its public names.
@@ -22,7 +22,7 @@ AROUND = {
     "datasets": set(),
     "simulation": set(),
     "config": set(),
-    "runtime": set(),
+    "runtime": {"warning"},
     "cli": {
         *("jaxvp", "config", "datasets", "expression", "formula", "plots", "results", "simulation")
     },

@@ -7,6 +7,7 @@ names and, where names do not decide, which way round the table lies.
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,7 +72,7 @@ def read(config: FitConfig) -> Inputs:
     assert config.expression and config.metadata
     metadata = read_table(config.metadata, names_column=config.sample_column)
     if config.expression.suffix == ".npy":
-        return Inputs(_read_array(config.expression, config.genes_in), metadata)
+        return Inputs(_read_array(config.expression, config.genes_in, len(metadata)), metadata)
     names_column = config.gene_column
     if names_column is None and config.genes_in == "columns":
         names_column = config.sample_column
@@ -79,7 +80,7 @@ def read(config: FitConfig) -> Inputs:
     return _oriented(table, metadata, config.genes_in)
 
 
-def _read_array(path: Path, genes_in: str | None) -> Shaped[np.ndarray, "samples genes"]:
+def _read_array(path: Path, genes_in: str | None, n: int) -> Shaped[np.ndarray, "samples genes"]:
     """An array, samples x genes, read from the disk as it is needed."""
     import numpy as np
 
@@ -87,13 +88,22 @@ def _read_array(path: Path, genes_in: str | None) -> Shaped[np.ndarray, "samples
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise jaxvp.DataError(f"{path}: not an array that numpy.save wrote ({error})") from None
-    return values.T if genes_in == "rows" else values
+    values = values.T if genes_in == "rows" else values
+    if values.ndim == 2 and len(values) != n == values.shape[1]:
+        other = "columns" if genes_in == "rows" else "rows"
+        raise click.UsageError(
+            f"--expression: {path} has genes in {other}, by the number of samples in --metadata: "
+            f"say --genes-in {other}"
+        )
+    return values
 
 
 def _oriented(table: pd.DataFrame, metadata: pd.DataFrame, genes_in: str | None) -> Inputs:
     """Samples on the side that `genes_in` leaves for them, or on the only one that has any."""
-    both = all(names.isin(metadata.index).any() for names in (table.index, table.columns))
-    if not both:
+    found = [names.isin(metadata.index).any() for names in (table.index, table.columns)]
+    if not any(found):
+        _check_sample_column(table, metadata)
+    if not all(found):
         return Inputs(table, metadata)
     if genes_in is None:
         raise click.UsageError(
@@ -103,3 +113,15 @@ def _oriented(table: pd.DataFrame, metadata: pd.DataFrame, genes_in: str | None)
     table = table.T if genes_in == "rows" else table
     # Numbers in place of the gene names: whatever matches the metadata by name now is a sample.
     return Inputs(table.set_axis(range(table.shape[1]), axis=1), metadata, table.columns)
+
+
+def _check_sample_column(table: pd.DataFrame, metadata: pd.DataFrame) -> None:
+    """Say which column of the metadata holds the names, where it is not the one that was read."""
+    for name, column in metadata.items():
+        values = column.dropna().astype(str)
+        count = max(int(values.isin(names).sum()) for names in (table.index, table.columns))
+        if count > len(values) / 2:
+            raise click.UsageError(
+                f"no sample name of --metadata is in --expression, but {count:,} values of its "
+                f"column {name!r} are: say --sample-column {shlex.quote(str(name))}"
+            )

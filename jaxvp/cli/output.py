@@ -110,7 +110,8 @@ def host(watch: Watch) -> dict[str, Any]:
 def describe(result: Results) -> str:
     """A few lines for a person: the shares of all components, and how the genes fared."""
     genes, samples = len(result.fractions), _samples(result)
-    method = "REML" if result.reml else "ML"
+    mixed = result.theta.shape[1] > 0
+    method = ("REML" if result.reml else "ML") if mixed else "least squares"
     lines = [f"{genes:,} genes x {samples:,} samples, {result.formula}, {method}"]
     if not genes:
         return lines[0]
@@ -121,6 +122,7 @@ def describe(result: Results) -> str:
         lines.append(f"  {name:<{max(width, 9)}}  {medians[name]:.4f}  {means[name]:.4f}")
     counts = ", ".join(f"{n:,} {status}" for status, n in status_counts(result).items())
     lines += ["", f"Status: {counts}"]
-    singular = _singular(result) / genes
-    lines += [f"Singular (a variance component is exactly zero): {singular:.1%} of genes"]
+    if mixed:
+        singular = _singular(result) / genes
+        lines += [f"Singular (a variance component is exactly zero): {singular:.1%} of genes"]
     return "\n".join(lines)

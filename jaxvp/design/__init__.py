@@ -7,7 +7,6 @@ The result holds arrays and names, no table; from here on nobody needs pandas or
 Everything that makes a model unfit is found here, before any gene is looked at.
 """
 
-import warnings
 from collections import Counter
 
 import equinox as eqx
@@ -16,6 +15,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.formula import Formula
+from jaxvp.warning import warn
 
 from .fixed import FixedPart, build_fixed, label
 from .random import build_random, check_random, identical_groupings
@@ -58,6 +58,16 @@ class Design(eqx.Module):
     def p(self) -> int:
         """Number of fixed columns."""
         return self.X.shape[1]
+
+    def __repr__(self) -> str:
+        names = [*self.columns[:6], "..."] if self.p > 6 else self.columns
+        lines = [
+            f"jaxvp.Design: {self.n:,} samples, {self.formula.text}",
+            f"  fixed columns: {self.p}" + (f" ({', '.join(names)})" if names else ""),
+        ]
+        for name, levels in zip(self.random_names, self.levels, strict=True):
+            lines.append(f"  random term {name}: {len(levels):,} levels")
+        return "\n".join(lines)
 
 
 def build(formula: Formula, metadata: pd.DataFrame, reml: bool = False) -> Design:
@@ -140,11 +150,7 @@ def _complete(table: dict[str, pd.Series], n: int) -> Bool[np.ndarray, " n"]:
         remedy = f"missing values are in {where}" if where else "a model needs several"
         raise DesignError(f"{left} left of {n} to fit a model on: {remedy}")
     if not keep.all():
-        warnings.warn(
-            f"{n - keep.sum()} of {n} samples are dropped for missing values in {where}",
-            UserWarning,
-            stacklevel=4,  # the caller of jaxvp.fit
-        )
+        warn(f"{n - keep.sum()} of {n} samples are dropped for missing values in {where}")
     return keep
 
 
@@ -166,12 +172,10 @@ def _warn(formula: Formula, fixed: FixedPart, groups: list[Factor]) -> None:
         return
     if fixed.factors:
         names = ", ".join(f"`{name}`" for name in fixed.factors)
-        warnings.warn(
+        warn(
             f"categorical fixed effects beside random terms: {names}. variancePartition advises "
             "to make all categorical variables random, (1|g), if one is: the fractions of fixed "
-            "and of random ones are not comparable",
-            UserWarning,
-            stacklevel=4,
+            "and of random ones are not comparable"
         )
     factors = {term.text: group for term, group in zip(formula.random, groups, strict=True)}
     for name, term in zip(fixed.terms, formula.terms, strict=True):
@@ -181,9 +185,7 @@ def _warn(formula: Formula, fixed: FixedPart, groups: list[Factor]) -> None:
     same = identical_groupings(factors)
     if same:
         pairs = ", ".join(f"`{one}` and `{other}`" for one, other in same)
-        warnings.warn(
+        warn(
             f"these group the samples identically, so that their shares cannot be told apart: "
-            f"{pairs}. Leave one of them out",
-            UserWarning,
-            stacklevel=4,
+            f"{pairs}. Leave one of them out"
         )

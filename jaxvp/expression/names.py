@@ -9,11 +9,12 @@ or no side has any (a RangeIndex on both).
 from __future__ import annotations
 
 import re
-import warnings
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
+
+from jaxvp.warning import warn
 
 
 class DataError(ValueError):
@@ -153,11 +154,9 @@ def warn_dropped(
             f"{len(unknown):,} of {len(expression):,} of the expression ({_some(unknown)})"
         )
     if parts:
-        warnings.warn(
+        warn(
             f"samples that only one table has are dropped: {' and '.join(parts)}; "
-            f"{int(common.sum()):,} are left{hint}",
-            UserWarning,
-            stacklevel=5,  # the caller of jaxvp.fit
+            f"{int(common.sum()):,} are left{hint}"
         )
 
 

@@ -6,7 +6,6 @@ is still text, since beside it there nearly always is text that does not.
 
 from __future__ import annotations
 
-import warnings
 from decimal import Decimal
 from numbers import Real
 from typing import Any, NamedTuple
@@ -15,11 +14,15 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, Shaped
 
+from jaxvp.warning import warn
+
 from .blocks import Expression, Rows
 
 NUMBERS_IN_OBJECTS = ("boolean", "integer", "floating", "mixed-integer-float", "decimal", "empty")
 # No logarithm of a measurement, whatever its base, is larger.
 LARGEST_LOGARITHM = 50
+# From here on every float is whole, which then says nothing.
+LARGEST_COUNT = 2.0**53
 OBJECTS_AT_ONCE = 1 << 20
 
 
@@ -130,12 +133,11 @@ def warn_counts(expression: Expression) -> None:
         if (part < 0).any() or (part != np.floor(part)).any():
             return
         largest = max(largest, part.max(initial=0))
-    if largest > LARGEST_LOGARITHM:
-        warnings.warn(
-            f"the expression looks like raw counts (whole numbers, some as large as {largest:,.0f}"
-            "): linear models need a log scale, such as log2 of counts per million",
-            UserWarning,
-            stacklevel=4,  # the caller of jaxvp.fit
+    if LARGEST_LOGARITHM < largest < LARGEST_COUNT:
+        shown = f"{largest:,.0f}" if largest < 1e9 else f"{largest:.1e}"
+        warn(
+            f"the expression looks like raw counts (whole numbers, some as large as {shown}): "
+            "linear models need a log scale, such as log2 of counts per million"
         )
 
 

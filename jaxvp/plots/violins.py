@@ -8,7 +8,7 @@ the middle half of the genes, the line in it is the median, the whiskers end at 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,8 +28,8 @@ BOX_WIDTH = 0.12
 INK = "#262626"
 # Inches, in a figure of our own: of a component, at least (crowded), and of a page.
 _SLOT, _LEAST_SLOT, _PAGE = 0.62, 0.42, 7.2
-# Of the font's size: what a letter takes on average. A slanted name goes this far down and left.
-_LETTER, _SLANT = 0.55, 0.71
+# Of its length: how far a slanted name goes down and left.
+_SLANT = 0.71
 
 
 def violins(result: Results | pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -77,7 +77,7 @@ def violins(result: Results | pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _fractions(result: Results | pd.DataFrame) -> pd.DataFrame:
+def _fractions(result: object) -> pd.DataFrame:
     """The rows to draw; says why there are none."""
     if not isinstance(result, Results | pd.DataFrame):
         raise TypeError(
@@ -128,39 +128,36 @@ def _violin(ax: Axes, place: int, values: Float[np.ndarray, " genes"], colour: s
         edgecolor=darker(colour),
         linewidth=0.7,
     )
-    # Summarised here: matplotlib would go through all genes twice.
     lower, median, upper = 100 * np.percentile(values, [25, 50, 75])
     reach = 1.5 * (upper - lower)
     near = 100 * values
     near = near[(near >= lower - reach) & (near <= upper + reach)]
-    stats = {"q1": lower, "med": median, "q3": upper, "whislo": near.min(), "whishi": near.max()}
-    line = {"color": INK, "linewidth": 0.8}
-    ax.bxp(
-        [stats],
-        positions=[place],
-        widths=BOX_WIDTH,
-        showfliers=False,
-        showcaps=False,
-        patch_artist=True,
-        manage_ticks=False,
-        boxprops={"facecolor": "white", "edgecolor": INK, "linewidth": 0.8},
-        whiskerprops=line,
-        medianprops={"color": INK, "linewidth": 2.0, "solid_capstyle": "butt"},
-    )
+    # Drawn here: matplotlib's own box plot reads every setting that there is, the backend among
+    # them, and so would choose one for the caller.
+    line: dict[str, Any] = {"color": INK, "linewidth": 0.8, "solid_capstyle": "butt"}
+    # Of a few genes the quartiles, interpolated, may lie beyond all that are near.
+    for box_end, whisker_end in [(lower, min(near.min(), lower)), (upper, max(near.max(), upper))]:
+        ax.plot([place, place], [box_end, whisker_end], zorder=2, **line)
+    left, right = place - BOX_WIDTH / 2, place + BOX_WIDTH / 2
+    (box,) = ax.fill([left, right, right, left], [lower, lower, upper, upper])
+    box.set(facecolor="white", edgecolor=INK, linewidth=0.8, zorder=2.1)
+    ax.plot([left, right], [median, median], zorder=2.2, **{**line, "linewidth": 2.0})
 
 
 def _longest(names: list[str]) -> float:
-    """Inches that the longest name takes, or thereabouts: no font is measured before drawing."""
+    """Inches that the longest name takes, in the font that the axis will have."""
     from matplotlib import rcParams
     from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
 
-    points = FontProperties(size=rcParams["xtick.labelsize"]).get_size_in_points()
-    return max(map(len, names)) * _LETTER * points / 72
+    font = FontProperties(size=rcParams["xtick.labelsize"])
+    measure = text_to_path.get_text_width_height_descent
+    return max(float(measure(name, font, ismath=False)[0]) for name in names) / 72
 
 
 def _width(ax: Axes) -> float:
     """Of the axes, in inches."""
-    return ax.get_window_extent().width / ax.figure.dpi
+    return float(ax.get_window_extent().width / ax.figure.dpi)
 
 
 def _new_axes(names: list[str]) -> tuple[Axes, float]:
@@ -182,8 +179,9 @@ def _dress(ax: Axes, names: list[str], slanted: bool) -> None:
     from matplotlib.ticker import PercentFormatter
 
     ax.set_xticks(range(len(names)), names)
-    if slanted:
-        for label in ax.get_xticklabels():
+    for label in ax.get_xticklabels():
+        label.set_parse_math(False)  # a dollar in a name is a dollar
+        if slanted:
             label.set(rotation=45, ha="right", rotation_mode="anchor")
     ax.set_xlim(-0.6, len(names) - 0.4)
     ax.set_ylim(-1.5, 101.5)

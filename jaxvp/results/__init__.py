@@ -85,7 +85,7 @@ class Results:
 
     def __repr__(self) -> str:
         genes, components = self.fractions.shape
-        method = "REML" if self.reml else "ML"
+        method = ("REML" if self.reml else "ML") if self.theta.shape[1] else "least squares"
         samples = "" if self.design is None else f", {self.design.n:,} samples"
         lines = [
             f"jaxvp.Results: {genes:,} genes x {components} components",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
@@ -19,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from jaxvp.expression import DataError
+from jaxvp.warning import warn
 
 FORMATS = ("parquet", "csv")
 
@@ -95,11 +95,7 @@ def portable(index: pd.Index) -> pd.Index:
     """
     if index.inferred_type not in ("mixed", "mixed-integer"):
         return index
-    warnings.warn(
-        f"gene names of several types (first: {index[0]!r}) are written as text",
-        UserWarning,
-        stacklevel=4,
-    )
+    warn(f"gene names of several types (first: {index[0]!r}) are written as text")
     return pd.Index([str(name) for name in index], name=index.name)
 
 

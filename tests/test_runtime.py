@@ -1,0 +1,59 @@
+"""JAX's settings: changed by what asks for it, and by nothing else."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import jaxvp
+
+
+def test_compile_cache_keeps_programs(compile_cache, tmp_path):
+    """A program is written into a folder of this version of JAX and this model of CPU.
+
+    Also where another folder was in use before.
+    """
+    for name in ("first", "second"):
+        folder = jaxvp.enable_compile_cache(tmp_path / name)
+        assert folder is not None and folder.parent == tmp_path / name
+        assert folder.name.startswith(f"jax-{jax.__version__}-")
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.jit(lambda x: np.float32(np.pi) * x)(1.0)
+        assert any(folder.iterdir())
+
+
+def test_compile_cache_is_in_the_users_cache_folder(compile_cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = jaxvp.enable_compile_cache()
+    assert folder is not None and folder.parent == tmp_path / "jaxvp"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert jaxvp.enable_compile_cache() == tmp_path / ".cache" / "jaxvp" / folder.name
+
+
+def test_no_compile_cache_where_nothing_can_be_written(compile_cache, tmp_path):
+    """A fit does not fail for it; the warning points here."""
+    before = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    tmp_path.joinpath("file").touch()
+    with pytest.warns(UserWarning, match="no compile cache: .*file.* cannot be written") as caught:
+        assert jaxvp.enable_compile_cache(tmp_path / "file") is None
+    assert [warning.filename for warning in caught] == [__file__]
+    assert before == jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+
+
+def test_use_all_cores():
+    """First in a process it makes a device of every core, and later it says that it is too late."""
+    code = (
+        "import os, sys, warnings; os.sched_getaffinity = lambda _: range(3)\n"
+        "import jax, jaxvp\n"
+        "if sys.argv[1] == 'late': jax.devices()\n"
+        "print(jaxvp.use_all_cores())\n"
+    )
+    early, late = (
+        subprocess.run([sys.executable, "-c", code, when], capture_output=True, text=True)
+        for when in ("early", "late")
+    )
+    assert (early.stdout, early.stderr) == ("3\n", "")
+    assert late.stdout == "1\n" and "<string>:4: UserWarning: JAX is already running" in late.stderr
