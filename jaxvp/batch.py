@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import queue
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias
@@ -24,8 +25,8 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from jaxvp.likelihood import Estimates, least_squares
-from jaxvp.solver import MAX_ITERATIONS, Status, lanes, newton, solve
-from jaxvp.statistics import Block, Compression, Shared, statistics
+from jaxvp.solver import MAX_ITERATIONS, Solution, Status, lanes, newton, solve
+from jaxvp.statistics import Block, Compression, PerGene, Shared, statistics
 
 Device: TypeAlias = Any  # jax.Device, which is a variable to type checkers
 
@@ -157,6 +158,32 @@ class _Program(NamedTuple):
 
 
 _solve = jax.jit(solve, static_argnums=(0, 1, 2))
+_compiled: set[Any] = set()
+_compiling = threading.Lock()
+
+
+def _solve_block(program: _Program, gene: PerGene, wanted: np.ndarray) -> Solution:
+    """Run the solver on the program's device; two threads never compile the same program."""
+    arguments = (
+        program.shared,
+        *jax.device_put((gene, wanted, np.int32(MAX_ITERATIONS)), program.device),
+    )
+
+    def run() -> Solution:
+        found = _solve(program.solver, program.width, program.reml, *arguments)
+        # Out of the device, and out of float32, before the context ends.
+        return jax.tree.map(np.asarray, found)
+
+    leaves, structure = jax.tree.flatten(arguments)
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    key = (program.solver, program.width, program.reml, program.device, structure, shapes)
+    if key not in _compiled:
+        with _compiling:
+            if key not in _compiled:
+                found = run()
+                _compiled.add(key)
+                return found
+    return run()
 
 
 def _pad(array: np.ndarray, capacity: int) -> np.ndarray:
@@ -186,15 +213,8 @@ def _fit_block(program: _Program, compression: Compression, y: np.ndarray, out: 
     gene = jax.tree.map(
         lambda a: _pad(a, program.capacity).astype(program.dtype, copy=False), block.gene
     )
-    found = _solve(
-        program.solver,
-        program.width,
-        program.reml,
-        program.shared,
-        *jax.device_put((gene, wanted, np.int32(MAX_ITERATIONS)), program.device),
-    )
-    # Out of the device, and out of float32, before the context ends.
-    found = jax.tree.map(lambda a: np.asarray(a)[..., :genes], found)
+    found = _solve_block(program, gene, wanted)
+    found = jax.tree.map(lambda a: a[..., :genes], found)
     out.gradient[:] = found.violation
     out.iterations[:] = found.evaluations
     gamma = found.gamma.astype(np.float64)

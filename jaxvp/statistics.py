@@ -288,7 +288,7 @@ def statistics(compression: Compression, y: Float[np.ndarray, "n genes"]) -> Blo
         np.zeros((shared.p, genes)),
         *(np.zeros(genes, dtype=bool) for _ in range(3)),
     )
-    tile = max(16, _TILE_BYTES // (8 * n))
+    tile = int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES))
     for start in range(0, genes, tile):
         part = slice(start, min(start + tile, genes))
         with np.errstate(all="ignore"):
@@ -296,8 +296,9 @@ def statistics(compression: Compression, y: Float[np.ndarray, "n genes"]) -> Blo
     return block
 
 
-# A tile of measurements: half of one core's second-level cache.
-_TILE_BYTES = 1 << 19
+# A tile of measurements: small enough for the cache, large enough that NumPy's calls cost little.
+_TILE_BYTES = 1 << 21
+_TILE_GENES = (16, 512)
 # Smallest share of a sum of squares that may be what is left of a difference: the statistics keep
 # twelve digits, and for the more samples the log-likelihood, a multiple of n, eight.
 _SMALLEST_SHARE, _SMALLEST_SHARE_PER_SAMPLE = 1e-4, 1e-8
