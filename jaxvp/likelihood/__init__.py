@@ -96,9 +96,7 @@ def evaluate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Eva
     """
     lanes = jnp.ndim(gene.within_yy)
     eliminate = factored if shared.n_columns > SWEEP_COLUMNS and lanes == 0 else swept
-    moments = fence(
-        shared.level_counts[0] > 0, lambda g, s: eliminate(g, shared, s, reml), gamma, gene
-    )
+    moments = fence(lambda g, s: eliminate(g, shared, s, reml), gamma, gene)
     size = shared.n - shared.p if reml else shared.n
     r0, r1, r2 = moments.rss
     l0, l1, l2 = moments.log_det

@@ -40,11 +40,10 @@ def estimate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Est
     """Estimates of one gene (or of a tile of genes on a trailing axis) at ``gamma``."""
     p = shared.p
     size = shared.n - p if reml else shared.n
-    always = shared.level_counts[0] > 0
     if shared.n_columns > SWEEP_COLUMNS and not jnp.ndim(gene.within_yy):
         system = factored_system(gamma, shared, gene)
     else:
-        weights = fence(always, lambda g: class_weights(shared, g)[0], gamma[0])
+        weights = fence(lambda g: class_weights(shared, g)[0], gamma[0])
         system = swept_system(gamma, shared, gene, weights)
     log_det = system.log_det
     if reml:

@@ -111,9 +111,7 @@ def factored_system(gamma: Vector, shared: Shared, gene: PerGene) -> FixedSystem
     m = augmented(shared, gene, gamma[0])[0]
     root = _roots(gamma, shared)
     q = root.shape[0]
-    factor = jnp.linalg.cholesky(
-        root[:, None] * m[:q, :q] * root[None] + jnp.eye(q, dtype=m.dtype)
-    )
+    factor = jnp.linalg.cholesky(root[:, None] * m[:q, :q] * root[None] + jnp.eye(q, dtype=m.dtype))
     solved = jax.scipy.linalg.solve_triangular(factor, root[:, None] * m[:q, q:], lower=True)
     left = m[q:, q:] - solved.T @ solved
     log_det = log_det_eliminated(shared, gamma[0])[0] + 2 * jnp.log(jnp.diag(factor)).sum()

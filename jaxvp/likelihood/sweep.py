@@ -109,7 +109,7 @@ def apply(a: Array, v: Array) -> Array:
     return out
 
 
-def inverse(always: Array, matrix: Array) -> tuple[Array, Scalar]:
+def inverse(matrix: Array) -> tuple[Array, Scalar]:
     """Inverse and log determinant of a positive definite matrix, Gauss and Jordan in place."""
     log_det = jnp.zeros(matrix.shape[2:], matrix.dtype)
     for t in range(matrix.shape[0]):
@@ -121,11 +121,11 @@ def inverse(always: Array, matrix: Array) -> tuple[Array, Scalar]:
             rest = m.at[:, t].set(0) - column[:, None] * row[None]
             return rest.at[t].set(row), log_det + jnp.log(p)
 
-        matrix, log_det = fence(always, pivot, matrix, log_det)
+        matrix, log_det = fence(pivot, matrix, log_det)
     return matrix, log_det
 
 
-def _sweep_random(always: Array, gammas: Array, m: Array) -> tuple[Array, Scalar]:
+def _sweep_random(gammas: Array, m: Array) -> tuple[Array, Scalar]:
     """Sweep the leading columns of a symmetric matrix; log|.| of the pivots.
 
     A swept row is its old self over the pivot. Written so, not as the difference that the update
@@ -155,9 +155,7 @@ def _sweep_random(always: Array, gammas: Array, m: Array) -> tuple[Array, Scalar
                     again.append(jnp.concatenate([new[:j], row, new[j + 1 :]]))
                 return (c, factor), [*again, scaled], log_det + jnp.log(pivot)
 
-            update, swept, log_det = fence(
-                always, column, m, gammas[j], log_det, swept, list(updates)
-            )
+            update, swept, log_det = fence(column, m, gammas[j], log_det, swept, list(updates))
             updates.append(update)
 
         def apply_updates(m, updates):
@@ -165,14 +163,13 @@ def _sweep_random(always: Array, gammas: Array, m: Array) -> tuple[Array, Scalar
                 m = m - (factor * c)[:, None] * c[None]
             return m
 
-        m = fence(always, apply_updates, m, updates)
+        m = fence(apply_updates, m, updates)
         m = m.at[begin:end].set(jnp.stack(swept))
     return m, log_det
 
 
 def swept_system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -> System:
     """Eliminate all columns at ``gamma``; ``weights`` are those of the classes of term 1."""
-    always = shared.level_counts[0] > 0
     q = shared.n_columns - shared.p
 
     def bordered(weights, gene):
@@ -183,10 +180,10 @@ def swept_system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -
             [jnp.concatenate([uu, uy[:, None]], 1), jnp.concatenate([uy, yy[None]])[None]]
         )
 
-    m = fence(always, bordered, weights, gene)
-    m, log_det = _sweep_random(always, _spread(gamma, shared, m[-1, -1]), m)
+    m = fence(bordered, weights, gene)
+    m, log_det = _sweep_random(_spread(gamma, shared, m[-1, -1]), m)
     log_det = log_det + log_det_eliminated(shared, gamma[0])[0]
-    covariance, log_det_fixed = inverse(always, m[q:-1, q:-1])
+    covariance, log_det_fixed = inverse(m[q:-1, q:-1])
 
     def eliminate_fixed(m, covariance):
         xy = m[q:-1, -1]
@@ -194,14 +191,14 @@ def swept_system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -
         zx = m[:q, q:-1]
         return product(covariance, zx.swapaxes(0, 1)), beta, m[-1, -1] - dot(xy, beta)
 
-    projected, beta, rss = fence(always, eliminate_fixed, m, covariance)
+    projected, beta, rss = fence(eliminate_fixed, m, covariance)
 
     def project(m, projected, beta):
         zx, lower = m[:q, q:-1], lift(np.tri(q, dtype=bool), m[-1, -1])
         zz = jnp.where(lower, m[:q, :q], m[:q, :q].swapaxes(0, 1))
         return zz, zz - product(zx, projected), m[:q, -1] - apply(zx, beta)
 
-    zz, zpz, zpy = fence(always, project, m, projected, beta)
+    zz, zpz, zpy = fence(project, m, projected, beta)
     return System(zz, covariance, projected, zpz, zpy, beta, rss, log_det, log_det_fixed)
 
 
@@ -216,14 +213,11 @@ def _spread(gamma: Vector, shared: Shared, like: Scalar) -> Array:
 
 def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> Moments:
     """`Moments` of one gene, or of a tile of genes on a trailing axis."""
-    always = shared.level_counts[0] > 0
     q = shared.n_columns - shared.p
-    w0, w1, w2 = fence(always, lambda g: class_weights(shared, g), gamma[0])
+    w0, w1, w2 = fence(lambda g: class_weights(shared, g), gamma[0])
     system = swept_system(gamma, shared, gene, w0)
-    n1, n2 = (
-        fence(always, lambda w: class_sum(w, lift(shared.between, gamma[0])), w) for w in (-w1, w2)
-    )
-    log_det, traces = _determinant(always, gamma, shared, system, n1, n2, reml)
+    n1, n2 = (fence(lambda w: class_sum(w, lift(shared.between, gamma[0])), w) for w in (-w1, w2))
+    log_det, traces = _determinant(gamma, shared, system, n1, n2, reml)
     ratio = _spread(gamma, shared, system.rss)
 
     def slopes(system, ratio, n1, w1, gene):
@@ -232,22 +226,21 @@ def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> Moments:
         s = apply(n1, u) + right
         return u, s, class_sum(w1, gene.between_yy) - dot(u, right) - dot(u, s)
 
-    u, s, rss1 = fence(always, slopes, system, ratio, n1, w1, gene)
+    u, s, rss1 = fence(slopes, system, ratio, n1, w1, gene)
     # Z'P times the change of the right-hand side, and s'T s.
-    scaled = fence(always, lambda r, s: r * s[:q], ratio, s)
-    zpy1, form = fence(always, _respond, system, scaled, s)
+    scaled = fence(lambda r, s: r * s[:q], ratio, s)
+    zpy1, form = fence(_respond, system, scaled, s)
 
     def curvature(n2, u, w2, gene, form):
         image = apply(n2, u) - 2 * class_sum(w2, gene.between_uy)
         return class_sum(w2, gene.between_yy) + dot(u, image) - form
 
-    rss2 = fence(always, curvature, n2, u, w2, gene, form)
+    rss2 = fence(curvature, n2, u, w2, gene, form)
     rss = (system.rss, rss1, rss2)
-    return Moments(log_det, rss, *_blocks(always, system, traces, zpy1, shared, reml))
+    return Moments(log_det, rss, *_blocks(system, traces, zpy1, shared, reml))
 
 
 def _determinant(
-    always: Array,
     gamma: Vector,
     shared: Shared,
     system: System,
@@ -260,7 +253,7 @@ def _determinant(
     And the derivative of the diagonal of ``Z'V^-1 Z`` (REML: ``Z'PZ``).
     """
     q, p = shared.n_columns - shared.p, shared.p
-    base = fence(always, lambda g: log_det_eliminated(shared, g), gamma[0])
+    base = fence(lambda g: log_det_eliminated(shared, g), gamma[0])
     fixed = reml and p > 0
     columns = q + p if fixed else q
     log_det = system.log_det + system.log_det_fixed if fixed else system.log_det
@@ -277,9 +270,9 @@ def _determinant(
             w = jnp.concatenate([jnp.concatenate([w, -system.projected]), right], 1)
         return w
 
-    w = fence(always, maps, ratio, system)
+    w = fence(maps, ratio, system)
     scale = jnp.concatenate([ratio, jnp.ones((p, *ratio.shape[1:]), ratio.dtype)])[:columns]
-    image = fence(always, lambda n, w: product(n[:columns, :columns], w), n1, w)
+    image = fence(lambda n, w: product(n[:columns, :columns], w), n1, w)
     diagonal = jnp.stack([image[j, j] for j in range(columns)])
 
     def partial_sums(image, n2, w, scale):
@@ -290,15 +283,13 @@ def _determinant(
             dot(w[:, :q], image[:, :q]),
         )
 
-    squares, forms, diagonal1 = fence(always, partial_sums, image, n2, w, scale)
+    squares, forms, diagonal1 = fence(partial_sums, image, n2, w, scale)
 
     def series(log_det, base1, base2, scale, diagonal, squares, forms):
         second = dot(scale, forms) - 0.5 * dot(scale, squares)
         return log_det, base1 - dot(scale, diagonal), base2 + second
 
-    terms = fence(
-        always, series, log_det, base[1], base[2], scale, diagonal, squares, forms
-    )
+    terms = fence(series, log_det, base[1], base[2], scale, diagonal, squares, forms)
     return terms, -diagonal1
 
 
@@ -311,7 +302,7 @@ def _respond(system: System, scaled: Array, s: Array) -> tuple[Array, Scalar]:
 
 
 def _blocks(
-    always: Array, system: System, traces: Array, zpy1: Array, shared: Shared, reml: bool
+    system: System, traces: Array, zpy1: Array, shared: Shared, reml: bool
 ) -> tuple[tuple[Vector, Vector], Matrix, tuple[Vector, Vector], Matrix]:
     """Sums over the blocks of the swept terms: traces, squares, data, curved of `Moments`."""
     blocks = term_slices(shared)
@@ -329,7 +320,7 @@ def _blocks(
             jnp.stack([a[j, j] for j in range(len(y))]),
         )
 
-    squares, images, data, data1, diagonal = fence(always, rows, system, zpy1)
+    squares, images, data, data1, diagonal = fence(rows, system, zpy1)
 
     def sums(squares, images, data, data1, diagonal, traces, y):
         each = range(len(blocks))
@@ -340,4 +331,4 @@ def _blocks(
             tuple(tuple(dot(images[i][b], y[b]) for b in blocks) for i in each),
         )
 
-    return fence(always, sums, squares, images, data, data1, diagonal, traces, system.zpy)
+    return fence(sums, squares, images, data, data1, diagonal, traces, system.zpy)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jax.experimental.xla_metadata import set_xla_metadata
+from jaxtyping import Float, Shaped
 
 from jaxvp.statistics import Array, PerGene, Shared
 
@@ -35,22 +36,25 @@ class Moments(NamedTuple):
     curved: Matrix  # y'P Z_i (Z_i' P Z_j) Z_j' P y
 
 
-def fence(always: Bool[Array, ""], compute: Callable[..., Any], *arguments: Any) -> Any:
-    """``compute(*arguments)``, written to memory once. ``always`` is true, but XLA cannot know.
+def fence(compute: Callable[..., Any], *arguments: Any) -> Any:
+    """``compute(*arguments)``, written to memory once.
 
     Where several results depend on an intermediate one, XLA's CPU compiler computes that again
-    inside each of them (measured: 6 to 30 times slower, and compile times that grow exponentially
-    with the depth). A conditional is a boundary that fusion does not cross.
+    inside each of them (measured: 6 to 80 times slower, and compile times that grow exponentially
+    with the depth). A call that is not inlined is a boundary that fusion does not cross. On other
+    platforms, where such calls may not be supported, a barrier asks for the same.
     """
-    traced_once = jax.jit(
-        compute
-    )  # fences nest: without this, tracing would take twice as long for every level
-    shapes = jax.eval_shape(traced_once, *arguments)
+    # Fences nest: without jit, tracing would take twice as long for every level.
+    traced_once = jax.jit(compute)
 
-    def nothing(*_):
-        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    def call(*arguments):
+        with set_xla_metadata(inlineable="false"):
+            return traced_once(*arguments)
 
-    return jax.lax.cond(always, traced_once, nothing, *arguments)
+    def barrier(*arguments):
+        return jax.lax.optimization_barrier(traced_once(*arguments))
+
+    return call(*arguments)
 
 
 def lift(array: Shaped[Array, "..."], like: Scalar) -> Shaped[Array, "..."]:

@@ -101,7 +101,6 @@ def step(
 ) -> State:
     """Evaluate the trial point, accept or refuse it, and propose the next one."""
     m = jnp.asarray(samples_per_level)
-    always = m[0] > 0
 
     def evaluate_in_x(trial):
         found = deviance(gammas(trial, m))
@@ -120,10 +119,10 @@ def step(
             rounding,
         )
 
-    found = fence(always, evaluate_in_x, state.trial)
-    moved, better = fence(always, _accept, state, *found)
-    direction = _direction(always, moved)
-    return fence(always, _propose, moved, better, direction)
+    found = fence(evaluate_in_x, state.trial)
+    moved, better = fence(_accept, state, *found)
+    direction = _direction(moved)
+    return fence(_propose, moved, better, direction)
 
 
 def _accept(
@@ -173,7 +172,7 @@ def _propose(
     )
 
 
-def _direction(always: Bool[Array, ""], state: State) -> Float[Array, "k *genes"]:
+def _direction(state: State) -> Float[Array, "k *genes"]:
     """Way down the quadratic model inside the box ``x >= 0``.
 
     From where it stands each round heads for the minimiser over the components that are free, as
@@ -220,15 +219,13 @@ def _direction(always: Bool[Array, ""], state: State) -> Float[Array, "k *genes"
 
     def one_round(carry):
         number, _, curvature, held, d = carry
-        rows = fence(always, prepare, x, score, curvature, held, d)
+        rows = fence(prepare, x, score, curvature, held, d)
         size = jnp.stack([abs(rows[t, t]) for t in range(k)])
         positive = jnp.ones(score.shape[1:], bool)
         for t in range(k):
-            rows, positive = fence(
-                always, lambda *a, t=t: pivot(t, *a), rows, size, positive
-            )
+            rows, positive = fence(lambda *a, t=t: pivot(t, *a), rows, size, positive)
         curvature, held, d, again = fence(
-            always, move, x, state.fisher, curvature, held, d, rows[:, -1], positive
+            move, x, state.fisher, curvature, held, d, rows[:, -1], positive
         )
         return number + 1, again, curvature, held, d
 
