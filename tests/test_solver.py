@@ -58,7 +58,10 @@ def test_float32_is_near(study, result):
 
 def test_a_trial_that_is_worse_is_refused():
     """A deviance with a narrow valley: from gamma = 1 Newton's first step lands higher up."""
-    from jaxvp.likelihood import Evaluation
+    from jaxvp.likelihood import Evaluation, no_estimates
+
+    metadata = pd.DataFrame({"g": np.repeat(["a", "b", "c"], 1 + np.arange(3))})
+    shared = compress(build(Formula.parse("~ 1 + (1|g)"), metadata)).shared
 
     def deviance(gamma):
         x = jax.numpy.log1p(gamma[0])
@@ -69,11 +72,12 @@ def test_a_trial_that_is_worse_is_refused():
         slope = jax.grad(value)(x) / (1 + gamma[0])
         curve = (jax.grad(jax.grad(value))(x) - jax.grad(value)(x)) / (1 + gamma[0]) ** 2
         zero = jax.numpy.zeros(())
-        return Evaluation(value(x), (slope,), ((curve,),), ((zero + 1e-3,),), (zero,))
+        fisher = ((zero + 1e-3,),)
+        return Evaluation(value(x), (slope,), ((curve,),), fisher, (zero,), no_estimates(shared))
 
     with jax.enable_x64(True):
         one = np.ones(1)
-        state = newton.start(one)
+        state = newton.start(shared)
         step = jax.jit(lambda state: newton.step(deviance, one, state))
         deviances = []
         for _ in range(40):

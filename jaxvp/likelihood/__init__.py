@@ -44,7 +44,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxvp.likelihood.estimates import Estimates, estimate
+from jaxvp.likelihood.estimates import Estimates, estimates, no_estimates
 from jaxvp.likelihood.factor import factored
 from jaxvp.likelihood.least_squares import least_squares
 from jaxvp.likelihood.sweep import swept
@@ -67,10 +67,10 @@ __all__ = [
     "Matrix",
     "Scalar",
     "Vector",
-    "estimate",
     "evaluate",
     "fence",
     "lift",
+    "no_estimates",
     "least_squares",
 ]
 
@@ -86,6 +86,7 @@ class Evaluation(NamedTuple):
     hessian: Matrix
     fisher: Matrix  # expected second derivatives, sigma profiled out: positive semidefinite
     rounding: Vector  # size of the score's rounding error
+    estimates: Estimates  # what follows from gamma
 
 
 def evaluate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Evaluation:
@@ -96,12 +97,12 @@ def evaluate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Eva
     """
     lanes = jnp.ndim(gene.within_yy)
     eliminate = factored if shared.n_columns > SWEEP_COLUMNS and lanes == 0 else swept
-    moments = fence(lambda g, s: eliminate(g, shared, s, reml), gamma, gene)
+    moments, system = fence(lambda g, s: eliminate(g, shared, s, reml), gamma, gene)
     size = shared.n - shared.p if reml else shared.n
     r0, r1, r2 = moments.rss
     l0, l1, l2 = moments.log_det
     others = range(len(gamma) - 1)
-    log_det1 = (l1, *moments.trace[0])
+    log_det1 = (l1, *(moments.trace[0][i] for i in others))
     rss1 = (r1, *(-moments.data[0][i] for i in others))
 
     def matrix(corner: Scalar, edge: Vector, inner: Matrix) -> Matrix:
@@ -109,7 +110,7 @@ def evaluate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Eva
 
     log_det2 = matrix(
         2 * l2,
-        moments.trace[1],
+        tuple(moments.trace[1][i] for i in others),
         tuple(tuple(-moments.squares[i][j] for j in others) for i in others),
     )
     rss2 = matrix(
@@ -130,4 +131,5 @@ def evaluate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Eva
     lost = class_sum(class_weights(shared, gamma[0])[0], gene.between_yy) + gene.within_yy
     noise = 8 * jnp.finfo(r0.dtype).eps * (1 + lost / r0)
     rounding = tuple(noise * (abs(log_det1[i]) + size * abs(rss1[i]) / r0) for i in terms)
-    return Evaluation(l0 + size * jnp.log(r0), score, hessian, fisher, rounding)
+    found = fence(lambda system: estimates(system, shared, reml), system)
+    return Evaluation(l0 + size * jnp.log(r0), score, hessian, fisher, rounding, found)

@@ -14,17 +14,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxvp.likelihood.factor import factored_system
-from jaxvp.likelihood.sweep import swept_system
-from jaxvp.likelihood.system import (
-    SWEEP_COLUMNS,
-    Scalar,
-    Vector,
-    class_weights,
-    fence,
-    lift,
-)
-from jaxvp.statistics import Array, PerGene, Shared
+from jaxvp.likelihood.system import FixedSystem, Scalar, lift
+from jaxvp.statistics import Array, Shared
 
 
 class Estimates(NamedTuple):
@@ -36,20 +27,21 @@ class Estimates(NamedTuple):
     log_likelihood: Scalar  # without the terms of the scale s
 
 
-def estimate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Estimates:
-    """Estimates of one gene (or of a tile of genes on a trailing axis) at ``gamma``."""
-    p = shared.p
-    size = shared.n - p if reml else shared.n
-    if shared.n_columns > SWEEP_COLUMNS and not jnp.ndim(gene.within_yy):
-        system = factored_system(gamma, shared, gene)
-    else:
-        weights = fence(lambda g: class_weights(shared, g)[0], gamma[0])
-        system = swept_system(gamma, shared, gene, weights)
+def estimates(system: FixedSystem, shared: Shared, reml: bool) -> Estimates:
+    """Estimates of one gene (or of a tile of genes on a trailing axis) from its system."""
+    size = shared.n - shared.p if reml else shared.n
     log_det = system.log_det
     if reml:
         log_det = log_det + system.log_det_fixed + 2 * shared.log_det_r
     half = jnp.tensordot(shared.r_inverse, system.covariance, axes=1)
-    variances = (half * lift(shared.r_inverse, gamma[0])).sum(1)
+    variances = (half * lift(shared.r_inverse, system.rss)).sum(1)
     sigma2 = system.rss / size
     log_likelihood = -0.5 * (log_det + size * (1 + jnp.log(2 * jnp.pi * sigma2)))
     return Estimates(system.beta, variances, jnp.sqrt(sigma2), log_likelihood)
+
+
+def no_estimates(shared: Shared) -> Estimates:
+    """Of one gene, before there are any."""
+    zero = jnp.zeros((), shared.r_inverse.dtype)
+    columns = jnp.zeros(shared.p, zero.dtype)
+    return Estimates(columns, columns, zero, zero)

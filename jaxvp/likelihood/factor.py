@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from jaxvp.likelihood.system import (
+    FixedSystem,
     Moments,
     Scalar,
     Vector,
@@ -18,7 +19,9 @@ from jaxvp.likelihood.system import (
 from jaxvp.statistics import Array, PerGene, Shared
 
 
-def factored(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> Moments:
+def factored(
+    gamma: Vector, shared: Shared, gene: PerGene, reml: bool
+) -> tuple[Moments, FixedSystem]:
     """The same by one Cholesky factor of the scaled system, for many columns; one gene.
 
     No trailing axis.
@@ -69,22 +72,37 @@ def factored(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> Moment
     zpy = uy0[:q] - y_all.T @ ry
     zpy1 = slope[:q] - y_all.T @ (r @ slope)
 
-    def squares(a, b):
-        return (zpz[a, b] ** 2).sum()
+    def sums(vector):
+        return jnp.stack([vector[b].sum() for b in blocks]) if blocks else vector
 
-    masked = [jnp.zeros_like(zpy).at[b].set(zpy[b]) for b in blocks]
-    images = [uu0[:q, :q] @ h - y_all.T @ (y_all @ h) for h in masked]
-    return Moments(
+    moments = Moments(
         (l0, l1, l2),
         (rss0, rss1, rss2),
-        (tuple(trace0[b].sum() for b in blocks), tuple(trace1[b].sum() for b in blocks)),
-        tuple(tuple(squares(a, b) for b in blocks) for a in blocks),
-        (
-            tuple((zpy[b] ** 2).sum() for b in blocks),
-            tuple((2 * zpy[b] * zpy1[b]).sum() for b in blocks),
+        jnp.stack([sums(trace0), sums(trace1)]),
+        _matrix(lambda a, b: (zpz[a, b] ** 2).sum(), blocks, zpy),
+        jnp.stack([sums(zpy**2), sums(2 * zpy * zpy1)]),
+        _matrix(
+            lambda a, b: zpy[a] @ (uu0[a, b] @ zpy[b] - y_all[:, a].T @ (y_all[:, b] @ zpy[b])),
+            blocks,
+            zpy,
         ),
-        tuple(tuple(h @ image for image in images) for h in masked),
     )
+    log_diagonal = 2 * jnp.log(jnp.diag(factor))
+    eliminated = log_det_eliminated(shared, gamma[0])[0]
+    fixed = FixedSystem(
+        r[q:, q:].T @ r[q:, q:],
+        u[q:],
+        rss0,
+        eliminated + log_diagonal[:q].sum(),
+        log_diagonal[q:].sum(),
+    )
+    return moments, fixed
+
+
+def _matrix(entry: Callable[[slice, slice], Scalar], blocks: list[slice], empty: Array) -> Array:
+    if not blocks:
+        return empty[None]
+    return jnp.stack([jnp.stack([entry(a, b) for b in blocks]) for a in blocks])
 
 
 def _roots(gamma: Vector, shared: Shared) -> Array:
@@ -94,37 +112,3 @@ def _roots(gamma: Vector, shared: Shared) -> Array:
         jnp.full(b.stop - b.start, jnp.sqrt(g)) for g, b in zip(gamma[1:], blocks, strict=True)
     ]
     return jnp.concatenate([jnp.zeros(0, jnp.result_type(*gamma)), *parts])
-
-
-class FixedSystem(NamedTuple):
-    """What is left of one gene's system when the random columns are eliminated."""
-
-    covariance: Array  # (X'V^-1 X)^-1
-    beta: Array
-    rss: Scalar  # y'P y
-    log_det: Scalar  # log|V|
-    log_det_fixed: Scalar  # log|X'V^-1 X|
-
-
-def factored_system(gamma: Vector, shared: Shared, gene: PerGene) -> FixedSystem:
-    """The estimates' part of the system, value only."""
-    m = augmented(shared, gene, gamma[0])[0]
-    root = _roots(gamma, shared)
-    q = root.shape[0]
-    factor = jnp.linalg.cholesky(root[:, None] * m[:q, :q] * root[None] + jnp.eye(q, dtype=m.dtype))
-    solved = jax.scipy.linalg.solve_triangular(factor, root[:, None] * m[:q, q:], lower=True)
-    left = m[q:, q:] - solved.T @ solved
-    log_det = log_det_eliminated(shared, gamma[0])[0] + 2 * jnp.log(jnp.diag(factor)).sum()
-    # In a chain with the call before it: LAPACK calls that may run at once can hang.
-    fixed = jnp.linalg.cholesky(left[:-1, :-1])
-    half = jax.scipy.linalg.solve_triangular(
-        fixed, jnp.concatenate([jnp.eye(shared.p, dtype=m.dtype), left[:-1, -1:]], 1), lower=True
-    )
-    covariance = half[:, :-1].T @ half[:, :-1]
-    return FixedSystem(
-        covariance,
-        covariance @ left[:-1, -1],
-        left[-1, -1] - half[:, -1] @ half[:, -1],
-        log_det,
-        2 * jnp.log(jnp.diag(fixed)).sum(),
-    )

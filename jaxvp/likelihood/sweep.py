@@ -2,7 +2,7 @@ r"""Elimination by sweeping, for small systems and many genes at once.
 
 Arithmetic on arrays whose last axis is the gene (one gene: without it), in two stages.
 
-*Value* (`swept_system`). With ``M = U' V_1^-1 U``, each random column ``z`` is swept by a rank-one
+*Value* (`_system`). With ``M = U' V_1^-1 U``, each random column ``z`` is swept by a rank-one
 update, ``M <- M - d M_z M_z'``, ``d = gamma / (1 + gamma M_zz)``: finite at zero, where it does
 nothing. What is left holds ``A = Z' V^-1 Z``, ``Z' V^-1 X``, ``X' V^-1 X`` and the same with ``y``;
 ``log|V|`` gains ``log(1 + gamma M_zz)``. The fixed part is then eliminated by the inverse ``C`` of
@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvp.likelihood.system import (
-    Matrix,
+    FixedSystem,
     Moments,
     Scalar,
     Vector,
@@ -56,14 +56,10 @@ class System(NamedTuple):
     """What sweeping leaves; q random columns, p fixed ones."""
 
     zz: Array  # Z'V^-1 Z
-    covariance: Array  # C = (X'V^-1 X)^-1
     projected: Array  # C X'V^-1 Z, p x q
     zpz: Array  # Z'P Z
     zpy: Array  # Z'P y
-    beta: Array  # C X'V^-1 y
-    rss: Scalar  # y'P y
-    log_det: Scalar  # log|V|
-    log_det_fixed: Scalar  # log|X'V^-1 X|
+    fixed: FixedSystem
 
 
 def dot(a: Array, b: Array) -> Array:
@@ -132,43 +128,44 @@ def _sweep_random(gammas: Array, m: Array) -> tuple[Array, Scalar]:
     would be, the predicted effects keep their digits where a term explains all but a millionth.
     Only rows are written so: of the swept part the lower triangle holds.
     """
-    log_det = jnp.zeros_like(m[0, 0])
+    pivots = []
     for begin in range(0, gammas.shape[0], _PANEL):
         end = min(begin + _PANEL, gammas.shape[0])
-        swept: list[Array] = []  # columns of this panel, as they are after the sweeps so far
-        updates: list[tuple[Array, Scalar]] = []
+        updates: list[Array] = []  # of every column: itself, gamma / pivot, pivot
+        swept = jnp.zeros((0, *m.shape[1:]), m.dtype)  # the panel's rows after the sweeps so far
         for j in range(begin, end):
 
-            def column(m, gamma, log_det, swept, updates, begin=begin, j=j):
+            def column(m, gamma, updates, swept, begin=begin, j=j):
                 c = jnp.concatenate([m[:begin, j], m[j, begin:]])
-                for earlier, factor in updates:
-                    c = c - (factor * earlier[j]) * earlier
-                c = jnp.concatenate(
-                    [c[:begin], *(old[j][None] for old in swept), c[begin + len(swept) :]]
-                )
+                for earlier in updates:
+                    c = c - (earlier[-2] * earlier[j]) * earlier[:-2]
+                c = jnp.concatenate([c[:begin], swept[:, j], c[j:]])
                 pivot = 1 + gamma * c[j]
-                scaled, factor = c / pivot, gamma / pivot
-                again = []
-                for t, old in enumerate(swept):
-                    new = old - (factor * c[begin + t]) * c
-                    row = scaled[begin + t][None]
-                    again.append(jnp.concatenate([new[:j], row, new[j + 1 :]]))
-                return (c, factor), [*again, scaled], log_det + jnp.log(pivot)
+                return jnp.concatenate([c, (gamma / pivot)[None], pivot[None]])
 
-            update, swept, log_det = fence(column, m, gammas[j], log_det, swept, list(updates))
-            updates.append(update)
+            def rows(update, swept, begin=begin, j=j):
+                c = update[:-2]
+                row = (c / update[-1])[None]
+                old = swept - (update[-2] * c[begin:j])[:, None] * c[None]
+                mirrored = row[:, begin:j].swapaxes(0, 1)
+                old = jnp.concatenate([old[:, :j], mirrored, old[:, j + 1 :]], 1)
+                return jnp.concatenate([old, row])
+
+            updates.append(fence(column, m, gammas[j], list(updates), swept))
+            swept = fence(rows, updates[-1], swept)
 
         def apply_updates(m, updates):
-            for c, factor in updates:
-                m = m - (factor * c)[:, None] * c[None]
+            for update in updates:
+                c = update[:-2]
+                m = m - (update[-2] * c)[:, None] * c[None]
             return m
 
-        m = fence(apply_updates, m, updates)
-        m = m.at[begin:end].set(jnp.stack(swept))
-    return m, log_det
+        m = fence(apply_updates, m, updates).at[begin:end].set(swept)
+        pivots += [update[-1] for update in updates]
+    return m, fence(lambda pivots: sum(map(jnp.log, pivots), jnp.zeros_like(m[0, 0])), pivots)
 
 
-def swept_system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -> System:
+def _system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -> System:
     """Eliminate all columns at ``gamma``; ``weights`` are those of the classes of term 1."""
     q = shared.n_columns - shared.p
 
@@ -199,7 +196,8 @@ def swept_system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -
         return zz, zz - product(zx, projected), m[:q, -1] - apply(zx, beta)
 
     zz, zpz, zpy = fence(project, m, projected, beta)
-    return System(zz, covariance, projected, zpz, zpy, beta, rss, log_det, log_det_fixed)
+    fixed = FixedSystem(covariance, beta, rss, log_det, log_det_fixed)
+    return System(zz, projected, zpz, zpy, fixed)
 
 
 def _spread(gamma: Vector, shared: Shared, like: Scalar) -> Array:
@@ -211,17 +209,17 @@ def _spread(gamma: Vector, shared: Shared, like: Scalar) -> Array:
     return jnp.concatenate([jnp.zeros((0, *like.shape), like.dtype), *parts])
 
 
-def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> Moments:
+def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> tuple[Moments, FixedSystem]:
     """`Moments` of one gene, or of a tile of genes on a trailing axis."""
     q = shared.n_columns - shared.p
     w0, w1, w2 = fence(lambda g: class_weights(shared, g), gamma[0])
-    system = swept_system(gamma, shared, gene, w0)
+    system = _system(gamma, shared, gene, w0)
     n1, n2 = (fence(lambda w: class_sum(w, lift(shared.between, gamma[0])), w) for w in (-w1, w2))
     log_det, traces = _determinant(gamma, shared, system, n1, n2, reml)
-    ratio = _spread(gamma, shared, system.rss)
+    ratio = _spread(gamma, shared, system.fixed.rss)
 
     def slopes(system, ratio, n1, w1, gene):
-        u = jnp.concatenate([ratio * system.zpy, system.beta])
+        u = jnp.concatenate([ratio * system.zpy, system.fixed.beta])
         right = class_sum(w1, gene.between_uy)  # -sum_c n_c w_c^2 (F a)_c
         s = apply(n1, u) + right
         return u, s, class_sum(w1, gene.between_yy) - dot(u, right) - dot(u, s)
@@ -236,8 +234,9 @@ def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> Moments:
         return class_sum(w2, gene.between_yy) + dot(u, image) - form
 
     rss2 = fence(curvature, n2, u, w2, gene, form)
-    rss = (system.rss, rss1, rss2)
-    return Moments(log_det, rss, *_blocks(system, traces, zpy1, shared, reml))
+    rss = (system.fixed.rss, rss1, rss2)
+    moments = Moments(log_det, rss, *_blocks(system, traces, zpy1, shared, reml))
+    return moments, system.fixed
 
 
 def _determinant(
@@ -256,8 +255,8 @@ def _determinant(
     base = fence(lambda g: log_det_eliminated(shared, g), gamma[0])
     fixed = reml and p > 0
     columns = q + p if fixed else q
-    log_det = system.log_det + system.log_det_fixed if fixed else system.log_det
-    ratio = _spread(gamma, shared, system.rss)
+    log_det = system.fixed.log_det + system.fixed.log_det_fixed if fixed else system.fixed.log_det
+    ratio = _spread(gamma, shared, system.fixed.rss)
     if not columns:
         return (log_det, base[1], base[2]), ratio
 
@@ -266,7 +265,7 @@ def _determinant(
         w = lift(jnp.eye(q, dtype=a.dtype), gamma[0]) - ratio[:, None] * a
         if fixed:
             corner = -ratio[:, None] * system.projected.swapaxes(0, 1)
-            right = jnp.concatenate([corner, system.covariance])
+            right = jnp.concatenate([corner, system.fixed.covariance])
             w = jnp.concatenate([jnp.concatenate([w, -system.projected]), right], 1)
         return w
 
@@ -297,17 +296,18 @@ def _respond(system: System, scaled: Array, s: Array) -> tuple[Array, Scalar]:
     """``Z'P`` and the quadratic form of the inverse, for the right-hand side ``s``."""
     q = system.zpy.shape[0]
     zpy1 = s[:q] - apply(system.zpz, scaled) - apply(system.projected.swapaxes(0, 1), s[q:])
-    fixed = apply(system.covariance, s[q:]) - apply(system.projected, scaled)
+    fixed = apply(system.fixed.covariance, s[q:]) - apply(system.projected, scaled)
     return zpy1, dot(scaled, zpy1) + dot(s[q:], fixed)
 
 
 def _blocks(
     system: System, traces: Array, zpy1: Array, shared: Shared, reml: bool
-) -> tuple[tuple[Vector, Vector], Matrix, tuple[Vector, Vector], Matrix]:
+) -> tuple[Array, Array, Array, Array]:
     """Sums over the blocks of the swept terms: traces, squares, data, curved of `Moments`."""
     blocks = term_slices(shared)
     if not blocks:
-        return ((), ()), (), ((), ()), ()
+        none = traces[None]
+        return none, none, none, none
 
     def rows(system, zpy1):
         a = system.zpz if reml else system.zz
@@ -315,20 +315,18 @@ def _blocks(
         return (
             jnp.stack([dot(a[b], a[b]) for b in blocks]),
             jnp.stack([dot(system.zpz[b], y[b][:, None]) for b in blocks]),
-            y * y,
-            2 * y * zpy1,
+            jnp.stack([y * y, 2 * y * zpy1]),
             jnp.stack([a[j, j] for j in range(len(y))]),
         )
 
-    squares, images, data, data1, diagonal = fence(rows, system, zpy1)
-
-    def sums(squares, images, data, data1, diagonal, traces, y):
+    def sums(squares, images, data, diagonal, traces, y):
         each = range(len(blocks))
         return (
-            (tuple(total(diagonal[b]) for b in blocks), tuple(total(traces[b]) for b in blocks)),
-            tuple(tuple(total(squares[i][b]) for b in blocks) for i in each),
-            (tuple(total(data[b]) for b in blocks), tuple(total(data1[b]) for b in blocks)),
-            tuple(tuple(dot(images[i][b], y[b]) for b in blocks) for i in each),
+            jnp.stack([jnp.stack([total(d[b]) for b in blocks]) for d in (diagonal, traces)]),
+            jnp.stack([jnp.stack([total(squares[i][b]) for b in blocks]) for i in each]),
+            jnp.stack([jnp.stack([total(d[b]) for b in blocks]) for d in data]),
+            jnp.stack([jnp.stack([dot(images[i][b], y[b]) for b in blocks]) for i in each]),
         )
 
-    return fence(sums, squares, images, data, data1, diagonal, traces, system.zpy)
+    squares, images, data, diagonal = fence(rows, system, zpy1)
+    return fence(sums, squares, images, data, diagonal, traces, system.zpy)

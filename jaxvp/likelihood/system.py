@@ -30,10 +30,20 @@ class Moments(NamedTuple):
 
     log_det: tuple[Scalar, Scalar, Scalar]
     rss: tuple[Scalar, Scalar, Scalar]
-    trace: tuple[Vector, Vector]  # tr(Z_i' P Z_i), coefficients 0 and 1
-    squares: Matrix  # |Z_i' P Z_j|^2
-    data: tuple[Vector, Vector]  # |Z_i' P y|^2, coefficients 0 and 1
-    curved: Matrix  # y'P Z_i (Z_i' P Z_j) Z_j' P y
+    trace: Float[Array, "2 t *genes"]  # tr(Z_i' P Z_i), coefficients 0 and 1
+    squares: Float[Array, "t t *genes"]  # |Z_i' P Z_j|^2
+    data: Float[Array, "2 t *genes"]  # |Z_i' P y|^2, coefficients 0 and 1
+    curved: Float[Array, "t t *genes"]  # y'P Z_i (Z_i' P Z_j) Z_j' P y
+
+
+class FixedSystem(NamedTuple):
+    """What is left when the random columns are eliminated."""
+
+    covariance: Float[Array, "p p *genes"]  # (X'V^-1 X)^-1
+    beta: Float[Array, "p *genes"]
+    rss: Scalar  # y'P y
+    log_det: Scalar  # log|V|
+    log_det_fixed: Scalar  # log|X'V^-1 X|
 
 
 def fence(compute: Callable[..., Any], *arguments: Any) -> Any:

@@ -2,10 +2,10 @@
 
 A solver is a module of functions over one gene, mapped over genes here:
 
-- ``start(samples_per_level)``: the state before the first evaluation;
+- ``start(shared)``: the state before the first evaluation;
 - ``step(deviance, samples_per_level, state)``: the state after one more evaluation, frozen once
   ``state.done``;
-- ``state.x``, ``.score``, ``.tolerance``, ``.evaluations``, ``.done``;
+- ``state.x``, ``.score``, ``.tolerance``, ``.evaluations``, ``.done``, ``.estimates``;
 - ``GENES_LAST``: does ``step`` take the genes of a tile on a trailing axis?
 
 ``newton`` is the default; ``optax`` runs the same deviance through optax's L-BFGS, as an
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, estimate, evaluate
+from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, evaluate
 from jaxvp.solver import lbfgs, newton
 from jaxvp.solver.status import Status
 from jaxvp.statistics import Array, PerGene, Shared
@@ -55,7 +55,7 @@ def lanes(shared: Shared, platform: str = "cpu") -> int:
         return 1
     if platform != "cpu":
         return 2048
-    return int(np.clip(2 ** np.floor(np.log2(1.6e4 / (shared.n_columns + 1) ** 2)), 16, 256))
+    return int(np.clip(2 ** np.floor(np.log2(3.2e4 / (shared.n_columns + 1) ** 2)), 16, 128))
 
 
 def genes_last(one_step: Callable[[PerGene, Any], Any]) -> Callable[[PerGene, Any], Any]:
@@ -138,7 +138,7 @@ def solve(
         return jnp.minimum(number + 1, len(_BURSTS) - 1), spent + steps, ids, state
 
     start = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), method.start(m)
+        lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), method.start(shared)
     )
     ids = jnp.arange(count)
     begin = (jnp.zeros_like(limit), jnp.zeros_like(limit), ids, start._replace(done=~wanted))
@@ -146,16 +146,16 @@ def solve(
         lambda c: (c[1] < limit) & ~jnp.all(c[3].done), burst, begin
     )
     back = jnp.zeros_like(ids).at[ids].set(jnp.arange(count))
-    x, score, tolerance, evaluations = (
-        _take(leaf, back) for leaf in (state.x, state.score, state.tolerance, state.evaluations)
+    x, score, tolerance, evaluations, estimates = jax.tree.map(
+        lambda leaf: _take(leaf, back),
+        (state.x, state.score, state.tolerance, state.evaluations, state.estimates),
     )
-    gamma = jnp.expm1(x) / m[:, None]
     return Solution(
-        gamma,
+        jnp.expm1(x) / m[:, None],
         newton.violation(x, score),
         tolerance,
         evaluations,
-        _estimates(width, reml, shared, gene, gamma),
+        estimates,
     )
 
 
@@ -175,30 +175,3 @@ def _slice(leaf: Array, begin: Int[Array, ""], width: int) -> Array:
 
 def _take(leaf: Array, index: Int[Array, " some"]) -> Array:
     return jnp.asarray(leaf).at[..., index].get(mode="promise_in_bounds")
-
-
-def _estimates(
-    width: int, reml: bool, shared: Shared, gene: PerGene, gamma: Float[Array, "k genes"]
-) -> Estimates:
-    """Estimates of all genes, tile by tile."""
-
-    def tile(begin):
-        part = jax.tree.map(lambda leaf: _slice(leaf, begin, width), (tuple(gamma), gene))
-        if width == 1:
-            part = jax.tree.map(lambda leaf: leaf[..., 0], part)
-        found = estimate(part[0], shared, part[1], reml=reml)
-        return jax.tree.map(lambda leaf: leaf[..., None], found) if width == 1 else found
-
-    count = gamma.shape[-1]
-    empty = jax.tree.map(
-        lambda s: jnp.zeros((*s.shape[:-1], count), s.dtype), jax.eval_shape(tile, 0)
-    )
-
-    def fill(i, out):
-        return jax.tree.map(
-            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * width, -1),
-            out,
-            tile(i * width),
-        )
-
-    return jax.lax.fori_loop(0, count // width, fill, empty)

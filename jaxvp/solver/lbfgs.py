@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Bool, Float, Int
 
-from jaxvp.likelihood import Evaluation, Scalar, Vector
+from jaxvp.likelihood import Estimates, Evaluation, Scalar, Vector, no_estimates
 from jaxvp.solver import newton
-from jaxvp.statistics import Array
+from jaxvp.statistics import Array, Shared
 
 # Starting at theta = 0 would be starting at a stationary point.
 _FIRST_THETA = 0.7
@@ -35,16 +34,19 @@ class State(NamedTuple):
     optimiser: Any
     evaluations: Int[Array, ""]
     done: Bool[Array, ""]
+    estimates: Estimates
 
 
-def _optimiser() -> optax.GradientTransformationExtraArgs:
+def _optimiser() -> Any:
+    import optax  # a third of a second that a Newton fit does not need
+
     return optax.lbfgs(
         memory_size=8, linesearch=optax.scale_by_zoom_linesearch(max_linesearch_steps=30)
     )
 
 
-def start(samples_per_level: Float[Array, " k"]) -> State:
-    m = jnp.asarray(samples_per_level)
+def start(shared: Shared) -> State:
+    m = jnp.asarray(shared.samples_per_level)
     theta = jnp.full_like(m, _FIRST_THETA)
     zeros = jnp.zeros_like(m)
     return State(
@@ -55,6 +57,7 @@ def start(samples_per_level: Float[Array, " k"]) -> State:
         optimiser=_optimiser().init(theta),
         evaluations=jnp.zeros((), jnp.int32),
         done=jnp.zeros((), bool),
+        estimates=no_estimates(shared),
     )
 
 
@@ -62,6 +65,8 @@ def step(
     deviance: Callable[[Vector], Evaluation], samples_per_level: Float[Array, " k"], state: State
 ) -> State:
     """One iteration of L-BFGS with its line search (`evaluations` counts iterations)."""
+    import optax
+
     m = jnp.asarray(samples_per_level)
 
     def value(theta):
@@ -70,7 +75,8 @@ def step(
     def score(x):
         found = deviance(newton.gammas(x, m))
         jacobian = jnp.exp(x) / m
-        return jacobian * jnp.stack(found.score), (jacobian * jnp.stack(found.rounding)).max()
+        rounding = (jacobian * jnp.stack(found.rounding)).max()
+        return jacobian * jnp.stack(found.score), rounding, found.estimates
 
     loss, gradient = optax.value_and_grad_from_state(value)(state.theta, state=state.optimiser)
     updates, optimiser = _optimiser().update(
@@ -79,9 +85,11 @@ def step(
     theta = jnp.asarray(optax.apply_updates(state.theta, updates))
     x = jnp.log1p(m * theta**2)
     x = jnp.where((x < _NEAR_ZERO) & (score(x)[0] >= 0), 0.0, x)
-    at_x, tolerance = score(x)
+    at_x, tolerance, estimates = score(x)
     done = newton.violation(x, at_x) <= jnp.maximum(newton.GRADIENT_TOLERANCE, tolerance)
-    stepped = State(x, at_x, tolerance, theta, optimiser, state.evaluations + 1, state.done | done)
+    stepped = State(
+        x, at_x, tolerance, theta, optimiser, state.evaluations + 1, state.done | done, estimates
+    )
     return jax.tree.map(lambda new, old: jnp.where(state.done, old, new), stepped, state)
 
 

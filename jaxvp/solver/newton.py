@@ -31,8 +31,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from jaxvp.likelihood import Evaluation, Scalar, Vector, fence, lift
-from jaxvp.statistics import Array
+from jaxvp.likelihood import Estimates, Evaluation, Scalar, Vector, fence, lift, no_estimates
+from jaxvp.statistics import Array, Shared
 
 # Optimality conditions hold when no score (deviance in x) violates them by more than this.
 GRADIENT_TOLERANCE = 1e-6
@@ -63,6 +63,7 @@ class State(NamedTuple):
     radius: Scalar
     evaluations: Int[Array, "*genes"]
     done: Bool[Array, "*genes"]
+    estimates: Estimates  # at `x`
 
 
 def violation(x: Float[Array, "k *genes"], score: Float[Array, "k *genes"]) -> Scalar:
@@ -73,9 +74,9 @@ def violation(x: Float[Array, "k *genes"], score: Float[Array, "k *genes"]) -> S
     return jnp.where(x > 0, abs(score), jnp.maximum(-score, 0)).max(0)
 
 
-def start(samples_per_level: Float[Array, " k"]) -> State:
+def start(shared: Shared) -> State:
     """Before the first evaluation: the point to try is gamma = 1."""
-    m = jnp.asarray(samples_per_level)
+    m = jnp.asarray(shared.samples_per_level)
     k = m.shape[0]
     zero, vector, matrix = jnp.zeros((), m.dtype), jnp.zeros(k, m.dtype), jnp.zeros((k, k), m.dtype)
     return State(
@@ -89,6 +90,7 @@ def start(samples_per_level: Float[Array, " k"]) -> State:
         radius=zero + _FIRST_RADIUS,
         evaluations=jnp.zeros((), jnp.int32),
         done=jnp.zeros((), bool),
+        estimates=no_estimates(shared),
     )
 
 
@@ -117,6 +119,7 @@ def step(
             jnp.where(diagonal, hessian + score[None], hessian),
             fisher,
             rounding,
+            found.estimates,
         )
 
     found = fence(evaluate_in_x, state.trial)
@@ -126,7 +129,7 @@ def step(
 
 
 def _accept(
-    state: State, deviance, score, hessian, fisher, rounding
+    state: State, deviance, score, hessian, fisher, rounding, estimates
 ) -> tuple[State, Bool[Array, "*genes"]]:
     # A hundredth of a per cent of what the slope promises is enough, but not nothing: points of
     # equal deviance on both sides of a valley must not be exchanged for ever. Near the optimum
@@ -146,6 +149,9 @@ def _accept(
         hessian=jnp.where(accept, hessian, state.hessian),
         fisher=jnp.where(accept, fisher, state.fisher),
         tolerance=jnp.where(accept, rounding, state.tolerance),
+        estimates=jax.tree.map(
+            lambda new, old: jnp.where(accept, new, old), estimates, state.estimates
+        ),
         evaluations=state.evaluations + jnp.where(state.done, 0, 1).astype(jnp.int32),
     )
     return moved, better
