@@ -140,7 +140,7 @@ def _threads(device: Device, devices: int) -> int:
 
 
 def _capacity(genes: int, width: int) -> int:
-    """Genes that a block's buffers hold: tiles in powers of two, so that few shapes are compiled."""
+    """Genes that a block's buffers hold: tiles in powers of two, for few shapes to compile."""
     tiles = -(-genes // width)
     return width << (tiles - 1).bit_length()
 

@@ -8,9 +8,10 @@ nothing. What is left holds ``A = Z' V^-1 Z``, ``Z' V^-1 X``, ``X' V^-1 X`` and 
 ``log|V|`` gains ``log(1 + gamma M_zz)``. The fixed part is then eliminated by the inverse ``C`` of
 its p x p block.
 
-*Derivatives* (`swept`). Those in the swept gammas are sums over blocks of ``A`` (by REML of ``Z'PZ``)
-and of ``Z'Py``. Term 1 enters through ``M`` alone, ``dM = -N``, ``N = sum_c n_c w_c^2 C_c``. With
-``W = [I - Gamma A; ...]``, the map for which ``T = W Gamma`` is the inverse of the system,
+*Derivatives* (`swept`). Those in the swept gammas are sums over blocks of ``A`` (by REML of
+``Z'PZ``) and of ``Z'Py``. Term 1 enters through ``M`` alone, ``dM = -N``, ``N = sum_c n_c w_c^2
+C_c``. With ``W = [I - Gamma A; ...]``, the map for which ``T = W Gamma`` is the inverse of the
+system,
 
     d log|.| = -tr(T N),   d2 log|.| = 2 tr(T N2) - tr(T N T N),   N2 = sum_c n_c^2 w_c^3 C_c,
     d (Z'V^-1 Z) = -W' N W,
@@ -21,9 +22,8 @@ and for the data, with ``u = T U'V_1^-1 y`` (the predicted random effects and co
     d r = -sum_c n_c w_c^2 rho_c,   d2 r = 2 sum_c n_c^2 w_c^3 rho_c - 2 s'T s,
     s = N u - sum_c n_c w_c^2 (F a)_c.
 
-Rank-one updates are applied several at a time (`_PANEL`), because an update reads and writes all of
-``M`` for one multiplication an entry, and memory is what bounds it. Cost of an evaluation: about
-``2 C K^2 + 3 K^3`` multiply-adds a gene.
+Cost of an evaluation: about ``2 C K^2 + 3 K^3`` multiply-adds a gene. What bounds it is the traffic
+with the second-level cache: an update reads and writes all of ``M`` for one multiplication each.
 """
 
 from __future__ import annotations
@@ -47,9 +47,6 @@ from jaxvp.likelihood.system import (
     term_slices,
 )
 from jaxvp.statistics import Array, PerGene, Shared
-
-# Rank-one updates that are applied in one pass over the matrix.
-_PANEL = 4
 
 
 class System(NamedTuple):
@@ -128,41 +125,27 @@ def _sweep_random(gammas: Array, m: Array) -> tuple[Array, Scalar]:
     would be, the predicted effects keep their digits where a term explains all but a millionth.
     Only rows are written so: of the swept part the lower triangle holds.
     """
-    pivots = []
-    for begin in range(0, gammas.shape[0], _PANEL):
-        end = min(begin + _PANEL, gammas.shape[0])
-        updates: list[Array] = []  # of every column: itself, gamma / pivot, pivot
-        swept = jnp.zeros((0, *m.shape[1:]), m.dtype)  # the panel's rows after the sweeps so far
-        for j in range(begin, end):
+    if not gammas.shape[0]:
+        return m, jnp.zeros_like(m[0, 0])
+    number = lift(jnp.arange(m.shape[0]), m[0, 0])
 
-            def column(m, gamma, updates, swept, begin=begin, j=j):
-                c = jnp.concatenate([m[:begin, j], m[j, begin:]])
-                for earlier in updates:
-                    c = c - (earlier[-2] * earlier[j]) * earlier[:-2]
-                c = jnp.concatenate([c[:begin], swept[:, j], c[j:]])
-                pivot = 1 + gamma * c[j]
-                return jnp.concatenate([c, (gamma / pivot)[None], pivot[None]])
+    def column(m, gammas, j):
+        # Where rows have been swept, they hold what the column does not.
+        c = jnp.where(number < j, m[:, j], m[j])
+        pivot = 1 + gammas[j] * m[j, j]
+        return jnp.concatenate([c, (gammas[j] / pivot)[None]]), c / pivot, pivot
 
-            def rows(update, swept, begin=begin, j=j):
-                c = update[:-2]
-                row = (c / update[-1])[None]
-                old = swept - (update[-2] * c[begin:j])[:, None] * c[None]
-                mirrored = row[:, begin:j].swapaxes(0, 1)
-                old = jnp.concatenate([old[:, :j], mirrored, old[:, j + 1 :]], 1)
-                return jnp.concatenate([old, row])
+    def update(m, scaled):
+        c = scaled[:-1]
+        return m - (scaled[-1] * c)[:, None] * c[None]
 
-            updates.append(fence(column, m, gammas[j], list(updates), swept))
-            swept = fence(rows, updates[-1], swept)
+    def sweep(j, carry):
+        m, pivots = carry
+        scaled, row, pivot = fence(column, m, gammas, j)
+        return fence(update, m, scaled).at[j].set(row), pivots.at[j].set(pivot)
 
-        def apply_updates(m, updates):
-            for update in updates:
-                c = update[:-2]
-                m = m - (update[-2] * c)[:, None] * c[None]
-            return m
-
-        m = fence(apply_updates, m, updates).at[begin:end].set(swept)
-        pivots += [update[-1] for update in updates]
-    return m, fence(lambda pivots: sum(map(jnp.log, pivots), jnp.zeros_like(m[0, 0])), pivots)
+    m, pivots = jax.lax.fori_loop(0, gammas.shape[0], sweep, (m, jnp.ones_like(gammas)))
+    return m, fence(lambda pivots: total(jnp.log(pivots)), pivots)
 
 
 def _system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -> System:
