@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from jaxvp import datasets as datasets
     from jaxvp import plots as pl
     from jaxvp.api import FitError, fit
+    from jaxvp.checks import DesignCheck, check_design
+    from jaxvp.collinearity import canonical_correlations
     from jaxvp.design import DesignError
     from jaxvp.expression import DataError
     from jaxvp.formula import FormulaError
@@ -28,10 +30,13 @@ __version__ = "0.1.0"
 # public name -> module that defines it, attribute there (None: the module itself)
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "DataError": ("expression", "DataError"),
+    "DesignCheck": ("checks", "DesignCheck"),
     "DesignError": ("design", "DesignError"),
     "FitError": ("api", "FitError"),
     "FormulaError": ("formula", "FormulaError"),
     "Results": ("results", "Results"),
+    "canonical_correlations": ("collinearity", "canonical_correlations"),
+    "check_design": ("checks", "check_design"),
     "datasets": ("datasets", None),
     "enable_compile_cache": ("runtime", "enable_compile_cache"),
     "fit": ("api", "fit"),
@@ -43,10 +48,13 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
 
 __all__ = [
     "DataError",
+    "DesignCheck",
     "DesignError",
     "FitError",
     "FormulaError",
     "Results",
+    "canonical_correlations",
+    "check_design",
     "datasets",
     "enable_compile_cache",
     "fit",

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import warnings
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -180,7 +180,7 @@ def basis(part: Part, rows: Bool[np.ndarray, " n"]) -> Basis:
         assert part.codes is not None
         _, codes, sizes = np.unique(part.codes[rows], return_inverse=True, return_counts=True)
         return Levels(codes, sizes.astype(np.float64))
-    return Columns(_orthonormal(columns_of(part, rows)))
+    return Columns(orthonormal(columns_of(part, rows)))
 
 
 def columns_of(part: Part, rows: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "rows m"]:
@@ -196,7 +196,8 @@ def columns_of(part: Part, rows: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "r
     return (indicators[:, :, None] * numbers[:, None, :]).reshape(len(codes), -1)
 
 
-def _orthonormal(X: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n rank"]:
+def orthonormal(X: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n rank"]:
+    """An orthonormal basis of the span of these columns, centred."""
     X = np.ldexp(X, -np.frexp(np.abs(X).max(axis=0, initial=0))[1])
     for _ in range(2):
         X = X - X.mean(axis=0) if len(X) else X
@@ -205,7 +206,8 @@ def _orthonormal(X: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n rank"]:
     varies = length > len(X) * np.finfo(np.float64).eps
     if not varies.any():
         return np.zeros((len(X), 0))
-    q, r, _ = scipy.linalg.qr(X[:, varies] / length[varies], mode="economic", pivoting=True)
+    factored: Any = scipy.linalg.qr(X[:, varies] / length[varies], mode="economic", pivoting=True)
+    q, r, _ = factored
     return q[:, : int((np.abs(np.diag(r)) > TOLERANCE).sum())]
 
 

@@ -1,8 +1,8 @@
 """The terms of a formula as sets of columns: what is correlated by `jaxvp.canonical_correlations`.
 
-Fixed and random terms alike become a `Part`, as in variancePartition's ``canCorPairs``, which takes
-``(1|g)`` for ``g``. A part has a categorical side (integer codes), a numeric side (columns), or both
-(``Age:Tissue``, their products).
+Fixed and random terms alike become a `Part`, as in variancePartition's ``canCorPairs``, which
+takes ``(1|g)`` for ``g``. A part has a categorical side (integer codes), a numeric side (columns),
+or both (``Age:Tissue``, their products).
 
 *Coding.* A term's columns are those of R's ``model.matrix``: a factor of an interaction is coded by
 its levels without the first one where the term without that factor is in the formula, too (``b`` in
