@@ -155,7 +155,8 @@ def _part(
                 own[present[factor.variable]] = to_factor(column)[0] + (0 if contrasts else 1)
                 codes = own[rows] if codes is None else _combined(codes, own[rows])
             elif factor.expression is not None:
-                columns = _columns(evaluate(factor.expression, values, samples[rows]), rows.sum())
+                computed = evaluate(factor.expression, values, samples[rows])
+                columns = _columns(computed, int(rows.sum()))
                 numbers = columns if numbers is None else _products(numbers, columns)
         except DesignError as error:
             raise DesignError(f"the term `{name}`: {error}") from None
@@ -194,7 +195,9 @@ def _products(
     return np.column_stack([one[:, i] * other[:, j] for i, j in pairs])
 
 
-def _everywhere(values: np.ndarray, rows: Bool[np.ndarray, " n"], missing: float) -> np.ndarray:
+def _everywhere(
+    values: np.ndarray, rows: Bool[np.ndarray, " n"], missing: int | float
+) -> np.ndarray:
     full = np.full((len(rows), *values.shape[1:]), missing, dtype=values.dtype)
     full[rows] = values
     return full
