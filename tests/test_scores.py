@@ -125,6 +125,16 @@ def test_score_with_interpolated_level_sizes():
     np.testing.assert_allclose(collinearity_score(its, theta), expected, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_score_beside_almost_no_residual(formula):
+    """Shares of the residual down to 1e-14, and less than a fit would ever report."""
+    its = design(formula)
+    theta = 1e5 * thetas(its)
+    expected = [dense_score(its, row) for row in theta]
+    np.testing.assert_allclose(collinearity_score(its, theta), expected, rtol=0, atol=1e-8)
+    assert np.isfinite(collinearity_score(its, 1e12 * theta)).all()
+
+
 def test_blocks_make_no_difference(monkeypatch):
     its = design(FORMULAS[1])
     theta = thetas(its, 40)

@@ -35,6 +35,9 @@ from jaxvp.design.variables import DesignError
 from jaxvp.statistics import Shared, compress
 
 METHODS = ("full", "approximate")
+# A residual share of 1e-14: `jaxvp.fit` calls a gene with less than 1e-12 explained exactly. Beyond
+# it the subtraction above would have no digits left.
+_LARGEST_THETA = 1e7
 # K x K systems that are held at a time.
 _BLOCK_BYTES = 1 << 25
 
@@ -62,6 +65,7 @@ def collinearity_score(
     if design.p - skip < 2:
         return np.zeros(len(theta))
     shared = compress(design).shared
+    theta = np.minimum(theta, _LARGEST_THETA)
     distinct, gene_of = np.unique(theta, axis=0, return_inverse=True)
     size = max(1, _BLOCK_BYTES // (8 * max(1, shared.n_columns) ** 2))
     scores = np.concatenate(
