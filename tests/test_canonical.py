@@ -153,6 +153,15 @@ def test_units_do_not_matter(offset, scale):
     np.testing.assert_allclose(moved.loc[rows, rows], plain.loc[rows, rows], atol=1e-10)
 
 
+def test_whole_numbers_far_from_zero():
+    """Where the mean itself is off by a rounding error: time stamps, for example."""
+    table = study()
+    table["x"] = np.round(table["x"] * 20)
+    moved = table.assign(x=table["x"] + 8e15)
+    plain, found = (correlations("~ x + y + a", data) for data in (table, moved))
+    np.testing.assert_allclose(found, plain, atol=1e-12)
+
+
 def test_a_nearly_dependent_column_is_no_dimension():
     """poly and its own columns: the rank counts, not the number of columns."""
     table = study()

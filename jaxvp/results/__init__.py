@@ -134,33 +134,30 @@ class Results:
     def collinearity_score(self, *, intercept: bool = True) -> pd.Series:
         """Largest correlation, in absolute value, of two estimated fixed effects of each gene.
 
-        Near 1 (variancePartition's limit is 0.999) the estimates of two coefficients can hardly be
-        told apart. `jaxvp.canonical_correlations` compares the variables themselves.
+        Near 1 (variancePartition's limit is 0.999) the two estimates can hardly be told apart.
 
         Parameters
         ----------
         intercept
-            Whether the intercept counts as one of the effects, as it does in variancePartition. It
-            makes the score depend on where a variable has its zero: years of birth correlate with
-            the intercept, ``center(year)`` does not. False leaves it out.
+            Whether the intercept counts as an effect, as in variancePartition: a variable far from
+            its zero, such as a year, then scores high. False leaves it out.
 
         Returns
         -------
         Series
             By gene, from 0 to 1: 0 where there are fewer than two effects, NaN for genes that could
-            not be fitted. In a model without random terms the same for all.
+            not be fitted. Without random terms the same for all.
 
         Raises
         ------
         DataError
             If the result has no design.
         NotImplementedError
-            If observations were weighted or missing, which makes the design another one by gene.
+            If observations were weighted or missing: the design is then another one by gene.
 
         Notes
         -----
-        ``colinearityScore`` of variancePartition: Hoffman and Schadt (2016), BMC Bioinformatics
-        17:483.
+        ``colinearityScore`` of variancePartition (see `Results`).
         """
         from jaxvp import collinearity
 
@@ -173,13 +170,10 @@ class Results:
     def effective_sample_size(self, method: str = "full") -> pd.DataFrame:
         """How many independent samples the samples of each gene are worth.
 
-        Samples of one group are correlated by the group's share of the gene's variance.
-
         Parameters
         ----------
         method
-            ``"full"`` takes the groups as they are, ``"approximate"`` as if all were of one size;
-            where they are, both are the same.
+            ``"full"`` takes the groups as they are, ``"approximate"`` as if all were of one size.
 
         Returns
         -------
@@ -198,8 +192,8 @@ class Results:
 
         Notes
         -----
-        ``ESS`` of variancePartition: Liu and Liang (1997), Biometrics 53:937, one random term at a
-        time, its variance fraction in place of the intraclass correlation.
+        ``ESS`` of variancePartition, after Liu and Liang (1997), Biometrics 53:937: one random term
+        at a time, its variance fraction in place of the intraclass correlation.
         """
         from jaxvp import collinearity
 
