@@ -219,14 +219,15 @@ def compress(design: Design) -> Compression:
     sizes, class_of, class_count = np.unique(level_size, return_inverse=True, return_counts=True)
     interpolation = class_nodes(sizes)
     nodes, weights = interpolation if interpolation is not None else (sizes, None)
-    between = np.zeros((len(nodes), k_columns, k_columns))
-    for c in range(len(sizes)):
-        rows = np.flatnonzero(class_of == c)
-        total = (cross[rows].T @ scaled[rows]).toarray()
-        if weights is None:
-            between[c] = total
-        else:
-            between += weights[:, c, None, None] * total
+    # Sparse, one row a class, until the last moment: a class has few of the K x K products.
+    products = sp.vstack(
+        [
+            (cross[rows].T @ scaled[rows]).reshape((1, k_columns**2))
+            for rows in (np.flatnonzero(class_of == c) for c in range(len(sizes)))
+        ]
+    )
+    between = products.toarray() if weights is None else (products.T @ weights.T).T
+    between = np.ascontiguousarray(between).reshape(len(nodes), k_columns, k_columns)
 
     # Row (c, i) of class_products picks F_ji / n_j for the levels j of class c.
     entry = sp.coo_array(scaled)

@@ -131,13 +131,13 @@ def step_in_x(evaluate: Callable[[Array], tuple[Any, ...]], state: State) -> Sta
     ``evaluate(x)`` gives the deviance, its score, Hessian, Fisher matrix, rounding and estimates.
     """
     found = fence(evaluate, state.trial)
-    moved, better = fence(_accept, state, *found)
-    return fence(_propose, moved, better, _direction(moved))
+    moved, better, before = fence(_accept, state, *found)
+    return fence(_propose, moved, better, before, _direction(moved))
 
 
 def _accept(
     state: State, deviance, score, hessian, fisher, rounding, estimates
-) -> tuple[State, Bool[Array, "*genes"]]:
+) -> tuple[State, Bool[Array, "*genes"], Scalar]:
     # A hundredth of a per cent of what the slope promises is enough, but not nothing: points of
     # equal deviance on both sides of a valley must not be exchanged for ever. Near the optimum
     # deviances agree to their last digits, and a refusal must not come from rounding.
@@ -145,7 +145,8 @@ def _accept(
     slack = 64 * jnp.finfo(deviance.dtype).eps * (1 + abs(deviance))
     enough = state.deviance - 1e-4 * jnp.maximum(promised, 0) + slack
     # So close that the deviance may not tell, the score does: it has digits left there.
-    nearer = violation(state.trial, score) < violation(state.x, state.score)
+    before = violation(state.x, state.score)
+    nearer = violation(state.trial, score) < before
     near = (promised < _NEAR) & nearer & (deviance <= state.deviance + _NEAR)
     better = (deviance <= enough) | near  # False for NaN
     accept = better & ~state.done
@@ -161,11 +162,14 @@ def _accept(
         ),
         evaluations=state.evaluations + jnp.where(state.done, 0, 1).astype(jnp.int32),
     )
-    return moved, better
+    return moved, better, before
 
 
 def _propose(
-    state: State, better: Bool[Array, "*genes"], direction: Float[Array, "k *genes"]
+    state: State,
+    better: Bool[Array, "*genes"],
+    before: Scalar,
+    direction: Float[Array, "k *genes"],
 ) -> State:
     length = abs(state.trial - state.x).max(0)
     radius = jnp.where(
@@ -175,8 +179,10 @@ def _propose(
     )
     wrong = violation(state.x, state.score)
     # A radius at rounding level: no lower point was found along the way down.
-    stuck = ~better & ((radius < 1e-10) | (wrong <= GRADIENT_TOLERANCE))
-    done = state.done | (wrong <= jnp.maximum(_TIGHT, state.tolerance)) | stuck
+    stuck = ~better & (radius < 1e-10)
+    # Certified, and no step of Newton's any more: what is left is rounding.
+    settled = (wrong <= GRADIENT_TOLERANCE) & ~(better & (wrong < 0.25 * before))
+    done = state.done | (wrong <= jnp.maximum(_TIGHT, state.tolerance)) | stuck | settled
     longest = abs(direction).max(0)
     cut = jnp.minimum(1.0, radius / jnp.maximum(longest, jnp.finfo(longest.dtype).tiny))
     trial = jnp.where(done, state.x, jnp.clip(state.x + cut * direction, 0.0, _LARGEST_X))
