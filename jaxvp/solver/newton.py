@@ -39,6 +39,8 @@ GRADIENT_TOLERANCE = 1e-6
 # The loop goes on to here, or to rounding: Newton's last step is nearly free and makes theta exact
 # to 1e-9.
 _TIGHT = 1e-9
+# Of 0.1 to 1 the one that takes the fewest evaluations, by a few per cent.
+_FIRST_GAMMA = 0.3
 _FIRST_RADIUS = 3.0
 # A step that promises less than this is within reach of the deviance's rounding.
 _NEAR = 1e-6
@@ -75,13 +77,13 @@ def violation(x: Float[Array, "k *genes"], score: Float[Array, "k *genes"]) -> S
 
 
 def start(shared: Shared) -> State:
-    """Before the first evaluation: the point to try is gamma = 1."""
+    """Before the first evaluation: the point to try is a gamma of `_FIRST_GAMMA`."""
     m = jnp.asarray(shared.samples_per_level)
     k = m.shape[0]
     zero, vector, matrix = jnp.zeros((), m.dtype), jnp.zeros(k, m.dtype), jnp.zeros((k, k), m.dtype)
     return State(
         x=vector,
-        trial=jnp.log1p(m),
+        trial=jnp.log1p(_FIRST_GAMMA * m),
         deviance=zero + jnp.inf,
         score=vector,
         hessian=matrix,
