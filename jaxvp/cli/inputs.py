@@ -1,7 +1,7 @@
 """From the options of a fit to measurements and metadata, and the checks that need neither.
 
-`jaxvp.fit` aligns tables by name, so all that is left to do here is to say which column holds the
-names and, where names do not decide, which way round the table lies.
+`jaxvp.fit` aligns by name, so all that is left to do here is to say which column holds the names,
+which layer is meant and, where names do not decide, which way round the table lies.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-import jaxvp
 from jaxvp.config import FitConfig
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    from jaxtyping import Shaped
+
+# Formats that may bring their own metadata, and have layers.
+ANNOTATED = (".h5ad", ".zarr")
 
 
 def check(config: FitConfig) -> None:
@@ -26,13 +26,18 @@ def check(config: FitConfig) -> None:
     if config.dataset and (config.expression or config.metadata):
         raise click.UsageError("--dataset takes the place of --expression and --metadata; drop it")
     tables = () if config.dataset else ("expression", "metadata")
+    if config.expression and not config.metadata and config.expression.suffix in ANNOTATED:
+        tables = ("expression",)
     missing = [name for name in (*tables, "formula", "out") if getattr(config, name) is None]
     if missing:
         options = ", ".join(f"--{name}" for name in missing)
         raise click.UsageError(f"{options} must be given, here or in a --config file")
     for name in tables:
-        if not getattr(config, name).is_file():
-            raise click.UsageError(f"--{name}: no such file: {getattr(config, name)}")
+        path = getattr(config, name)
+        if not (path.exists() if path.suffix == ".zarr" else path.is_file()):
+            raise click.UsageError(f"--{name}: no such file: {path}")
+    if config.layer and not (config.expression and config.expression.suffix in ANNOTATED):
+        raise click.UsageError(f"--layer: only {' and '.join(ANNOTATED)} have layers")
     assert config.formula and config.out
     check_folder(config.out)
     from jaxvp.formula import Formula
@@ -50,56 +55,42 @@ def check_folder(folder: Path) -> None:
 
 
 class Inputs(NamedTuple):
-    """Expression and metadata as `jaxvp.fit` takes them.
-
-    `genes` are the gene names where `expression` goes without them, else None.
-    """
+    """Expression and metadata as `jaxvp.fit` takes them."""
 
     expression: Any
-    metadata: pd.DataFrame
-    genes: pd.Index | None = None
+    metadata: pd.DataFrame | None
 
 
 def read(config: FitConfig) -> Inputs:
-    """Read the tables that the options name."""
+    """Open what the options name; tables of text are read, other formats as the fit goes on."""
     if config.dataset:
         from jaxvp import datasets
 
         return Inputs(*getattr(datasets, config.dataset)())
-    from jaxvp.expression import read_table
+    from jaxvp.expression import open_file, read_table
 
-    assert config.expression and config.metadata
-    metadata = read_table(config.metadata, names_column=config.sample_column)
-    if config.expression.suffix == ".npy":
-        return Inputs(_read_array(config.expression, config.genes_in), metadata)
+    assert config.expression
+    metadata = None
+    if config.metadata:
+        metadata = read_table(config.metadata, names_column=config.sample_column)
     names_column = config.gene_column
     if names_column is None and config.genes_in == "columns":
         names_column = config.sample_column
-    table = read_table(config.expression, names_column=names_column)
-    return _oriented(table, metadata, config.genes_in)
+    if config.expression.suffix in (".npy", *ANNOTATED):
+        names_column = None
+    expression = open_file(
+        config.expression, layer=config.layer, names_column=names_column, genes_in=config.genes_in
+    )
+    if metadata is not None and expression.genes_in is None:
+        _check_sides(expression, metadata)
+    return Inputs(expression, metadata)
 
 
-def _read_array(path: Path, genes_in: str | None) -> Shaped[np.ndarray, "samples genes"]:
-    """An array, samples x genes, read from the disk as it is needed."""
-    import numpy as np
-
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise jaxvp.DataError(f"{path}: not an array that numpy.save wrote ({error})") from None
-    return values.T if genes_in == "rows" else values
-
-
-def _oriented(table: pd.DataFrame, metadata: pd.DataFrame, genes_in: str | None) -> Inputs:
-    """Samples on the side that `genes_in` leaves for them, or on the only one that has any."""
-    both = all(names.isin(metadata.index).any() for names in (table.index, table.columns))
-    if not both:
-        return Inputs(table, metadata)
-    if genes_in is None:
+def _check_sides(expression: Any, metadata: pd.DataFrame) -> None:
+    """Refuse a table of which rows and columns may be the samples."""
+    sides = [names for names in (expression.index, expression.columns) if names is not None]
+    if len(sides) == 2 and all(names.isin(metadata.index).any() for names in sides):
         raise click.UsageError(
             "rows and columns of --expression both have names of samples in --metadata; "
             "say --genes-in rows or --genes-in columns"
         )
-    table = table.T if genes_in == "rows" else table
-    # Numbers in place of the gene names: whatever matches the metadata by name now is a sample.
-    return Inputs(table.set_axis(range(table.shape[1]), axis=1), metadata, table.columns)

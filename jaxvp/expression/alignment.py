@@ -20,6 +20,7 @@ from .frames import Frame
 from .metadata import find_metadata, type_name
 from .names import Axes, DataError, check_common, check_names, samples_in_columns, warn_dropped
 from .opening import open_file
+from .parquet import ParquetTable
 from .values import warn_counts
 
 
@@ -80,7 +81,7 @@ def open_container(expression: Any) -> Container:
     DataError
         If it is something else.
     """
-    if isinstance(expression, Container):
+    if isinstance(expression, Frame | Matrix | ArrowTable | ParquetTable):
         return expression
     if isinstance(expression, str | os.PathLike):
         return open_file(expression)
@@ -104,12 +105,11 @@ def open_container(expression: Any) -> Container:
 def _arrow(expression: Any) -> ArrowTable:
     import pyarrow as pa
 
-    if isinstance(expression, pa.RecordBatch):
-        expression = pa.Table.from_batches([expression])
-    elif hasattr(expression, "to_arrow"):  # polars
-        expression = expression.to_arrow()
-    if isinstance(expression, pa.Table):
-        return ArrowTable(expression)
+    table = expression.to_arrow() if hasattr(expression, "to_arrow") else expression  # polars
+    if isinstance(table, pa.RecordBatch):
+        table = pa.Table.from_batches([table])
+    if isinstance(table, pa.Table):
+        return ArrowTable(table)
     remedy = "its .collect()" if hasattr(expression, "collect") else "a table"
     raise DataError(f"{type_name(expression)} is not read: pass {remedy}")
 
