@@ -66,9 +66,8 @@ def _places(genes: pd.Index, names: pd.Index) -> np.ndarray:
         raise DataError("gene names of the AnnData must be unique: adata.var_names_make_unique()")
     places = pd.Index(genes.astype(str)).get_indexer(names.astype(str))
     if len(names) and (places < 0).all():
-        raise DataError(
-            f"no gene of the result ({genes[0]!r}, ...) is one of the AnnData ({names[0]!r}, ...)"
-        )
+        ours = f"{genes[0]!r}, ..." if len(genes) else "it has none"
+        raise DataError(f"no gene of the result ({ours}) is one of the AnnData ({names[0]!r}, ...)")
     return places
 
 
