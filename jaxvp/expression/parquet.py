@@ -64,7 +64,8 @@ class ParquetTable:
         place = place_of(path, schema.names, names_column, default)
         self.lock = threading.Lock()
         self.schema = schema.remove(place)
-        self.columns = pd.Index(self.schema.names)
+        self.names = self.schema.names  # a list, made anew each time that it is asked for
+        self.columns = pd.Index(self.names)
         with reading(path):
             self.index = names_of(self._read([schema.names[place]]).column(0))
         self.shape = (len(self.index), len(self.columns))
@@ -83,7 +84,7 @@ class ParquetTable:
     def _columns(
         self, positions: list[int], groups: list[int] | None = None
     ) -> Float[np.ndarray, "columns rows"]:
-        table = self._read([self.schema.names[i] for i in positions], groups)
+        table = self._read([self.names[i] for i in positions], groups)
         values = np.empty((table.num_columns, table.num_rows), self.dtype)
         with reading(self.path):
             for line, column in zip(values, table.columns, strict=True):
@@ -123,12 +124,12 @@ class ParquetTable:
     def find(self, transposed: bool, samples: Int[np.ndarray, " n"]) -> Culprit | None:
         """See `Container`."""
         return find_in_columns(
-            self.schema, lambda i: self._read([self.schema.names[i]]).column(0), transposed, samples
+            self.schema, lambda i: self._read([self.names[i]]).column(0), transposed, samples
         )
 
     def text(self) -> pd.DataFrame:
         """See `Container`."""
-        names = [self.schema.names[i] for i in text_columns(self.schema)]
+        names = [self.names[i] for i in text_columns(self.schema)]
         return self._read(names).to_pandas(ignore_metadata=True)
 
     def without(self, gene: object, transposed: bool) -> str:
