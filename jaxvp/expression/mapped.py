@@ -15,8 +15,13 @@ import mmap
 import numpy as np
 from jaxtyping import Float
 
-from .blocks import ArraySource, Rows, Source
+from .blocks import ArraySource, Rows, Source, floating
 from .panels import PanelSource, even_edges
+
+# What may be mapped at a time where a block is some bytes of many pages, and what Linux maps around
+# a page that is asked for.
+MAPPED_BYTES = 128 << 20
+PAGES_AROUND = 1 << 16
 
 
 class MappedSource:
@@ -28,10 +33,21 @@ class MappedSource:
 
     def read(self, rows: Rows, start: int, stop: int) -> Float[np.ndarray, "n genes"]:
         """See `Source`."""
-        block = ArraySource(self.values).read(rows, start, stop)
-        if np.may_share_memory(block, self.values):
-            block = np.array(block, subok=False)
-        forget(self.values)
+        positions = np.arange(self.n_samples)[rows]
+        part = self.values[:, start:stop]
+        by_genes = abs(part.strides[0]) <= abs(part.strides[1])
+        block = np.empty(
+            (len(positions), part.shape[1]), floating(part.dtype), "F" if by_genes else "C"
+        )
+        if by_genes:
+            block[:] = ArraySource(part).read(rows, 0, part.shape[1])
+            forget(self.values)
+            return block
+        # A page that is touched brings its neighbours with it.
+        step = max(1, MAPPED_BYTES // (part.itemsize * part.shape[1] + PAGES_AROUND))
+        for i in range(0, len(positions), step):
+            block[i : i + step] = part[positions[i : i + step]]
+            forget(self.values)
         return block
 
 

@@ -59,25 +59,30 @@ class PanelSource:
             return np.empty((self.n_samples, 0))[rows]
         first = int(np.searchsorted(self.edges, start, side="right")) - 1
         last = int(np.searchsorted(self.edges, stop, side="left"))
-        parts = []
-        for begin, end in zip(
-            self.edges[first:last], self.edges[first + 1 : last + 1], strict=True
-        ):
-            panel = self._panel(wanted, int(begin), int(end))
-            parts.append(panel[:, max(start - begin, 0) : min(stop, end) - begin])
-        block = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        panel = self._panel(wanted, first)
+        if last == first + 1:
+            begin = self.edges[first]
+            block = panel[:, start - begin : stop - begin]
+        else:  # copied panel by panel, so that few are in memory at a time
+            order = "F" if panel.strides[0] <= panel.strides[1] else "C"
+            block = np.empty((len(panel), stop - start), panel.dtype, order)
+            for i in range(first, last):
+                panel = self._panel(wanted, i)
+                begin = self.edges[i]
+                low, high = max(start, begin), min(stop, self.edges[i + 1])
+                block[:, low - start : high - start] = panel[:, low - begin : high - begin]
         return ArraySource(block).read(picked, 0, stop - start)
 
-    def _panel(self, rows: Rows, begin: int, end: int) -> Float[np.ndarray, "n genes"]:
+    def _panel(self, rows: Rows, i: int) -> Float[np.ndarray, "n genes"]:
         which = (rows.start, rows.stop, rows.step) if isinstance(rows, slice) else rows.tobytes()
-        key = (which, begin)
+        key = (which, i)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
             while len(self._kept) >= KEPT:  # before the next one takes memory
                 self._kept.popitem(last=False)
-            panel = self._kept[key] = self.load(rows, begin, end)
+            panel = self._kept[key] = self.load(rows, int(self.edges[i]), int(self.edges[i + 1]))
             return panel
 
 
