@@ -1,4 +1,4 @@
-"""Several devices: a CPU shown as several, each for blocks of its own; the numbers stay the same."""
+"""Several devices: a CPU shown as several, each for blocks of its own; same numbers."""
 
 import subprocess
 import sys
