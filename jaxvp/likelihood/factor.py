@@ -22,9 +22,7 @@ from jaxvp.statistics import Array, PerGene, Shared
 def factored(
     gamma: Vector, shared: Shared, gene: PerGene, reml: bool
 ) -> tuple[Moments, FixedSystem]:
-    """The same by one Cholesky factor of the scaled system, for many columns; one gene.
-
-    No trailing axis.
+    """`Moments` of one gene (no trailing axis) by one Cholesky factor of the scaled system.
 
     With ``T = lim (M0 + diag(1/gamma, 0))^-1 = R'R``, ``R = L^-1 G^(1/2)``, ``L L' = G^(1/2) M0
     G^(1/2) + diag(I, 0)``: ``u = T U'V_1^-1 y``, ``Z'PZ = M_zz - Y'Y`` with ``Y = R M_.z``, and the

@@ -59,9 +59,7 @@ def lanes(shared: Shared, platform: str = "cpu") -> int:
 
 
 def genes_last(one_step: Callable[[PerGene, Any], Any]) -> Callable[[PerGene, Any], Any]:
-    """A step whose `jax.vmap` keeps the genes on the last axis.
-
-    Where elementwise code reads memory in order.
+    """A step whose `jax.vmap` keeps the genes on the last axis, where code reads memory in order.
 
     `jax.vmap` moves them first (every broadcast does); the step, written on leading axes, takes
     them last as it is.
