@@ -42,16 +42,15 @@ _TIGHT = 1e-9
 _FIRST_RADIUS = 3.0
 # A step that promises less than this is within reach of the deviance's rounding.
 _NEAR = 1e-6
+# What the Fisher matrix's diagonal is raised by, relative and absolute.
+_RIDGE = 1e-6
 _LARGEST_X = 45.0  # m gamma of 3e19: beyond the reach of float64
 
 GENES_LAST = True
 
 
 class State(NamedTuple):
-    """One gene between iterations: the accepted point, what is known there.
-
-    And the point to try next.
-    """
+    """One gene between iterations: the accepted point, what is known there, the point to try."""
 
     x: Float[Array, "k *genes"]
     trial: Float[Array, "k *genes"]
@@ -67,9 +66,9 @@ class State(NamedTuple):
 
 
 def violation(x: Float[Array, "k *genes"], score: Float[Array, "k *genes"]) -> Scalar:
-    """Largest violation of the optimality conditions: |score| where x > 0.
+    """Largest violation of the optimality conditions.
 
-    Its negative part at x = 0.
+    It is ``|score|`` where ``x > 0``, and the score's negative part at ``x = 0``.
     """
     return jnp.where(x > 0, abs(score), jnp.maximum(-score, 0)).max(0)
 
@@ -112,6 +111,8 @@ def step(
         hessian = both * jnp.stack([jnp.stack(row) for row in found.hessian])
         fisher = both * jnp.stack([jnp.stack(row) for row in found.fisher])
         diagonal = lift(jnp.eye(len(m), dtype=bool), trial[0])
+        # Terms that group the samples alike make it singular, and then no step would be left.
+        fisher = jnp.where(diagonal, fisher + _RIDGE * (1 + fisher), fisher)
         rounding = (jacobian * jnp.stack(found.rounding)).max(0)
         return (
             found.deviance,
@@ -181,7 +182,7 @@ def _propose(
 def _direction(state: State) -> Float[Array, "k *genes"]:
     """Way down the quadratic model inside the box ``x >= 0``.
 
-    From where it stands each round heads for the minimiser over the components that are free, as
+    Each round heads from where it stands for the minimiser over the components that are free, as
     far as the first face of the box; the component that meets it stays there. The model falls in
     every round. The first round also finds whether the Hessian is positive definite; where it is
     not the Fisher matrix takes its place.
