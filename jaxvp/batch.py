@@ -34,6 +34,9 @@ _BLOCK_BYTES = 48 << 20
 _LARGEST_BLOCK = 2048
 # Residual share below which a gene counts as explained exactly.
 _RESIDUAL_SHARE = 1e-12
+# A score as large as this is no optimum, however uncertain it is: what is left of the gene is lost
+# in rounding (a float32 fit with a residual share of 1e-7).
+_LARGEST_VIOLATION = 1.0
 
 
 class Fitted(NamedTuple):
@@ -50,10 +53,7 @@ class Fitted(NamedTuple):
 
 
 def block_genes(shared: Shared) -> int:
-    """Genes in a block: by the bytes of a gene's statistics, never by the machine.
-
-    So that runs repeat.
-    """
+    """Genes in a block: by the bytes of a gene's statistics, never by the machine: runs repeat."""
     classes, columns = shared.between.shape[:2]
     width = lanes(shared)
     fits = _BLOCK_BYTES // (8 * (classes + 1) * (columns + 1))
@@ -205,7 +205,7 @@ def _fit_block(program: _Program, compression: Compression, y: np.ndarray, out: 
     shared = compression.shared
     if not shared.levels:
         estimates = least_squares(shared, block)
-        _write(out, shared, block, np.zeros((0, genes)), estimates, program.reml)
+        _write(out, compression, block, np.zeros((0, genes)), estimates, program.reml)
         out.gradient[:] = 0.0
         return _blank(out)
     wanted = np.zeros(program.capacity, dtype=bool)
@@ -218,8 +218,8 @@ def _fit_block(program: _Program, compression: Compression, y: np.ndarray, out: 
     out.gradient[:] = found.violation
     out.iterations[:] = found.evaluations
     gamma = found.gamma.astype(np.float64)
-    _write(out, shared, block, gamma, found.estimates, program.reml)
-    limit = np.maximum(newton.GRADIENT_TOLERANCE, found.tolerance)
+    _write(out, compression, block, gamma, found.estimates, program.reml)
+    limit = np.clip(found.tolerance, newton.GRADIENT_TOLERANCE, _LARGEST_VIOLATION)
     out.status[(out.status == Status.CONVERGED) & ~(found.violation <= limit)] = (
         Status.MAX_ITERATIONS
     )
@@ -227,9 +227,9 @@ def _fit_block(program: _Program, compression: Compression, y: np.ndarray, out: 
 
 
 def _blank(out: Fitted) -> None:
-    """A gene without a certified optimum has NaN everywhere; iterations and gradient stay.
+    """A gene without a certified optimum has NaN everywhere.
 
-    To tell how far it came.
+    Iterations and gradient stay where it was iterated, to tell how far it came.
     """
     failed = out.status != Status.CONVERGED
     for array in (out.gamma, out.sigma, out.coefficients, out.standard_errors, out.log_likelihood):
@@ -241,14 +241,16 @@ def _blank(out: Fitted) -> None:
 
 def _write(
     out: Fitted,
-    shared: Shared,
+    compression: Compression,
     block: Block,
     gamma: Float[np.ndarray, "k genes"],
     found: Estimates,
     reml: bool,
 ) -> None:
     """Undo elimination order, scaling and residualising."""
+    shared = compression.shared
     size = shared.n - shared.p if reml else shared.n
+    centred = compression.q - compression.q.mean(axis=0)
     with np.errstate(all="ignore"):
         out.gamma[:, list(shared.order)] = gamma.T
         out.sigma[:] = found.sigma * block.scale
@@ -256,6 +258,10 @@ def _write(
         out.coefficients[:] = (shared.r_inverse @ raw).T
         out.standard_errors[:] = (np.sqrt(found.variances) * out.sigma).T
         out.log_likelihood[:] = found.log_likelihood - size * np.log(block.scale)
-        share = 1 / (1 + gamma.sum(axis=0))
-        explained = (out.status == Status.CONVERGED) & ~(share >= _RESIDUAL_SHARE)
+        fixed = raw / block.scale / found.sigma
+        spread = np.einsum("pg,pg->g", fixed, centred.T @ centred @ fixed) / shared.n
+        share = 1 / (1 + gamma.sum(axis=0) + spread)
+        # Where nothing is left, not even rounding, there is nothing to compare with.
+        explained = (share < _RESIDUAL_SHARE) | (found.sigma == 0)
+        explained &= out.status == Status.CONVERGED
         out.status[explained] = Status.ZERO_RESIDUAL

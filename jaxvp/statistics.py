@@ -92,10 +92,7 @@ class PerGene(eqx.Module):
 
 
 class Block(NamedTuple):
-    """One block's `PerGene` and what is needed to undo residualising and scaling.
-
-    Or to say what is wrong.
-    """
+    """One block's `PerGene`, what undoes residualising and scaling, and the genes not to fit."""
 
     gene: PerGene
     scale: Float[np.ndarray, " genes"]  # s, in the units of the measurements
@@ -141,10 +138,9 @@ def class_nodes(
 ) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, "C classes"]] | None:
     """Chebyshev nodes in ``log n`` and Lagrange weights that replace many class sizes.
 
-    Or None if they would not be fewer.
-
-    The number of nodes is the smallest whose interpolation error of ``1/(1 + gamma n)``, relative,
-    over all ``gamma >= 0`` and all sizes given, is at rounding level.
+    None if they would not be fewer. The number of nodes is the smallest whose interpolation error
+    of ``1/(1 + gamma n)``, relative, over all ``gamma >= 0`` and all sizes given, is at rounding
+    level.
     """
     t = np.log(sizes)
     middle, half = (t[0] + t[-1]) / 2, (t[-1] - t[0]) / 2
@@ -269,11 +265,10 @@ def compress(design: Design) -> Compression:
 
 
 def statistics(compression: Compression, y: Float[np.ndarray, "n genes"]) -> Block:
-    """Statistics of a block of genes, ``y`` samples x genes, any strides.
+    """Statistics of a block of genes.
 
-    Rows in the design's order.
-
-    Reads ``y`` once, in tiles that stay in the cache.
+    ``y`` is samples x genes with any strides, its rows in the design's order. It is read once, in
+    tiles that stay in the cache.
     """
     n, genes = y.shape
     shared = compression.shared
@@ -371,7 +366,7 @@ def _fill_carefully(
 ) -> None:
     """The same from residuals and from deviations from the level means, gene by gene scaled.
 
-    For genes whose sum of squares is NaN, infinite or tiny, or nearly explained.
+    Needed by genes whose sum of squares is NaN, infinite or tiny, or nearly explained.
     """
     y = raw.astype(np.float64)
     for j, gene in enumerate(part):
@@ -393,10 +388,7 @@ def _fill_carefully(
 def _examine(
     y: Float[np.ndarray, " n"], q: Float[np.ndarray, "n p"]
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " p"], float, str | None]:
-    """A gene whose sum of squares is NaN, infinite, tiny or nearly explained: scaled residual.
-
-    Or what is wrong.
-    """
+    """Scaled residual, least-squares coefficients, scale and defect (None: fit it) of one gene."""
     nothing = (
         np.ones(len(y)) / len(y),
         np.zeros(q.shape[1]),

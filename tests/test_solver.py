@@ -9,6 +9,7 @@ import jaxvp
 from jaxvp import batch
 from jaxvp.design import build
 from jaxvp.formula import Formula
+from jaxvp.simulation import simulate
 from jaxvp.solver import Status, newton
 from jaxvp.statistics import compress
 
@@ -178,3 +179,60 @@ def test_a_gpu_agrees_with_the_cpu(study, gpu):
     on_cpu = jaxvp.fit(expression, FORMULA, metadata, devices=jax.devices("cpu")[:1])
     pd.testing.assert_frame_equal(on_gpu.fractions, on_cpu.fractions, rtol=1e-8, atol=1e-10)
     pd.testing.assert_series_equal(on_gpu.log_likelihood, on_cpu.log_likelihood, rtol=1e-8)
+
+
+@pytest.mark.parametrize("reml", [False, True])
+def test_two_terms_that_group_the_samples_identically(reml):
+    """Only the sum of their variances is determined; it is that of one of them alone."""
+    expression, metadata, _ = simulate(30, 60, {"a": 12}, seed=9)
+    metadata["same"] = "x" + metadata["a"]
+    with pytest.warns(UserWarning, match="identically"):
+        both = jaxvp.fit(expression, "~ Age + (1|a) + (1|same)", metadata, reml=reml)
+    one = jaxvp.fit(expression, "~ Age + (1|a)", metadata, reml=reml)
+    assert (both.diagnostics["status"] == "converged").all()
+    np.testing.assert_allclose(both.log_likelihood, one.log_likelihood, atol=1e-8)
+    np.testing.assert_allclose(
+        both.fractions[["a", "same"]].sum(axis=1), one.fractions["a"], atol=1e-7
+    )
+
+
+def explained(share):
+    """A gene that `a` explains but for that share, one that `Age` explains, and the metadata."""
+    metadata = simulate(1, 60, {"a": 12}, seed=9).metadata
+    rng = np.random.default_rng(0)
+    noise = np.sqrt(share) * rng.normal(size=60)
+    level = rng.normal(size=12)[np.unique(metadata["a"], return_inverse=True)[1]]
+    age = metadata["Age"].to_numpy() / metadata["Age"].std()
+    return pd.DataFrame([level + noise, age + noise], ["a", "Age"], metadata.index), metadata
+
+
+@pytest.mark.parametrize("formula", ["~ Age + (1|a)", "~ Age"])
+def test_explained_by_the_fixed_part_but_for_less_than_counts(formula):
+    expression, metadata = explained(1e-14)
+    result = jaxvp.fit(expression.loc[["Age"]], formula, metadata)
+    assert result.diagnostics.loc["Age", "status"] == "zero_residual"
+    assert result.fractions.isna().all(axis=None)
+    expression, metadata = explained(1e-10)
+    result = jaxvp.fit(expression.loc[["Age"]], formula, metadata)
+    assert result.diagnostics.loc["Age", "status"] == "converged"
+    assert 1e-11 < result.fractions.loc["Age", "Residuals"] < 1e-9
+
+
+@pytest.mark.parametrize("share", [1e-14, 1e-10, 1e-8])
+def test_what_float32_cannot_resolve_is_not_called_converged(share):
+    expression, metadata = explained(share)
+    result = jaxvp.fit(expression.loc[["a"]], "~ Age + (1|a)", metadata, dtype="float32")
+    assert result.diagnostics.loc["a", "status"] != "converged"
+    assert result.fractions.isna().all(axis=None)
+
+
+@pytest.mark.parametrize("reml", [False, True])
+def test_a_residual_that_vanishes_is_zero_whichever_way_rounding_falls(reml):
+    """Now and then the residual sum of squares is exactly 0, and no score can be formed."""
+    _, metadata, _ = simulate(1, 40, {"a": 8}, imbalance=0.8, seed=3)
+    code = np.unique(metadata["a"], return_inverse=True)[1]
+    level = np.random.default_rng(7).normal(size=(200, 8))
+    expression = pd.DataFrame(level[:, code], columns=metadata.index)
+    result = jaxvp.fit(expression, "~ Age + (1|a)", metadata, reml=reml)
+    assert (result.diagnostics["status"] == "zero_residual").all()
+    assert result.fractions.isna().all(axis=None)

@@ -9,22 +9,21 @@ I)``. With ``V = I + sum_i gamma_i Z_i Z_i'``, ``P = V^-1 - V^-1 X (X' V^-1 X)^-
 *Sweeping.* Adding one random column ``z`` with variance ratio ``gamma`` to ``V`` changes every
 inner product ``M = U' V^-1 U`` by a rank-one update (Sherman and Morrison),
 
-    M <- M - d M_i M_i',     d = gamma / (1 + gamma M_ii),     log|V| <- log|V| + log(1 + gamma
-    M_ii),
+    M <- M - d M_i M_i',     d = gamma / (1 + gamma M_ii),
+    log|V| <- log|V| + log(1 + gamma M_ii),
 
 no square root, no division by gamma: ``gamma = 0`` costs and means nothing special. A fixed column
 is the limit ``gamma = inf`` (``d = 1 / M_ii``). After all columns, with ``y`` as one more column of
 U, ``M`` holds ``Z' P Z``, ``Z' P y`` and ``y' P y``, and from these every derivative with respect
 to the swept terms:
 
-    d log|V| / d gamma_i = tr(Z_i' V^-1 Z_i)  (REML: with P),   d2 = -|Z_i' V^-1 Z_j|^2
-    (Frobenius), d r / d gamma_i = -|Z_i' P y|^2,                             d2 = 2 y'P Z_i (Z_i' P
-    Z_j) Z_j' P y.
+    d log|V| / d gamma_i = tr(Z_i' V^-1 Z_i),   d2 = -|Z_i' V^-1 Z_j|^2 (Frobenius; REML: with P),
+    d r / d gamma_i      = -|Z_i' P y|^2,       d2 = 2 y'P Z_i (Z_i' P Z_j) Z_j' P y.
 
 *The eliminated term.* Term 1 is not among the columns; its variance ratio enters ``M`` before the
-sweep, through the class weights ``1 / (1 + gamma_1 n_c)`` of `jaxvp.statistics`. So the sweep
-carries ``M`` as a power series in a change of gamma_1, ``M0 + e M1 + e^2 M2``, and every quantity
-comes out with its first and second derivative in gamma_1.
+sweep, through the class weights ``1 / (1 + gamma_1 n_c)`` of `jaxvp.statistics`. As a power series
+in a change of gamma_1, ``M0 + e M1 + e^2 M2``, it gives every quantity its first and second
+derivative there (`jaxvp.likelihood.sweep`).
 
 For many columns the sweep's K passes are replaced by one Cholesky factorisation and matrix products
 (`jaxvp.likelihood.factor`), same results.
@@ -76,10 +75,7 @@ __all__ = [
 
 
 class Evaluation(NamedTuple):
-    """Deviance (without its constants) at gamma, derivatives in gamma.
-
-    Random terms in elimination order.
-    """
+    """Deviance (without its constants) at gamma and its derivatives there, in elimination order."""
 
     deviance: Scalar
     score: Vector
@@ -92,7 +88,7 @@ class Evaluation(NamedTuple):
 def evaluate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Evaluation:
     """Deviance, score and curvature at ``gamma`` (variance ratios, elimination order).
 
-    Of one gene, or of as many as ``gamma`` and ``gene`` have on a trailing axis
+    They are those of one gene, or of as many as ``gamma`` and ``gene`` have on a trailing axis
     (`jaxvp.solver.genes_last` maps it that way).
     """
     lanes = jnp.ndim(gene.within_yy)

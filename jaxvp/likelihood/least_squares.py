@@ -15,9 +15,9 @@ from jaxvp.statistics import Block, Shared
 
 
 def least_squares(shared: Shared, block: Block) -> Estimates:
-    """Estimates of a block of genes.
+    """Estimates of a block of genes, in the units of their scaled residuals.
 
-    In the units of their scaled residuals (whose mean square is one).
+    The mean square of these is one.
     """
     n, p = shared.n, shared.p
     genes = block.scale.shape[0]

@@ -232,7 +232,7 @@ def _determinant(
 ) -> tuple[tuple[Scalar, Scalar, Scalar], Array]:
     """log|V| (REML: and log|X'V^-1 X|) as a power series in gamma_1.
 
-    And the derivative of the diagonal of ``Z'V^-1 Z`` (REML: ``Z'PZ``).
+    The second result is the derivative of the diagonal of ``Z'V^-1 Z`` (REML: ``Z'PZ``) there.
     """
     q, p = shared.n_columns - shared.p, shared.p
     base = fence(lambda g: log_det_eliminated(shared, g), gamma[0])

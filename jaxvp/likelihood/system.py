@@ -1,7 +1,4 @@
-"""The eliminated system of one gene: what is left to sweep or factor once term 1 is gone.
-
-As a power series in gamma_1.
-"""
+"""The system that is left to sweep or factor once term 1 is gone, as a power series in gamma_1."""
 
 from __future__ import annotations
 
@@ -51,20 +48,13 @@ def fence(compute: Callable[..., Any], *arguments: Any) -> Any:
 
     Where several results depend on an intermediate one, XLA's CPU compiler computes that again
     inside each of them (measured: 6 to 80 times slower, and compile times that grow exponentially
-    with the depth). A call that is not inlined is a boundary that fusion does not cross. On other
-    platforms, where such calls may not be supported, a barrier asks for the same.
+    with the depth). A call that is not inlined is a boundary that fusion does not cross.
     """
     # Fences nest: without jit, tracing would take twice as long for every level.
     traced_once = jax.jit(compute)
 
-    def call(*arguments):
-        with set_xla_metadata(inlineable="false"):
-            return traced_once(*arguments)
-
-    def barrier(*arguments):
-        return jax.lax.optimization_barrier(traced_once(*arguments))
-
-    return call(*arguments)
+    with set_xla_metadata(inlineable="false"):
+        return traced_once(*arguments)
 
 
 def lift(array: Shaped[Array, "..."], like: Scalar) -> Shaped[Array, "..."]:
@@ -83,6 +73,7 @@ def class_weights(shared: Shared, gamma: Scalar) -> tuple[Array, Array, Array]:
 def class_sum(
     weights: Float[Array, "C *genes"], sums: Float[Array, "C ..."]
 ) -> Float[Array, "..."]:
+    """Sum over the classes of term 1."""
     # A sum of arrays, not a matrix product: XLA fuses it into its consumer.
     total = weights[0] * sums[0]
     for c in range(1, sums.shape[0]):
@@ -91,6 +82,7 @@ def class_sum(
 
 
 def log_det_eliminated(shared: Shared, gamma: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """Power series of ``log|V_1|``, from the true sizes of the levels."""
     sizes, counts = lift(shared.level_sizes, gamma), lift(shared.level_counts, gamma)
     share = sizes / (1 + gamma * sizes)
     return (
@@ -101,9 +93,6 @@ def log_det_eliminated(shared: Shared, gamma: Scalar) -> tuple[Scalar, Scalar, S
 
 
 def term_slices(shared: Shared) -> list[slice]:
+    """Columns of every random term that is left."""
     ends = np.cumsum((0, *shared.levels[1:]))
     return [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
-
-
-def total(array: Float[Array, "..."], axes: int) -> Scalar:
-    return array.sum(tuple(range(axes)))

@@ -64,10 +64,8 @@ class Solution(NamedTuple):
 
 
 def prepare(solver: str, shared: Shared, reml: bool) -> Table | None:
-    """What all genes share beside their statistics: a table where an evaluation costs much."""
-    if solver != "newton" or shared.n_columns <= SWEEP_COLUMNS:
-        return None
-    return build(shared, reml)
+    """What all genes share beside their statistics."""
+    return build(shared, reml) if solver == "newton" else None
 
 
 def lanes(shared: Shared, platform: str = "cpu") -> int:
@@ -80,9 +78,7 @@ def lanes(shared: Shared, platform: str = "cpu") -> int:
 
 
 def genes_last(one_step: Callable[[PerGene, Any], Any]) -> Callable[[PerGene, Any], Any]:
-    """A step whose `jax.vmap` keeps the genes on the last axis.
-
-    Where elementwise code reads memory in order.
+    """A step whose `jax.vmap` keeps the genes on the last axis, where code reads memory in order.
 
     `jax.vmap` moves them first (every broadcast does); the step, written on leading axes, takes
     them last as it is.

@@ -44,16 +44,15 @@ _FIRST_GAMMA = 0.3
 _FIRST_RADIUS = 3.0
 # A step that promises less than this is within reach of the deviance's rounding.
 _NEAR = 1e-6
+# What the Fisher matrix's diagonal is raised by, relative and absolute.
+_RIDGE = 1e-6
 _LARGEST_X = 45.0  # m gamma of 3e19: beyond the reach of float64
 
 GENES_LAST = True
 
 
 class State(NamedTuple):
-    """One gene between iterations: the accepted point, what is known there.
-
-    And the point to try next.
-    """
+    """One gene between iterations: the accepted point, what is known there, the point to try."""
 
     x: Float[Array, "k *genes"]
     trial: Float[Array, "k *genes"]
@@ -69,9 +68,9 @@ class State(NamedTuple):
 
 
 def violation(x: Float[Array, "k *genes"], score: Float[Array, "k *genes"]) -> Scalar:
-    """Largest violation of the optimality conditions: |score| where x > 0.
+    """Largest violation of the optimality conditions.
 
-    Its negative part at x = 0.
+    It is ``|score|`` where ``x > 0``, and the score's negative part at ``x = 0``.
     """
     return jnp.where(x > 0, abs(score), jnp.maximum(-score, 0)).max(0)
 
@@ -85,7 +84,7 @@ def start(shared: Shared) -> State:
         x=vector,
         trial=jnp.log1p(_FIRST_GAMMA * m),
         deviance=zero + jnp.inf,
-        score=vector,
+        score=vector - jnp.inf,  # nothing is certified before the first evaluation
         hessian=matrix,
         fisher=matrix,
         tolerance=zero,
@@ -114,6 +113,8 @@ def step(
         hessian = both * jnp.stack([jnp.stack(row) for row in found.hessian])
         fisher = both * jnp.stack([jnp.stack(row) for row in found.fisher])
         diagonal = lift(jnp.eye(len(m), dtype=bool), trial[0])
+        # Terms that group the samples alike make it singular, and then no step would be left.
+        fisher = jnp.where(diagonal, fisher + _RIDGE * (1 + fisher), fisher)
         rounding = (jacobian * jnp.stack(found.rounding)).max(0)
         return (
             found.deviance,
@@ -144,6 +145,7 @@ def _accept(
     # equal deviance on both sides of a valley must not be exchanged for ever. Near the optimum
     # deviances agree to their last digits, and a refusal must not come from rounding.
     promised = (-state.score * (state.trial - state.x)).sum(0)
+    promised = jnp.where(jnp.isfinite(state.deviance), promised, 0.0)
     slack = 64 * jnp.finfo(deviance.dtype).eps * (1 + abs(deviance))
     enough = state.deviance - 1e-4 * jnp.maximum(promised, 0) + slack
     # So close that the deviance may not tell, the score does: it has digits left there.
@@ -183,7 +185,8 @@ def _propose(
     # A radius at rounding level: no lower point was found along the way down.
     stuck = ~better & (radius < 1e-10)
     # Certified, and no step of Newton's any more: what is left is rounding.
-    settled = (wrong <= GRADIENT_TOLERANCE) & ~(better & (wrong < 0.25 * before))
+    falling = better & jnp.isfinite(before) & (wrong < 0.25 * before)
+    settled = (wrong <= GRADIENT_TOLERANCE) & ~falling
     done = state.done | (wrong <= jnp.maximum(_TIGHT, state.tolerance)) | stuck | settled
     longest = abs(direction).max(0)
     cut = jnp.minimum(1.0, radius / jnp.maximum(longest, jnp.finfo(longest.dtype).tiny))
@@ -196,7 +199,7 @@ def _propose(
 def _direction(state: State) -> Float[Array, "k *genes"]:
     """Way down the quadratic model inside the box ``x >= 0``.
 
-    From where it stands each round heads for the minimiser over the components that are free, as
+    Each round heads from where it stands for the minimiser over the components that are free, as
     far as the first face of the box; the component that meets it stays there. The model falls in
     every round. The first round also finds whether the Hessian is positive definite; where it is
     not the Fisher matrix takes its place.

@@ -5,8 +5,9 @@ systems, their eigenvectors, the determinants) can be computed once, at the node
 gammas; a gene then costs matrix products. The table says where a gene's deviance is lowest among
 the nodes, and Newton's method on the polynomial through the nodes goes on from there. What comes
 out is a starting point and nothing more: the deviance, the derivatives and the certificate are
-those of `jaxvp.likelihood`, which is asked two to four times, not seven. Small systems do without:
-there a table costs more than the evaluations that it saves.
+those of `jaxvp.likelihood`, which is asked two to four times, not seven. Small systems of two or
+three terms have a coarse table and start at its best node; for more terms, or a polynomial, it would
+cost more than the evaluations that it saves.
 
 *Nodes.* In ``u = m gamma / (1 + m gamma)``, which is ``1 - exp(-x)`` with the x of
 `jaxvp.solver.newton`, Chebyshev's with both ends, so that zero is a node. Every part of the
@@ -35,13 +36,18 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from jaxvp.likelihood import fence, lift
+from jaxvp.likelihood import SWEEP_COLUMNS, fence, lift
 from jaxvp.likelihood.system import class_weights, term_slices
 from jaxvp.solver import newton
 from jaxvp.statistics import Array, PerGene, Shared
 
 _LARGEST_U = 1 - 1e-7
-# Nodes of an axis, by the number of terms, in elimination order.
+# Nodes of an axis, by the number of terms, in elimination order: of large systems u, where a
+# polynomial goes on from the best node, of small ones x, where Newton's method does.
+_COARSE = {
+    2: (0.0, 0.3, 0.8, 1.6, 2.8, 5.0),
+    3: (0.0, 0.4, 1.2, 2.5, 4.5),
+}
 _NODES = {2: (20, 16), 3: (16, 14, 10), 4: (10, 8, 7, 6)}
 _STEPS = 6  # of Newton's method on the polynomial
 
@@ -77,9 +83,13 @@ def build(shared: Shared, reml: bool) -> Table | None:
         Whether the determinant of the fixed part belongs to the deviance.
     """
     k = len(shared.levels)
-    if k not in _NODES:
+    large = shared.n_columns > SWEEP_COLUMNS
+    if k not in (_NODES if large else _COARSE):
         return None
-    u = tuple(_chebyshev(count) for count in _NODES[k])
+    if large:
+        u = tuple(_chebyshev(count) for count in _NODES[k])
+    else:
+        u = (1 - np.exp(-np.array(_COARSE[k])),) * k
     gammas = [node / (m * (1 - node)) for node, m in zip(u, shared.samples_per_level, strict=True)]
     diagonal = np.diagonal(shared.within + shared.between.sum(axis=0))
     sizes = (
@@ -124,7 +134,7 @@ def build(shared: Shared, reml: bool) -> Table | None:
     for axis, (gamma, size) in enumerate(zip(gammas, sizes, strict=True)):
         main = np.log1p(np.outer(gamma, size)).sum(axis=1)
         log_det = log_det - main.reshape([-1 if i == axis else 1 for i in range(k)])
-    inverses = tuple(np.linalg.inv(_polynomials(node)) for node in u)
+    inverses = tuple(np.linalg.inv(_polynomials(node)) for node in u) if large else ()
     return Table(weights, tuple(levels), fixed, log_det, sizes, u, inverses)
 
 
@@ -178,7 +188,7 @@ def starts(table: Table, shared: Shared, gene: PerGene, reml: bool) -> Float[Arr
     best = jnp.argmin(at_nodes.reshape(-1, rss.shape[-1]), axis=0)
     place = jnp.unravel_index(best, rss.shape[:-1])
     x = jnp.stack([-jnp.log1p(-u[i]) for u, i in zip(table.nodes, place, strict=True)])
-    return _refine(table, shared, rss, size, x)
+    return _refine(table, shared, rss, size, x) if table.to_coefficients else x
 
 
 def _gamma(u: Array, m: Array) -> Array:
