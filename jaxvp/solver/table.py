@@ -6,8 +6,8 @@ gammas; a gene then costs matrix products. The table says where a gene's devianc
 the nodes, and Newton's method on the polynomial through the nodes goes on from there. What comes
 out is a starting point and nothing more: the deviance, the derivatives and the certificate are
 those of `jaxvp.likelihood`, which is asked two to four times, not seven. Small systems of two or
-three terms have a coarse table and start at its best node; for more terms, or a polynomial, it would
-cost more than the evaluations that it saves.
+three terms have a coarse table and start at its best node; for more terms, or a polynomial, it
+would cost more than the evaluations that it saves.
 
 *Nodes.* In ``u = m gamma / (1 + m gamma)``, which is ``1 - exp(-x)`` with the x of
 `jaxvp.solver.newton`, Chebyshev's with both ends, so that zero is a node. Every part of the
