@@ -117,7 +117,7 @@ def percent(axis: Axis, ticks: Sequence[float | int] = range(0, 101, 25)) -> Non
 
 
 def plain(ax: Axes, lines: str | None = None) -> None:
-    """Without the ink that says nothing; thin lines behind an axis (``"x"``, ``"y"``, ``"both"``)."""
+    """No ink that says nothing; thin lines behind an axis (``"x"``, ``"y"``, ``"both"``)."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_axisbelow(True)
     if lines == "both":
