@@ -175,9 +175,6 @@ def printed_seconds(text: str) -> dict[str, float]:
 
 
 def _measure(spec: dict[str, Any]) -> dict[str, Any]:
-    import jaxvp
-
-    jaxvp.use_all_cores()
     run = {"hard": hard, "files": files, "violins": violins}
     folder, rows = Path(spec["folder"]), []
     for name, options in spec["checks"].items():

@@ -3,8 +3,8 @@
 - *Cold* is the time from the start of the interpreter to the first result, imports and compilation
   included, without any compile cache, and without the reading of the study's file (timed apart:
   it is the benchmark's own).
-- *Warm* are further whole `jaxvp.fit` calls from the same DataFrame, with all cores
-  (`jaxvp.use_all_cores()`); no more of them begin after `ENOUGH` seconds.
+- *Warm* are further whole `jaxvp.fit` calls from the same DataFrame, with all cores; no more
+  of them begin after `ENOUGH` seconds.
 - *Compile* is the first call less the median warm one.
 - *Peak memory* is the process's: everything, interpreter, JAX and input too.
 """
@@ -33,11 +33,9 @@ def _measure(spec: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
     import pandas as pd  # noqa: F401  (a user's import: it counts, though `data.read` uses it first)
 
-    import jaxvp
     from benchmarks import data, floor, machine, process
 
     folder = Path(spec["folder"])
-    devices = jaxvp.use_all_cores()
     reading = time.perf_counter()
     expression, metadata, formula = data.read(folder)
     reading = time.perf_counter() - reading
@@ -53,7 +51,6 @@ def _measure(spec: dict[str, Any]) -> dict[str, Any]:
     bytes_in = int(expression.to_numpy().nbytes)
     return {
         "genes": len(expression),
-        "devices": devices,
         "cold": cold,
         "first": first,
         "warm": warm,

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from jaxvp import datasets as datasets
     from jaxvp import plots as pl
     from jaxvp.api import FitError, fit
+    from jaxvp.checks import DesignCheck, check_design
+    from jaxvp.collinearity import canonical_correlations
     from jaxvp.design import DesignError
     from jaxvp.expression import DataError
     from jaxvp.formula import FormulaError
     from jaxvp.results import Results, load
-    from jaxvp.runtime import enable_compile_cache, use_all_cores
+    from jaxvp.runtime import enable_compile_cache
     from jaxvp.simulation import simulate
 
 __version__ = "0.1.0"
@@ -28,32 +30,36 @@ __version__ = "0.1.0"
 # public name -> module that defines it, attribute there (None: the module itself)
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "DataError": ("expression", "DataError"),
+    "DesignCheck": ("checks", "DesignCheck"),
     "DesignError": ("design", "DesignError"),
     "FitError": ("api", "FitError"),
     "FormulaError": ("formula", "FormulaError"),
     "Results": ("results", "Results"),
+    "canonical_correlations": ("collinearity", "canonical_correlations"),
+    "check_design": ("checks", "check_design"),
     "datasets": ("datasets", None),
     "enable_compile_cache": ("runtime", "enable_compile_cache"),
     "fit": ("api", "fit"),
     "load": ("results", "load"),
     "pl": ("plots", None),
     "simulate": ("simulation", "simulate"),
-    "use_all_cores": ("runtime", "use_all_cores"),
 }
 
 __all__ = [
     "DataError",
+    "DesignCheck",
     "DesignError",
     "FitError",
     "FormulaError",
     "Results",
+    "canonical_correlations",
+    "check_design",
     "datasets",
     "enable_compile_cache",
     "fit",
     "load",
     "pl",
     "simulate",
-    "use_all_cores",
 ]
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from jaxvp.likelihood import Estimates, least_squares
-from jaxvp.solver import MAX_ITERATIONS, Solution, Status, lanes, newton, solve
+from jaxvp.solver import MAX_ITERATIONS, Solution, Status, Table, lanes, newton, prepare, solve
 from jaxvp.statistics import Block, Compression, PerGene, Shared, statistics
 
 Device: TypeAlias = Any  # jax.Device, which is a variable to type checkers
@@ -93,7 +93,8 @@ def fit_all(
     workers = [device for device in devices for _ in range(_threads(device, len(devices)))]
     workers = workers[: len(starts)]
     with jax.enable_x64(True):
-        host = jax.tree.map(lambda a: np.asarray(a, dtype), shared)
+        host = (shared, prepare(solver, shared, reml) if starts else None)
+        host = jax.tree.map(lambda a: np.asarray(a, dtype), host)
         placed = {device: jax.device_put(host, device) for device in set(workers)}
     for device in workers:
         width = lanes(shared, device.platform)
@@ -148,7 +149,7 @@ def _capacity(genes: int, width: int) -> int:
 class _Program(NamedTuple):
     """What every block of a call shares."""
 
-    shared: Shared  # on the device
+    shared: tuple[Shared, Table | None]  # on the device
     solver: str
     width: int
     reml: bool
@@ -164,10 +165,9 @@ _compiling = threading.Lock()
 
 def _solve_block(program: _Program, gene: PerGene, wanted: np.ndarray) -> Solution:
     """Run the solver on the program's device; two threads never compile the same program."""
-    arguments = (
-        program.shared,
-        *jax.device_put((gene, wanted, np.int32(MAX_ITERATIONS)), program.device),
-    )
+    shared, table = program.shared
+    placed = jax.device_put((gene, wanted, np.int32(MAX_ITERATIONS)), program.device)
+    arguments = (shared, *placed, table)
 
     def run() -> Solution:
         found = _solve(program.solver, program.width, program.reml, *arguments)

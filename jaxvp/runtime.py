@@ -62,30 +62,3 @@ def _processor() -> str:
     except OSError:
         model = platform.processor() or platform.machine()
     return hashlib.sha256(model.encode()).hexdigest()[:12]
-
-
-def use_all_cores() -> int:
-    """Make every core of the CPU a JAX device of its own, so that each can run a program.
-
-    JAX runs one program at a time on a device, and all cores of a CPU are one device unless told
-    otherwise. Call this first, before JAX has done anything.
-
-    Returns
-    -------
-    int
-        Number of CPU devices there are now. Where JAX is already running it stays as it was, with a
-        warning.
-    """
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    try:
-        jax.config.update("jax_num_cpu_devices", cores)
-    except RuntimeError:
-        found = len(jax.devices("cpu"))
-        if found < cores:
-            warn(
-                f"JAX is already running with {found} CPU device(s): call jaxvp.use_all_cores() "
-                "before anything else uses JAX"
-            )
-    return len(jax.devices("cpu"))

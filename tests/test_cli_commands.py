@@ -23,7 +23,7 @@ def table(path):
 # Help and versions
 
 
-@pytest.mark.parametrize("command", [[], ["fit"], ["demo"], ["simulate"]])
+@pytest.mark.parametrize("command", [[], ["check"], ["fit"], ["demo"], ["simulate"]])
 def test_help_has_examples(command, capsys):
     assert main([*command, "--help"]) == 0
     examples = capsys.readouterr().out.partition("Examples:")[2]

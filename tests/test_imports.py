@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "jaxvp"
 
 ORDER = [
     *("warning", "formula", "design", "expression", "statistics", "likelihood", "solver", "batch"),
-    *("fractions", "results", "api", "plots"),
+    *("fractions", "collinearity", "checks", "results", "api", "plots"),
 ]
 # "jaxvp" is the package itself: its public names.
 AROUND = {
@@ -29,7 +29,10 @@ AROUND = {
 }
 ALLOWED = {name: set(ORDER[:i]) for i, name in enumerate(ORDER)} | AROUND
 # The rest of the package sees arrays.
-KNOW_PANDAS = {"formula", "design", "expression", "results", "api", "plots", *AROUND}
+KNOW_PANDAS = {
+    *("formula", "design", "expression", "collinearity", "checks", "results", "api", "plots"),
+    *AROUND,
+}
 HEAVY = ["pandas", "matplotlib", "pyarrow", "formulaic", "scipy.stats", "tqdm", "click", "jinja2"]
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -35,6 +35,15 @@ def test_python_of_the_readme_runs():
     assert abs(result.fractions.sum(axis=1) - 1).max() < 1e-12
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:these variables say the same")
+@pytest.mark.parametrize("page", ["collinearity.md"])
+def test_python_of_the_docs_runs(page, capsys):
+    code = "\n".join(blocks(ROOT / "docs" / page, "python"))
+    exec(compile(code, page, "exec"), {})
+    assert "can be fitted" in capsys.readouterr().out
+
+
 def test_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
     study = simulate(20, 60, {"Individual": 12, "Tissue": 3})
     study.expression.to_csv(tmp_path / "expression.csv.gz")

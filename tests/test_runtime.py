@@ -1,8 +1,5 @@
 """JAX's settings: changed by what asks for it, and by nothing else."""
 
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
@@ -41,19 +38,3 @@ def test_no_compile_cache_where_nothing_can_be_written(compile_cache, tmp_path):
         assert jaxvp.enable_compile_cache(tmp_path / "file") is None
     assert [warning.filename for warning in caught] == [__file__]
     assert before == jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-
-
-def test_use_all_cores():
-    """First in a process it makes a device of every core, and later it says that it is too late."""
-    code = (
-        "import os, sys, warnings; os.sched_getaffinity = lambda _: range(3)\n"
-        "import jax, jaxvp\n"
-        "if sys.argv[1] == 'late': jax.devices()\n"
-        "print(jaxvp.use_all_cores())\n"
-    )
-    early, late = (
-        subprocess.run([sys.executable, "-c", code, when], capture_output=True, text=True)
-        for when in ("early", "late")
-    )
-    assert (early.stdout, early.stderr) == ("3\n", "")
-    assert late.stdout == "1\n" and "<string>:4: UserWarning: JAX is already running" in late.stderr

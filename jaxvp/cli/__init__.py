@@ -5,7 +5,8 @@ exit codes that scripts can use. Whatever takes long to import is imported by th
 it, so that `--help` answers at once.
 
 Exit codes: 0 done, 1 a bug (with its traceback), 2 wrong usage or input (nothing was written),
-3 done, but with `--strict` some genes could not be fitted, 130 interrupted.
+3 done, but with `--strict` some genes could not be fitted (`check`: the model cannot be fitted),
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 import click
 
 import jaxvp
+from jaxvp.cli.check import check
 from jaxvp.cli.demo import demo
 from jaxvp.cli.fit import fit
 from jaxvp.cli.simulate import simulate
@@ -30,6 +32,7 @@ INTERRUPTED = 130
     epilog="""\b
 Examples:
   jaxvp demo
+  jaxvp check -m samples.csv -f "~ Age + (1|Individual) + (1|Tissue)"
   jaxvp fit -e expression.csv.gz -m samples.csv -f "~ Age + (1|Individual) + (1|Tissue)" -o results
   jaxvp fit --config study.toml
   jaxvp simulate --genes 2000 --samples 120 --out study
@@ -39,7 +42,7 @@ Exit codes:
   0    done
   1    a bug; the traceback says where
   2    wrong usage or input; nothing was written
-  3    done, but some genes could not be fitted (only with --strict)
+  3    done, but some genes could not be fitted (only with --strict); check: the model cannot be
   130  interrupted; no half-written file is left
 """,
 )
@@ -48,6 +51,7 @@ def cli() -> None:
     """Partition the variance of every gene of a study by exact linear mixed models."""
 
 
+cli.add_command(check)
 cli.add_command(fit)
 cli.add_command(demo)
 cli.add_command(simulate)

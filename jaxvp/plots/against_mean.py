@@ -86,8 +86,9 @@ def components_against_mean(
         raise DataError("components is empty: there is nothing to draw")
     mean = _means(result, expression, fractions.index)
     order = np.argsort(mean, kind="stable")
-    panels = canvas.grid(figure, len(names), _PANEL)
+    figure, panels = canvas.grid(figure, len(names), _PANEL)
     size, alpha = (3.0, 0.7) if len(mean) < 300 else (2.0, 0.3)
+    end, ticks = canvas.reach(100 * float(fractions[names].to_numpy().max()))
     for ax, name in zip(panels, names, strict=True):
         share = 100 * np.clip(fractions[name].to_numpy(np.float64), 0.0, 1.0)
         colour = colours[name]
@@ -104,14 +105,13 @@ def components_against_mean(
         ax.plot(*trend(mean[order], share[order]), color="white", linewidth=3.2)
         ax.plot(*trend(mean[order], share[order]), color=canvas.INK, linewidth=1.5)
         canvas.title(ax, canvas.shorten(name, 28), fontsize="small")
-        ax.set_ylim(-3, 103)
-        canvas.percent(ax.yaxis, (0, 50, 100))
+        ax.set_ylim(-0.03 * end, 1.03 * end)
+        canvas.percent(ax.yaxis, ticks)
         ax.tick_params(labelsize="x-small")
         canvas.plain(ax, "y")
-    whole = panels[0].get_figure(root=False)
-    whole.supxlabel("Mean expression", fontsize="medium")
-    whole.supylabel("Variance explained", fontsize="medium")
-    return whole
+    figure.supxlabel("Mean expression", fontsize="medium")
+    figure.supylabel("Variance explained", fontsize="medium")
+    return figure
 
 
 def trend(

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # More could not be told apart on a page.
 MOST = 200
-# Inches of a gene and of a line of the legend.
-_ROW, _LEGEND_ROW = 0.27, 0.21
+# Inches of a gene, of a line of the legend, and of a bar at most.
+_ROW, _LEGEND_ROW, _THICKEST = 0.27, 0.21, 0.45
 
 
 def bars(
@@ -96,18 +96,19 @@ def draw(
     fitted = ~np.isnan(shares).any(axis=1)
     ends = np.cumsum(shares, axis=1)
     rows = np.flatnonzero(fitted)
+    thick = min(0.82, _THICKEST * len(chosen) / canvas.height(ax))
     for i, name in enumerate(names):
         ax.barh(
             rows,
             shares[rows, i],
             left=ends[rows, i] - shares[rows, i],
-            height=0.82,
+            height=thick,
             color=colours[name],
             # Neighbours of similar lightness stay apart.
             edgecolor="white",
             linewidth=0.4,
         )
-    for row in np.flatnonzero(~fitted):
+    for row in np.flatnonzero(~fitted).tolist():
         ax.text(1, row, why[row], va="center", style="italic", color="#595959", fontsize="small")
     canvas.names_beside(ax, [str(gene) for gene in chosen.index])
     ax.set_ylim(len(chosen) - 0.5, -0.5)

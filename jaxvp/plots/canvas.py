@@ -6,6 +6,7 @@ has to be closed. To have a figure in a window, make it with pyplot and pass its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,14 +43,15 @@ def new_axes(width: float | int, height: float | int) -> Axes:
     return new_figure(width, height).add_subplot(axes_class=ShownAxes)
 
 
-def grid(figure: Figure | None, panels: int, size: tuple[float, float]) -> list[Axes]:
+def grid(
+    figure: Figure | None, panels: int, size: tuple[float, float]
+) -> tuple[Figure, list[Axes]]:
     """Axes for so many panels, of that size in inches, in rows of one length."""
-    columns = next(c for c in range(1, panels + 1) if c * c * size[0] >= panels * size[1] * 0.8)
-    columns = min(columns, 5)
+    columns = min(math.isqrt(panels - 1) + 1, 5)
     rows = -(-panels // columns)
     if figure is None:
-        figure = new_figure(max(columns * size[0], 3.0) + 0.4, rows * size[1] + 0.4)
-    return [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+        figure = new_figure(max(columns * size[0], 3.0) + 0.4, max(rows * size[1] + 0.4, 2.8))
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
 
 
 def shorten(name: object, longest: int = _LONGEST_NAME) -> str:
@@ -67,19 +69,19 @@ def longest(names: Iterable[str], size: str = "xtick.labelsize") -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    font = FontProperties(size=rcParams[size])
+    font = FontProperties(size=rcParams[size])  # type: ignore
     measure = text_to_path.get_text_width_height_descent
     return max(float(measure(name, font, ismath=False)[0]) for name in names) / 72
 
 
 def width(ax: Axes) -> float:
     """Of the axes, in inches."""
-    return float(ax.get_window_extent().width / ax.get_figure(root=True).dpi)
+    return float(ax.get_window_extent().width / ax.figure.dpi)
 
 
 def height(ax: Axes) -> float:
     """Of the axes, in inches."""
-    return float(ax.get_window_extent().height / ax.get_figure(root=True).dpi)
+    return float(ax.get_window_extent().height / ax.figure.dpi)
 
 
 def names_below(ax: Axes, names: Sequence[str], slot: float | None = None) -> None:
@@ -106,6 +108,14 @@ def names_beside(ax: Axes, names: Sequence[str]) -> None:
 def title(ax: Axes, text: str, **settings: Any) -> None:
     """A title in which a dollar is a dollar."""
     ax.set_title(text, **settings).set_parse_math(False)
+
+
+def reach(highest: float) -> tuple[int, tuple[int, ...]]:
+    """Where an axis of percent ends that has to reach so high, and its ticks."""
+    for end in (10, 25, 50):
+        if highest <= end:
+            return end, (0, end // 2, end) if end != 25 else (0, 10, 20)
+    return 100, (0, 50, 100)
 
 
 def percent(axis: Axis, ticks: Sequence[float | int] = range(0, 101, 25)) -> None:

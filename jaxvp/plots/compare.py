@@ -82,11 +82,12 @@ def compare(
         )
     x, y = (100 * table.loc[genes, names].clip(0, 1) for table in (x, y))
     colours = palette(tables[0].columns)
-    panels = canvas.grid(figure, len(names), _PANEL)
+    figure, panels = canvas.grid(figure, len(names), _PANEL)
     size, alpha = (3.0, 0.8) if len(genes) < 300 else (2.2, 0.35)
+    end, ticks = canvas.reach(float(max(x.to_numpy().max(), y.to_numpy().max())))
     for ax, name in zip(panels, names, strict=True):
         colour = colours[name]
-        ax.plot([0, 100], [0, 100], color=canvas.INK, linewidth=0.7, zorder=1)
+        ax.plot([0, end], [0, end], color=canvas.INK, linewidth=0.7, zorder=1)
         ax.plot(
             x[name].to_numpy(),
             y[name].to_numpy(),
@@ -112,14 +113,13 @@ def compare(
             zorder=3,
         )
         canvas.title(ax, canvas.shorten(name, 26), fontsize="small")
-        ax.set_xlim(-3, 103)
-        ax.set_ylim(-3, 103)
+        ax.set_xlim(-0.03 * end, 1.03 * end)
+        ax.set_ylim(-0.03 * end, 1.03 * end)
         ax.set_aspect("equal")
         for axis in (ax.xaxis, ax.yaxis):
-            canvas.percent(axis, (0, 50, 100))
+            canvas.percent(axis, ticks)
         ax.tick_params(labelsize="x-small")
         canvas.plain(ax, "both")
-    whole = panels[0].get_figure(root=False)
-    whole.supxlabel(f"Variance explained, {labels[0]}", fontsize="medium").set_parse_math(False)
-    whole.supylabel(f"Variance explained, {labels[1]}", fontsize="medium").set_parse_math(False)
-    return whole
+    figure.supxlabel(f"Variance explained, {labels[0]}", fontsize="medium").set_parse_math(False)
+    figure.supylabel(f"Variance explained, {labels[1]}", fontsize="medium").set_parse_math(False)
+    return figure

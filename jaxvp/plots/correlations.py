@@ -110,7 +110,7 @@ def join(values: Float[np.ndarray, "k k"]) -> Tree:
 def colour_bar(ax: Axes, image, label: str) -> None:
     """Right of a heat map that goes from 0 to 1."""
     beside = ax.inset_axes((1.02, 0.0, 0.035, 1.0))
-    bar = ax.get_figure(root=False).colorbar(image, cax=beside, ticks=[0, 0.25, 0.5, 0.75, 1])
+    bar = ax.figure.colorbar(image, cax=beside, ticks=[0, 0.25, 0.5, 0.75, 1])
     bar.outline.set_visible(False)  # type: ignore
     bar.set_label(label)
     beside.tick_params(length=2, labelsize="small")

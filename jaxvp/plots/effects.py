@@ -49,8 +49,8 @@ def random_effects(
         for code, size, scale in zip(codes, sizes, theta, strict=True)
     ]
     L = sparse.hstack(parts, format="csr")
-    system = L.T @ L + sparse.eye_array(L.shape[1])
-    v = np.split(spsolve(system.tocsc(), L.T @ residual), np.cumsum(sizes)[:-1])
+    system = sparse.csc_array(L.T @ L + sparse.eye_array(sum(sizes)))
+    v = np.split(np.asarray(spsolve(system, L.T @ residual)), np.cumsum(sizes)[:-1])
     return [scale * effects for scale, effects in zip(theta, v, strict=True)]
 
 

@@ -27,5 +27,4 @@ class ShownAxes(Axes):
     """Axes in whose place a notebook shows their figure."""
 
     def _repr_png_(self) -> bytes | None:
-        figure = self.get_figure(root=True)
-        return figure._repr_png_() if isinstance(figure, ShownFigure) else None
+        return self.figure._repr_png_() if isinstance(self.figure, ShownFigure) else None

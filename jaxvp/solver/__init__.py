@@ -15,6 +15,7 @@ every caller shares.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -27,9 +28,20 @@ from jaxtyping import Bool, Float, Int
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, evaluate
 from jaxvp.solver import lbfgs, newton
 from jaxvp.solver.status import Status
+from jaxvp.solver.table import Table, build, starts
 from jaxvp.statistics import Array, PerGene, Shared
 
-__all__ = ["MAX_ITERATIONS", "SOLVERS", "Solution", "Status", "lanes", "newton", "solve"]
+__all__ = [
+    "MAX_ITERATIONS",
+    "SOLVERS",
+    "Solution",
+    "Status",
+    "Table",
+    "lanes",
+    "newton",
+    "prepare",
+    "solve",
+]
 
 SOLVERS: dict[str, ModuleType] = {"newton": newton, "optax": lbfgs}
 
@@ -37,6 +49,8 @@ SOLVERS: dict[str, ModuleType] = {"newton": newton, "optax": lbfgs}
 MAX_ITERATIONS = 200
 # Iterations before what is left is gathered again; the last one repeats.
 _BURSTS = (5, 2, 3, 6, 12, 24)
+# Genes whose tables are filled at once.
+TABLE_GENES = 64
 
 
 class Solution(NamedTuple):
@@ -47,6 +61,13 @@ class Solution(NamedTuple):
     tolerance: Float[Array, " genes"]  # rounding error of the score
     evaluations: Int[Array, " genes"]
     estimates: Estimates
+
+
+def prepare(solver: str, shared: Shared, reml: bool) -> Table | None:
+    """What all genes share beside their statistics: a table where an evaluation costs much."""
+    if solver != "newton" or shared.n_columns <= SWEEP_COLUMNS:
+        return None
+    return build(shared, reml)
 
 
 def lanes(shared: Shared, platform: str = "cpu") -> int:
@@ -89,6 +110,7 @@ def solve(
     gene: PerGene,
     wanted: Bool[Array, " genes"],
     limit: Int[Array, ""],
+    table: Table | None = None,
 ) -> Solution:
     """Optima and estimates of a block of genes, of which there are a multiple of ``width``.
 
@@ -107,9 +129,11 @@ def solve(
 
         return method.step(deviance, m, state)
 
-    if method.GENES_LAST:
-        one_step = genes_last(one_step)
-    stepped = jax.vmap(one_step, in_axes=-1, out_axes=-1) if width > 1 else _single(one_step)
+    if width == 1:
+        stepped = _single(one_step)
+    else:
+        mapped = genes_last(one_step) if method.GENES_LAST else one_step
+        stepped = jax.vmap(mapped, in_axes=-1, out_axes=-1)
 
     def tile(begin, steps, ids, state):
         here = jax.tree.map(lambda leaf: _take(leaf, _slice(ids, begin, width)), gene)
@@ -140,6 +164,8 @@ def solve(
     start = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), method.start(shared)
     )
+    if table is not None:
+        start = start._replace(trial=_starts(table, shared, gene, reml))
     ids = jnp.arange(count)
     begin = (jnp.zeros_like(limit), jnp.zeros_like(limit), ids, start._replace(done=~wanted))
     *_, ids, state = jax.lax.while_loop(
@@ -157,6 +183,20 @@ def solve(
         evaluations,
         estimates,
     )
+
+
+def _starts(table: Table, shared: Shared, gene: PerGene, reml: bool) -> Float[Array, "k genes"]:
+    """Starting points, for tiles of genes whose tables fit into the memory of a block."""
+    count = gene.within_yy.shape[-1]
+    width = math.gcd(count, TABLE_GENES)
+
+    def fill(i, out):
+        here = jax.tree.map(lambda leaf: _slice(leaf, i * width, width), gene)
+        found = starts(table, shared, here, reml)
+        return jax.lax.dynamic_update_slice_in_dim(out, found, i * width, -1)
+
+    out = jnp.zeros((len(table.nodes), count), gene.within_yy.dtype)
+    return jax.lax.fori_loop(0, count // width, fill, out)
 
 
 def _single(one_step: Callable[[PerGene, Any], Any]) -> Callable[[PerGene, Any], Any]:

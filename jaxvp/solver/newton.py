@@ -25,7 +25,7 @@ constraints, SIAM J. Control Optim. 20(2).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +104,7 @@ def step(
     """Evaluate the trial point, accept or refuse it, and propose the next one."""
     m = jnp.asarray(samples_per_level)
 
-    def evaluate_in_x(trial):
+    def in_x(trial):
         found = deviance(gammas(trial, m))
         jacobian = jnp.exp(trial) / lift(m, trial[0])
         both = jacobian[:, None] * jacobian[None]
@@ -122,10 +122,17 @@ def step(
             found.estimates,
         )
 
-    found = fence(evaluate_in_x, state.trial)
+    return step_in_x(in_x, state)
+
+
+def step_in_x(evaluate: Callable[[Array], tuple[Any, ...]], state: State) -> State:
+    """The same for any function of x.
+
+    ``evaluate(x)`` gives the deviance, its score, Hessian, Fisher matrix, rounding and estimates.
+    """
+    found = fence(evaluate, state.trial)
     moved, better = fence(_accept, state, *found)
-    direction = _direction(moved)
-    return fence(_propose, moved, better, direction)
+    return fence(_propose, moved, better, _direction(moved))
 
 
 def _accept(

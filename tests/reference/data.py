@@ -1,9 +1,10 @@
-"""Write the data that `samples.R` and `fixed.R` read: `samples/<design>.{expression,metadata}.csv`.
+"""Write the data that the R scripts read: `samples/<design>.{expression,metadata}.csv`.
 
     python tests/reference/data.py
 
 A few genes each of the simulated designs and forty of the influenza study, with ten significant
-digits: the committed CSVs are the data, whatever a later NumPy draws from these seeds.
+digits: the committed CSVs are the data, whatever a later NumPy draws from these seeds. And metadata
+with gaps, for canonical correlations.
 """
 
 from pathlib import Path
@@ -42,6 +43,25 @@ def designs() -> dict[str, Simulation]:
     }
 
 
+def missing(n=60, seed=108):
+    """Metadata with gaps here and there, for correlations pair by pair."""
+    rng = np.random.default_rng(seed)
+    site = rng.choice(["north", "south", "west"], n)
+    table = pd.DataFrame(
+        {
+            "Age": rng.normal(50, 12, n) + 8 * (site == "west"),
+            "Dose": rng.gamma(2, 3, n),
+            "Tissue": rng.choice(["brain", "liver", "skin", "lung"], n),
+            "Site": site,
+            "Individual": [f"i{k % 15:02}" for k in range(n)],
+        },
+        index=[f"sample_{k + 1}" for k in range(n)],
+    )
+    table["Dose"] += 0.3 * table["Age"]
+    gaps = pd.DataFrame(rng.random(table.shape) < 0.12, index=table.index, columns=table.columns)
+    return table.mask(gaps.assign(Individual=False))
+
+
 def write(name, formula, expression, metadata):
     folder = HERE / "samples"
     folder.mkdir(exist_ok=True)
@@ -56,6 +76,8 @@ def main():
     every = np.linspace(0, len(expression) - 1, 40).astype(int)
     formula = "~ Age + (1|Subject) + (1|Hours) + (1|Gender) + (1|Condition)"
     rows.append(write("influenza", formula, expression.iloc[every], metadata))
+    gaps = missing().rename_axis("sample")
+    gaps.to_csv(HERE / "samples" / "missing.metadata.csv", float_format="%.10g")
     pd.DataFrame(rows).to_csv(HERE / "samples" / "designs.csv", index=False)
 
 
