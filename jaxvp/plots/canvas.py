@@ -43,6 +43,25 @@ def new_axes(width: float | int, height: float | int) -> Axes:
     return new_figure(width, height).add_subplot(axes_class=ShownAxes)
 
 
+def square(side: float, left: float, below: float, right: float, above: float) -> Axes:
+    """The only axes of a new figure: a square with so many inches around it.
+
+    For heat maps, the margins of which are known: a layout that is found by drawing would not see
+    that the insets follow a square.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from .notebook import ShownAxes, ShownFigure
+
+    width, height = left + side + right, below + side + above
+    figure = ShownFigure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    place = (left / width, below / height, side / width, side / height)
+    ax = ShownAxes(figure, place)
+    figure.add_axes(ax)
+    return ax
+
+
 def grid(
     figure: Figure | None, panels: int, size: tuple[float, float]
 ) -> tuple[Figure, list[Axes]]:

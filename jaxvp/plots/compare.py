@@ -112,7 +112,7 @@ def compare(
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},
             zorder=3,
         )
-        canvas.title(ax, canvas.shorten(name, 26), fontsize="small")
+        canvas.title(ax, canvas.shorten(name, 22), fontsize="small")
         ax.set_xlim(-0.03 * end, 1.03 * end)
         ax.set_ylim(-0.03 * end, 1.03 * end)
         ax.set_aspect("equal")

@@ -26,6 +26,8 @@ MISSING = "#D9D9D9"
 # Numbers are written into the cells of so many variables at most.
 _MOST_NUMBERS = 16
 _CELL = 0.42
+# Of the width of the heat map: gap and colour bar.
+BAR_ROOM = 0.055
 
 
 class Tree(NamedTuple):
@@ -51,7 +53,8 @@ def correlations(table: pd.DataFrame, *, cluster: bool = True, ax: Axes | None =
         Whether to bring variables that belong together side by side, with the tree above; False
         keeps their order.
     ax
-        Axes to draw into; without, a new figure that has room for the variables.
+        Axes to draw into, which the heat map fills; without, a new figure that has room for the
+        variables, in squares.
 
     Returns
     -------
@@ -86,7 +89,7 @@ def correlations(table: pd.DataFrame, *, cluster: bool = True, ax: Axes | None =
         for x, heights in zip(tree.x, tree.heights, strict=True):
             above.plot(x, heights, color=canvas.INK, linewidth=0.9, solid_joinstyle="miter")
         above.set_xlim(-0.5, len(names) - 0.5)
-        above.set_ylim(0, 1.02 * max(max(h) for h in tree.heights) or 1.0)
+        above.set_ylim(0, 1.03 * max(max(h) for h in tree.heights) or 1.0)
         above.set_axis_off()
     colour_bar(ax, image, "Canonical correlation")
     return ax
@@ -109,7 +112,7 @@ def join(values: Float[np.ndarray, "k k"]) -> Tree:
 
 def colour_bar(ax: Axes, image, label: str) -> None:
     """Right of a heat map that goes from 0 to 1."""
-    beside = ax.inset_axes((1.02, 0.0, 0.035, 1.0))
+    beside = ax.inset_axes((1.02, 0.0, BAR_ROOM - 0.02, 1.0))
     bar = ax.figure.colorbar(image, cax=beside, ticks=[0, 0.25, 0.5, 0.75, 1])
     bar.outline.set_visible(False)  # type: ignore
     bar.set_label(label)
@@ -120,7 +123,7 @@ def _heat_map(ax: Axes, values: Float[np.ndarray, "k k"], names: list[str]):
     from matplotlib import colormaps
 
     colours = colormaps[COLOURS].with_extremes(bad=MISSING)
-    image = ax.imshow(values, cmap=colours, vmin=0, vmax=1, interpolation="none")
+    image = ax.imshow(values, cmap=colours, vmin=0, vmax=1, interpolation="none", aspect="auto")
     canvas.names_below(ax, names)
     canvas.names_beside(ax, names)
     ax.spines[:].set_visible(False)
@@ -170,7 +173,8 @@ def _check(table: object) -> Float[np.ndarray, "k k"]:
 def _new_axes(names: list[str]) -> Axes:
     """Axes in a figure with room for the cells, the names on two sides, tree and colour bar."""
     longest = canvas.longest(map(canvas.shorten, names))
-    cells = max(_CELL * min(len(names), 12) + 0.2 * max(len(names) - 12, 0), 1.7)
-    slanted = longest > 0.95 * cells / len(names)
-    below = canvas.SLANT * longest if slanted else 0.1
-    return canvas.new_axes(cells + longest + 1.1, 1.2 * cells + below + 0.4)
+    side = max(_CELL * min(len(names), 12) + 0.24 * max(len(names) - 12, 0), 1.8)
+    slanted = longest > 0.95 * side / len(names)
+    below = 0.3 + (canvas.SLANT * longest if slanted else 0.0)
+    above = 0.1 + (0.18 * side if len(names) > 1 else 0.0)
+    return canvas.square(side, longest + 0.2, below, BAR_ROOM * side + 0.75, above)

@@ -127,7 +127,7 @@ def slopes(expression: Any, metadata: pd.DataFrame, gene: Any, x: str, group: st
         raise DataError(f"x and group are both {x!r}: name a number and a grouping")
     complete = pd.DataFrame(columns).notna().all(axis=1).to_numpy()
     values = measured.block(place, place + 1)[:, 0]
-    complete &= ~np.isnan(values)
+    complete = complete & ~np.isnan(values)
     table = pd.DataFrame(columns).loc[complete]
     one = pd.DataFrame({str(gene): values[complete]}, index=table.index)
     a, b = Variable(x).text, Variable(group).text
@@ -153,20 +153,23 @@ def slopes(expression: Any, metadata: pd.DataFrame, gene: Any, x: str, group: st
 
 
 def _legend(ax: Axes, lines: Lines, group: str) -> None:
+    """The two slopes, and the groups if they are few."""
     from matplotlib.lines import Line2D
 
-    both = [
-        Line2D(
-            [], [], color=canvas.INK, linestyle="--", label=f"all samples: {lines.pooled[1]:+.3g}"
-        ),
-        Line2D([], [], color=canvas.INK, linewidth=2, label=f"within groups: {lines.slope:+.3g}"),
+    slopes = [
+        Line2D([], [], color=canvas.INK, linestyle="--", label=f"all: {lines.pooled[1]:+.3g}"),
+        Line2D([], [], color=canvas.INK, linewidth=2, label=f"within: {lines.slope:+.3g}"),
     ]
     points = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
-    place = {"loc": "upper left", "frameon": False, "fontsize": "small", "alignment": "left"}
-    slopes = ax.legend(handles=both, title="Slope", bbox_to_anchor=(1.01, 1.02), **place)
-    if points:
-        ax.add_artist(slopes)
-        title = canvas.shorten(group)
-        second = ax.legend(handles=points, title=title, bbox_to_anchor=(1.01, 0.72), **place)
-        for text in [*second.get_texts(), second.get_title()]:
-            text.set_parse_math(False)
+    legend = ax.legend(
+        handles=[*slopes, *points],
+        title=f"Slope, {canvas.shorten(group, 24)}",
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.02),
+        frameon=False,
+        fontsize="small",
+        title_fontsize="small",
+        alignment="left",
+    )
+    for text in [*legend.get_texts(), legend.get_title()]:
+        text.set_parse_math(False)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 # Numbers of more different values are no groups.
 _MOST_NUMBERS = 30
 _MOST_LEVELS = 150
+_LEGEND_ROWS = 13
 
 
 def stratify(
@@ -213,15 +214,19 @@ def _colours(names: list[str], factors: list[Factor], result: Results | None) ->
 def _draw(ax: Axes, y: Float[np.ndarray, " n"], factors: list[Factor], colours: list[str]) -> None:
     codes, levels = factors[0]
     inner, count = (factors[1][0], len(factors[1][1])) if len(factors) == 2 else (0 * codes, 1)
-    slot = 0.84 / count
+    present = [sorted(set(inner[codes == level].tolist())) for level in range(len(levels))]
+    # Levels that occur in one group only, such as people within a condition, close ranks.
+    if sum(map(len, present)) > count:
+        present = [list(range(count)) for _ in levels]
+    slot = 0.84 / max(map(len, present))
     random = np.random.default_rng(0)
     size = float(np.clip(80 / np.sqrt(len(y)), 2.0, 4.5))
     for level in range(len(levels)):
-        for second in range(count):
+        for rank, second in enumerate(present[level]):
             values = y[(codes == level) & (inner == second)]
             if not len(values):
                 continue
-            place = level + (second - (count - 1) / 2) * slot
+            place = level + (rank - (len(present[level]) - 1) / 2) * slot
             box(ax, place, values, 0.8 * slot, paler(colours[second]))
             spread = (random.random(len(values)) - 0.5) * 0.5 * slot
             ax.plot(
@@ -266,7 +271,7 @@ def _legend(ax: Axes, name: str, factor: Factor, colours: list[str]) -> None:
         handletextpad=0.2,
         borderaxespad=0.2,
         alignment="left",
-        ncols=-(-len(handles) // 20),
+        ncols=-(-len(handles) // _LEGEND_ROWS),
     )
     for text in [*legend.get_texts(), legend.get_title()]:
         text.set_parse_math(False)
@@ -280,6 +285,8 @@ def _new_axes(factors: list[Factor]) -> Axes:
     width = max(len(levels) * max(slot, 0.13 * count), 2.0)
     legend = 0.0
     if len(factors) == 2:
-        legend = (canvas.longest(map(canvas.shorten, factors[1][1])) + 0.35) * -(-count // 20)
+        legend = (canvas.longest(map(canvas.shorten, factors[1][1])) + 0.35) * -(
+            -count // _LEGEND_ROWS
+        )
     slanted = longest > 0.95 * width / len(levels)
     return canvas.new_axes(width + 0.9 + legend, 3.4 + (canvas.SLANT * longest if slanted else 0.0))

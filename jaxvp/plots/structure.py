@@ -21,7 +21,7 @@ from jaxvp.results import Results
 from jaxvp.results.lookup import find
 
 from . import canvas
-from .correlations import COLOURS, colour_bar
+from .correlations import BAR_ROOM, COLOURS, colour_bar
 from .inputs import check_fitted, check_result
 
 if TYPE_CHECKING:
@@ -111,15 +111,12 @@ def correlation_structure(
     order = order[:: -(-design.n // MOST_DRAWN)]
     shares = gamma[by_size] / (1.0 + gamma.sum())
     values = implied([code[order] for code in codes], shares)
-    ax = _new_axes() if ax is None else ax
     samples = [design.samples[i] for i in order]
-    whose = "median of the genes" if gene is None else canvas.shorten(gene)
-    parts = [
-        f"{canvas.shorten(theta.columns[k], 24)} {share:.0%}"
-        for k, share in zip(by_size, shares, strict=True)
-    ]
+    head = "Median of the genes" if gene is None else canvas.shorten(gene)
+    head += "\n" + _shares([str(theta.columns[k]) for k in by_size], shares)
+    ax = _new_axes(samples, head) if ax is None else ax
     _draw(ax, values, samples)
-    canvas.title(ax, f"{whose}\n{_lines(parts)}", loc="left", fontsize="small")
+    canvas.title(ax, head, loc="left", fontsize="small")
     return ax
 
 
@@ -136,12 +133,12 @@ def implied(
 
 
 def _draw(ax: Axes, values: Float[np.ndarray, "n n"], samples: list[str]) -> None:
-    image = ax.imshow(values, cmap=COLOURS, vmin=0, vmax=1, interpolation="none")
+    image = ax.imshow(values, cmap=COLOURS, vmin=0, vmax=1, interpolation="none", aspect="auto")
     if len(samples) <= _MOST_NAMES:
         canvas.names_beside(ax, samples)
         canvas.names_below(ax, samples)
         for label in [*ax.get_xticklabels(), *ax.get_yticklabels()]:
-            label.set_fontsize("xx-small" if len(samples) > 20 else "x-small")
+            label.set_fontsize("small")
     else:
         ax.set_xticks([])
         ax.set_yticks([])
@@ -149,11 +146,17 @@ def _draw(ax: Axes, values: Float[np.ndarray, "n n"], samples: list[str]) -> Non
     colour_bar(ax, image, "Correlation of samples")
 
 
-def _lines(parts: list[str], most: int = 4) -> str:
-    """A few a line."""
-    lines = [", ".join(parts[i : i + most]) for i in range(0, min(len(parts), 2 * most), most)]
-    return ",\n".join(lines) + (", ..." if len(parts) > 2 * most else "")
+def _shares(names: list[str], shares: Float[np.ndarray, " k"]) -> str:
+    """What each term adds to a correlation: four a line, eight at most."""
+    parts = [f"{canvas.shorten(n, 20)} {share:.0%}" for n, share in zip(names, shares, strict=True)]
+    lines = [", ".join(parts[i : i + 4]) for i in range(0, min(len(parts), 8), 4)]
+    return ",\n".join(lines) + (", ..." if len(parts) > 8 else "")
 
 
-def _new_axes() -> Axes:
-    return canvas.new_axes(5.2, 4.8)
+def _new_axes(samples: list[str], head: str) -> Axes:
+    side, names = 4.0, 0.0
+    if len(samples) <= _MOST_NAMES:
+        side = max(side, 0.17 * len(samples))
+        names = canvas.longest(map(canvas.shorten, samples))
+    above = 0.2 + 0.17 * (head.count("\n") + 1)
+    return canvas.square(side, names + 0.15, names + 0.35, BAR_ROOM * side + 0.75, above)
