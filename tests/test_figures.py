@@ -1,5 +1,6 @@
 """The figures beside the violins: what the artists hold, and that nothing is cut off."""
 
+import functools
 import inspect
 import io
 import subprocess
@@ -66,7 +67,9 @@ def fitted():
 
 def plain(function):
     """Without the checks of annotations that only tests have: they would speak first."""
-    return function if inspect.ismethod(function) else inspect.unwrap(function)
+    if inspect.ismethod(function):
+        return functools.partial(inspect.unwrap(function.__func__), function.__self__)
+    return inspect.unwrap(function)
 
 
 def names_of(axis):

@@ -124,13 +124,20 @@ def _legend(ax: Axes, names: list[str], colours: dict[str, str]) -> None:
     """Components right of the axes, in the order of the bars."""
     from matplotlib.patches import Patch
 
-    patches = [Patch(facecolor=colours[name], label=canvas.shorten(name)) for name in names]
+    whole = ax.figure.bbox.size / ax.figure.dpi
+    shown = canvas.fitting(names, 0.45 * whole[0], "legend.fontsize")
+    patches = [
+        Patch(facecolor=colours[name], label=label)
+        for name, label in zip(names, shown, strict=True)
+    ]
+    # A line of it is half as high again as its letters.
+    size = float(np.clip(72 * whole[1] / (1.5 * len(names) + 1), 4.5, 8.4))
     legend = ax.legend(
         handles=patches,
         loc="upper left",
         bbox_to_anchor=(1.01, 1.02),
         frameon=False,
-        fontsize="small",
+        fontsize=size,
         handlelength=1.0,
         handleheight=1.0,
         labelspacing=0.35,

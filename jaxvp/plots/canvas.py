@@ -82,6 +82,15 @@ def shorten(name: object, longest: int = _LONGEST_NAME) -> str:
     return f"{name[:head]}…{name[head + 1 - longest :]}"
 
 
+def fitting(names: Sequence[str], room: float, size: str = "xtick.labelsize") -> list[str]:
+    """Names as short as so many inches ask for, and no shorter than a dozen letters."""
+    for letters in (_LONGEST_NAME, 32, 24, 18, 12):
+        shown = [shorten(name, letters) for name in names]
+        if longest(shown, size) <= room:
+            break
+    return shown
+
+
 def longest(names: Iterable[str], size: str = "xtick.labelsize") -> float:
     """Inches that the longest name takes, in the font of that setting."""
     from matplotlib import rcParams
@@ -106,13 +115,16 @@ def height(ax: Axes) -> float:
 def names_below(ax: Axes, names: Sequence[str], slot: float | None = None) -> None:
     """Names at 0, 1, 2, ...; slanted where `slot` inches are too few for one of them."""
     slot = width(ax) / len(names) if slot is None else slot
-    shown = list(map(shorten, names))
+    whole = float(ax.figure.bbox.height / ax.figure.dpi)
+    shown = fitting(names, 0.5 * whole / SLANT)
     ax.set_xticks(range(len(shown)), shown)
     slanted = longest(shown) > 0.95 * slot
     for label in ax.get_xticklabels():
         label.set_parse_math(False)  # a dollar in a name is a dollar
         if slanted:
             label.set(rotation=45, ha="right", rotation_mode="anchor")
+            # Slanted lines are this far apart.
+            label.set_fontsize(min(label.get_fontsize(), max(72 * SLANT * slot, 4.5)))
     ax.tick_params(axis="x", length=0)
 
 

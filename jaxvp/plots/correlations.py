@@ -85,7 +85,7 @@ def correlations(table: pd.DataFrame, *, cluster: bool = True, ax: Axes | None =
     ax = _new_axes(names) if ax is None else ax
     image = _heat_map(ax, values[np.ix_(order, order)], [names[i] for i in order])
     if tree is not None:
-        above = ax.inset_axes((0, 1.01, 1, 0.16))
+        above = ax.inset_axes((0, 1.01, 1, 0.14))
         for x, heights in zip(tree.x, tree.heights, strict=True):
             above.plot(x, heights, color=canvas.INK, linewidth=0.9, solid_joinstyle="miter")
         above.set_xlim(-0.5, len(names) - 0.5)
@@ -176,5 +176,5 @@ def _new_axes(names: list[str]) -> Axes:
     side = max(_CELL * min(len(names), 12) + 0.24 * max(len(names) - 12, 0), 1.8)
     slanted = longest > 0.95 * side / len(names)
     below = 0.3 + (canvas.SLANT * longest if slanted else 0.0)
-    above = 0.1 + (0.18 * side if len(names) > 1 else 0.0)
+    above = 0.1 + (0.16 * side if len(names) > 1 else 0.0)
     return canvas.square(side, longest + 0.2, below, BAR_ROOM * side + 0.75, above)

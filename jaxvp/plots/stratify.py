@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _MOST_NUMBERS = 30
 _MOST_LEVELS = 150
 _LEGEND_ROWS = 13
+# Inches left of the axes.
+_MARGIN = 0.9
 
 
 def stratify(
@@ -220,7 +222,8 @@ def _draw(ax: Axes, y: Float[np.ndarray, " n"], factors: list[Factor], colours: 
         present = [list(range(count)) for _ in levels]
     slot = 0.84 / max(map(len, present))
     random = np.random.default_rng(0)
-    size = float(np.clip(80 / np.sqrt(len(y)), 2.0, 4.5))
+    room = 72 * canvas.width(ax) / len(levels) * slot
+    size = float(np.clip(80 / np.sqrt(len(y)), 2.0, min(4.5, max(room / 3, 2.0))))
     for level in range(len(levels)):
         for rank, second in enumerate(present[level]):
             values = y[(codes == level) & (inner == second)]
@@ -239,7 +242,10 @@ def _draw(ax: Axes, y: Float[np.ndarray, " n"], factors: list[Factor], colours: 
                 markeredgewidth=0.3,
                 zorder=3,
             )
-    canvas.names_below(ax, levels)
+    # The layout makes room for the legend when it is drawn, which is later.
+    whole = float(ax.figure.bbox.width / ax.figure.dpi)
+    left = min(canvas.width(ax), max(whole - _MARGIN - _beside(factors), 0.3 * whole))
+    canvas.names_below(ax, levels, left / len(levels))
     ax.set_xlim(-0.6, len(levels) - 0.4)
     canvas.plain(ax, "y")
 
@@ -277,16 +283,20 @@ def _legend(ax: Axes, name: str, factor: Factor, colours: list[str]) -> None:
         text.set_parse_math(False)
 
 
+def _beside(factors: list[Factor]) -> float:
+    """Inches that the legend takes."""
+    if len(factors) == 1:
+        return 0.0
+    levels = factors[1][1]
+    columns = -(-len(levels) // _LEGEND_ROWS)
+    return (canvas.longest(map(canvas.shorten, levels)) + 0.35) * columns
+
+
 def _new_axes(factors: list[Factor]) -> Axes:
     """Axes in a figure with room for the groups and the legend."""
     levels, count = factors[0][1], len(factors[1][1]) if len(factors) == 2 else 1
     longest = canvas.longest(map(canvas.shorten, levels))
     slot = float(np.clip(5.6 / len(levels), 0.24, 0.9))
     width = max(len(levels) * max(slot, 0.13 * count), 2.0)
-    legend = 0.0
-    if len(factors) == 2:
-        legend = (canvas.longest(map(canvas.shorten, factors[1][1])) + 0.35) * -(
-            -count // _LEGEND_ROWS
-        )
-    slanted = longest > 0.95 * width / len(levels)
-    return canvas.new_axes(width + 0.9 + legend, 3.4 + (canvas.SLANT * longest if slanted else 0.0))
+    below = canvas.SLANT * longest if longest > 0.95 * width / len(levels) else 0.0
+    return canvas.new_axes(width + _MARGIN + _beside(factors), 3.4 + below)
