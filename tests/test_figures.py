@@ -20,10 +20,9 @@ from scipy.spatial.distance import squareform
 import jaxvp
 from jaxvp.plots.against_mean import trend
 from jaxvp.plots.correlations import join
-from jaxvp.plots.effects import parts, random_effects
+from jaxvp.plots.effects import adjust, parts, random_effects
 from jaxvp.plots.palette import RESIDUAL_GREY, darker, palette
 from jaxvp.plots.simpson import slopes
-from jaxvp.plots.stratify import adjust
 from jaxvp.plots.structure import implied
 
 LONG = [

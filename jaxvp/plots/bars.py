@@ -124,8 +124,8 @@ def _legend(ax: Axes, names: list[str], colours: dict[str, str]) -> None:
     """Components right of the axes, in the order of the bars."""
     from matplotlib.patches import Patch
 
-    whole = ax.figure.bbox.size / ax.figure.dpi
-    shown = canvas.fitting(names, 0.45 * whole[0], "legend.fontsize")
+    whole = np.array(ax.figure.bbox.size) / ax.figure.dpi
+    shown = canvas.fitting(names, 0.45 * float(whole[0]), "legend.fontsize")
     patches = [
         Patch(facecolor=colours[name], label=label)
         for name, label in zip(names, shown, strict=True)

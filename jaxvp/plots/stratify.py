@@ -1,13 +1,8 @@
 """One gene by one or two variables: boxes with every sample as a point, raw or adjusted.
 
 What a variable explains is blurred in the raw measurements by all the others. With `adjusted`, what
-the model attributes to its other terms is taken away (`effects`), each part without its mean, so
-that the gene keeps its level:
-
-    adjusted = y - sum_t (part_t - mean part_t),    t: all terms but those of the variables shown.
-
-A term belongs to the variables shown if it reads no other variable, or groups the samples as one of
-them does (plates with names of their own, in `Plate:Site`).
+the model attributes to its other terms is taken away (`effects.adjust`), so that what is left is what
+the model sees of the variable shown, and the residuals.
 """
 
 from __future__ import annotations
@@ -21,14 +16,13 @@ from jaxtyping import Float
 
 from jaxvp.design.variables import Factor, is_missing, kind_of, select, to_factor
 from jaxvp.expression import DataError, Expression, align
-from jaxvp.formula import names_in
 from jaxvp.results import Results
 from jaxvp.results.lookup import find
 
 from . import canvas
 from .boxes import box
-from .effects import parts
-from .inputs import check_fitted, check_result
+from .effects import adjust
+from .inputs import check_result
 from .palette import level_colours, paler, palette
 
 if TYPE_CHECKING:
@@ -126,65 +120,6 @@ def stratify(
     if len(names) == 2:
         _legend(ax, names[1], factors[1], colours)
     return ax
-
-
-def adjust(
-    y: Float[np.ndarray, " samples"],
-    result: Results,
-    gene: Any,
-    shown: list[str],
-    metadata: pd.DataFrame,
-) -> tuple[Float[np.ndarray, " samples"], np.ndarray]:
-    """Measurements without what the terms explain that are not of these variables.
-
-    Returns
-    -------
-    adjusted, inside
-        NaN and False for samples that the model does not have.
-    """
-    if result.weighted:
-        raise DataError("adjusted values of a fit with weights are not there yet: adjusted=False")
-    design = result.design
-    assert design is not None
-    place = find(gene, result.fractions.index, "gene")
-    check_fitted(result, place)
-    rows = metadata.index.astype(str).get_indexer_for(list(design.samples))
-    if len(rows) != design.n or (rows < 0).any():
-        lost = next((s for s, row in zip(design.samples, rows, strict=False) if row < 0), "")
-        raise DataError(
-            f"the result was fitted to {design.n} samples, and of these data it lacks some "
-            f"({lost!r}): pass those that were fitted"
-        )
-    measured = y[rows]
-    if np.isnan(measured).any():
-        raise DataError(f"{gene!r} lacks measurements that the model has: pass the data of the fit")
-    estimates = (
-        table.iloc[place].to_numpy(np.float64) for table in (result.coefficients, result.theta)
-    )
-    fixed, random = parts(measured, design, *estimates)
-    reads = [
-        {name for factor in term for name in names_in(factor)} for term in design.formula.terms
-    ]
-    reads += [set(term.reads) for term in design.formula.random]
-    groups = [None] * len(fixed) + list(design.codes)
-    selected = select(metadata.iloc[rows], tuple(shown))
-    partitions = [pd.factorize(column)[0] for column in selected.values()]
-    adjusted = np.full(len(y), np.nan)
-    rest = measured.copy()
-    for part, names, codes in zip([*fixed, *random], reads, groups, strict=True):
-        own = names <= set(shown) or any(_same(codes, other) for other in partitions)
-        if not own:
-            rest -= part - part.mean()
-    adjusted[rows] = rest
-    return adjusted, ~np.isnan(adjusted)
-
-
-def _same(one: np.ndarray | None, other: np.ndarray) -> bool:
-    """Whether two codings put the samples into the same groups."""
-    if one is None:
-        return False
-    pairs = len(set(zip(one.tolist(), other.tolist(), strict=True)))
-    return pairs == len(set(one.tolist())) == len(set(other.tolist()))
 
 
 def _one_gene(measured: Expression, gene: Any) -> Float[np.ndarray, " samples"]:
