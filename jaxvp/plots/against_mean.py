@@ -65,11 +65,6 @@ def components_against_mean(
     TypeError
         If it is neither a result nor a table.
 
-    Notes
-    -----
-    variancePartition has no function for it; its authors look at the same in its vignette's
-    discussion of residual variance and expression.
-
     Examples
     --------
     >>> jaxvp.pl.components_against_mean(result)

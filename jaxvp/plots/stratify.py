@@ -1,8 +1,8 @@
 """One gene by one or two variables: boxes with every sample as a point, raw or adjusted.
 
 What a variable explains is blurred in the raw measurements by all the others. With `adjusted`, what
-the model attributes to its other terms is taken away (`effects.adjust`), so that what is left is what
-the model sees of the variable shown, and the residuals.
+the model attributes to its other terms is taken away (`effects.adjust`), so that what is left is
+what the model sees of the variables shown, and the residuals.
 """
 
 from __future__ import annotations
