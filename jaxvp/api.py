@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -36,7 +37,7 @@ class FitError(RuntimeError):
 def fit(
     expression: Any,
     formula: str,
-    metadata: pd.DataFrame,
+    metadata: pd.DataFrame | str | os.PathLike[str] | None = None,
     *,
     weights: Any = None,
     rescale_weights: bool = True,
@@ -55,13 +56,18 @@ def fit(
     Parameters
     ----------
     expression
-        Measurements, samples x genes or genes x samples: a DataFrame (aligned to ``metadata.index``
-        by name, either way round) or an array (samples x genes, aligned by position).
+        Measurements. With names, aligned to ``metadata.index`` by them: a DataFrame of pandas or
+        polars, a Table of pyarrow, a DataArray of xarray (genes x samples or the other way round),
+        an AnnData (its `X`). Without, aligned by position, samples x genes: an array of NumPy (also
+        memory-mapped), dask, h5py or zarr, or a sparse matrix of SciPy. Or the path of a file:
+        ``.csv``, ``.tsv``, ``.parquet``, ``.h5ad``, ``.zarr``, ``.npy``. What a file allows is read
+        block by block.
     formula
         ``"~ Age + (1|Individual) + (1|Tissue)"``. With a random term ``(1|g)`` a mixed model is
         fitted, without one ordinary least squares.
     metadata
-        One row a sample; the index holds the sample names.
+        One row a sample; the index holds the sample names. Or the path of such a table, names in
+        its first column. None only with an AnnData, for its own `obs`.
     weights, rescale_weights
         Not yet: precision weights come in a later version.
     reml
@@ -107,6 +113,8 @@ def fit(
     >>> expression, metadata = jaxvp.datasets.influenza()
     >>> result = jaxvp.fit(expression, "~ Age + (1|Subject) + (1|Hours)", metadata)
     >>> result.fractions.median()
+    >>> jaxvp.fit("expression.parquet", "~ Age + (1|Individual)", "samples.csv")
+    >>> jaxvp.fit(adata, "~ (1|donor) + (1|batch)").to_anndata(adata)
     """
     parsed = Formula.parse(formula)
     chosen = _check_options(weights, dtype, block_size, devices, solver, on_error)

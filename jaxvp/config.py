@@ -34,7 +34,10 @@ class FitConfig:
     Attributes
     ----------
     expression, metadata : Path
-        Tables (CSV, TSV, Parquet, gzipped or not; expression also npy).
+        Tables (CSV, TSV, Parquet, gzipped or not; expression also npy, h5ad, zarr). An AnnData
+        (h5ad, zarr) brings its own metadata.
+    layer : str
+        Of an AnnData, in place of `X`.
     dataset : str
         A data set of `jaxvp.datasets`, in place of `expression` and `metadata`.
     formula : str
@@ -54,6 +57,7 @@ class FitConfig:
 
     expression: Path | None = None
     metadata: Path | None = None
+    layer: str | None = None
     dataset: str | None = None
     formula: str | None = None
     out: Path | None = None

@@ -27,8 +27,8 @@ residual, before any product is formed: a large mean cannot cancel digits away. 
 undone in `jaxvp.likelihood` (``log|V|``-free terms get ``2 (n - p) log s`` and so on) from
 ``PerGene.scale`` and ``PerGene.ols``.
 
-*Host code.* Sparse matrices times a tile of measurements; they never enter JAX. Five passes over a
-tile that is in the cache: mean, copy (turned, centred), level sums of term 1, of the others, and
+*Host code.* Sparse matrices times a tile of measurements; they never enter JAX. Six passes over a
+tile that is in the cache: copy (turned), mean, centring, level sums of term 1, of the others, and
 ``y'y`` with ``Q'y``. Everything else follows from those sums, residualising and the within-products
 included, as differences. Where such a difference loses more digits than the log-likelihood can
 spare, those genes are formed again from residuals and deviations.
@@ -219,14 +219,15 @@ def compress(design: Design) -> Compression:
     sizes, class_of, class_count = np.unique(level_size, return_inverse=True, return_counts=True)
     interpolation = class_nodes(sizes)
     nodes, weights = interpolation if interpolation is not None else (sizes, None)
-    between = np.zeros((len(nodes), k_columns, k_columns))
-    for c in range(len(sizes)):
-        rows = np.flatnonzero(class_of == c)
-        total = (cross[rows].T @ scaled[rows]).toarray()
-        if weights is None:
-            between[c] = total
-        else:
-            between += weights[:, c, None, None] * total
+    # Sparse, one row a class, until the last moment: a class has few of the K x K products.
+    products = sp.vstack(
+        [
+            (cross[rows].T @ scaled[rows]).reshape((1, k_columns**2))
+            for rows in (np.flatnonzero(class_of == c) for c in range(len(sizes)))
+        ]
+    )
+    between = products.toarray() if weights is None else (products.T @ weights.T).T
+    between = np.ascontiguousarray(between).reshape(len(nodes), k_columns, k_columns)
 
     # Row (c, i) of class_products picks F_ji / n_j for the levels j of class c.
     entry = sp.coo_array(scaled)
@@ -307,11 +308,13 @@ _SMALLEST_SHARE, _SMALLEST_SHARE_PER_SAMPLE = 1e-4, 1e-8
 def _fill(c: Compression, raw: np.ndarray, block: Block, part: slice) -> None:
     """The products of one tile, written into ``block[..., part]``."""
     n, q = len(raw), c.q
+    # Of one layout from here on: the same bits, however the measurements lie in memory.
+    y = np.array(raw, dtype=np.float64, order="C")
     shift = np.zeros(raw.shape[1])
     if c.has_intercept:
-        shift = np.asarray(np.full(n, 1 / n, raw.dtype) @ raw, dtype=np.float64)
+        shift = np.full(n, 1 / n) @ y
         shift[~np.isfinite(shift)] = 0.0
-    y = np.subtract(raw, shift, dtype=np.float64, order="C")
+        y -= shift
     ols = q.T @ y
     yy = np.einsum("ng,ng->g", y, y)
     squares = yy - np.einsum("pg,pg->g", ols, ols)

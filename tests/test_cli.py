@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from containers import h5ad, stored, zarr_array
 
 import jaxvp
 from jaxvp.cli import main
@@ -134,6 +135,30 @@ def test_names_in_another_column_are_told_the_option(folder, study, expected, ca
     check_fractions(expected, folder / "out")
 
 
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_anndata_needs_no_metadata(folder, study, expected, capsys, suffix):
+    pytest.importorskip("anndata")
+    pytest.importorskip("zarr")
+    frame = study.expression.T
+    write = h5ad if suffix == "h5ad" else stored
+    write(frame + 1, study.metadata, folder, logcounts=frame.to_numpy())
+    arguments = ["fit", "-e", f"x.{suffix}", "-f", FORMULA, "--layer", "logcounts"]
+    assert main([*arguments, "-o", "own"]) == 0
+    check_fractions(expected, folder / "own")
+    assert main([*arguments, "-o", "other", "-m", "m.csv"]) == 0
+    check_fractions(expected, folder / "other")
+    assert main([*arguments[:-1], "counts", "-o", "none"]) == 2
+    assert "its layers: 'logcounts'" in capsys.readouterr().err
+
+
+def test_an_array_of_zarr(folder, study, expected):
+    pytest.importorskip("zarr")
+    zarr_array(study.expression.T, folder)
+    assert run(expression="x.zarr") == 0
+    check_fractions(expected, folder / "out", names=False)
+
+
 def test_dataset_and_config(folder, expected):
     folder.joinpath("fit.toml").write_text(
         f'expression = "x.csv"\nmetadata = "m.csv"\nformula = "{FORMULA}"\nout = "from_file"\n'
@@ -243,14 +268,16 @@ def test_a_fixed_model_is_least_squares(folder, capsys):
         ({"metadata": "."}, "--metadata: no such file: ."),
         ({"expression": "corrupt.parquet"}, "corrupt.parquet"),
         ({"expression": "corrupt.npy"}, "corrupt.npy"),
-        ({"expression": "flat.npy"}, "shape|dimension"),
+        ({"expression": "flat.npy"}, "two axes"),
+        ({"expression": "corrupt.h5ad"}, "corrupt.h5ad"),
+        ({"expression": "none.zarr"}, "--expression: no such file: none.zarr"),
         ({"expression": "empty.csv"}, "empty.csv"),
         ({"metadata": "other.csv"}, "sample"),
         ({"out": "x.csv"}, "--out: x.csv is a file, not a folder"),
     ],
 )
 def test_bad_input_is_one_message_and_2(folder, capsys, options, message):
-    for name in ("corrupt.parquet", "corrupt.npy"):
+    for name in ("corrupt.parquet", "corrupt.npy", "corrupt.h5ad"):
         folder.joinpath(name).write_bytes(b"not what the suffix says")
     folder.joinpath("empty.csv").write_bytes(b"")
     np.save("flat.npy", np.zeros(3))
@@ -260,6 +287,13 @@ def test_bad_input_is_one_message_and_2(folder, capsys, options, message):
     assert re.search(message, printed.err)
     assert "Traceback" not in printed.err and printed.out == ""
     assert not (folder / "out").exists()
+
+
+def test_layers_and_metadata_are_asked_for_where_there_are_any(folder, capsys):
+    assert run("--layer", "counts") == 2
+    assert "--layer: only .h5ad and .zarr have layers" in capsys.readouterr().err
+    assert main(["fit", "-e", "x.csv", "-f", FORMULA, "-o", "out"]) == 2
+    assert "--metadata must be given" in capsys.readouterr().err
 
 
 def test_strict_is_3(folder, study, capsys):

@@ -23,6 +23,7 @@ def test_every_key(written, tmp_path):
         written(
             'expression = "a/x.csv"\nmetadata = "/data/m.csv"\nformula = "~ (1|g)"\nout = "r/1"\n'
             'sample_column = "id"\ngene_column = "symbol"\ngenes_in = "rows"\nformat = "csv"\n'
+            'layer = "counts"\n'
             'reml = true\nsolver = "optax"\nblock_size = 64\ndataset = "influenza"\n'
         )
     )
@@ -35,6 +36,7 @@ def test_every_key(written, tmp_path):
         sample_column="id",
         gene_column="symbol",
         genes_in="rows",
+        layer="counts",
         format="csv",
         reml=True,
         solver="optax",

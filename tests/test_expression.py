@@ -615,51 +615,16 @@ def test_no_numbers_of_the_real_line(metadata, dtype, turned):
     "thing, remedy",
     [
         ({"Age": [1, 2]}, "pandas.DataFrame(metadata, index=sample_names)"),
-        ("m.csv", "pandas.read_csv('m.csv', index_col=0)"),
-        ("m.tsv", r"sep='\t'"),
-        ("m.parquet", "pandas.read_parquet('m.parquet')"),
         (pd.Series([1, 2], name="Age"), "metadata.to_frame()"),
         (np.ones((SAMPLES, 2)), "pandas.DataFrame(metadata, index=sample_names, columns="),
         (pa.table({"Age": [1, 2]}), "metadata.to_pandas().set_index("),
         (None, "samples in rows"),
     ],
-    ids=["dict", "csv", "tsv", "parquet", "series", "array", "arrow", "none"],
+    ids=["dict", "series", "array", "arrow", "none"],
 )
 def test_metadata_must_be_a_data_frame(thing, remedy):
     text = message(table(), thing)
     assert "pandas DataFrame" in text and remedy in text
-
-
-def foreign(name, package):
-    """A container of a package that is not installed."""
-    return type(name, (), {"__module__": f"{package}.core", "shape": (SAMPLES, GENES)})()
-
-
-@pytest.mark.parametrize(
-    "thing, remedy",
-    [
-        (foreign("AnnData", "anndata"), "to_df()"),
-        (foreign("DataFrame", "polars"), "to_pandas()"),
-        (foreign("Array", "dask"), "compute()"),
-        (foreign("Array", "zarr"), "[:]"),
-        (pa.table({"s0": [1.0]}), "to_pandas()"),
-        ("x.csv", "read_table"),
-        ("x.npy", "numpy.load"),
-        ("data.h5ad", "read_h5ad"),
-    ],
-    ids=lambda value: getattr(value, "__module__", "") or str(value),
-)
-def test_containers_that_are_not_read_yet(metadata, thing, remedy):
-    text = message(thing, metadata, NotImplementedError)
-    assert "yet" in text and remedy in text
-
-
-def test_sparse_matrices_are_not_read_yet(metadata):
-    from scipy import sparse
-
-    for make in (sparse.csr_matrix, sparse.csc_array):
-        text = message(make(np.eye(SAMPLES)), metadata, NotImplementedError)
-        assert "toarray()" in text
 
 
 def test_sparse_columns_are_read(metadata):

@@ -28,6 +28,7 @@ _FILE = click.Path(path_type=Path)
 Examples:
   jaxvp fit -e expression.csv.gz -m samples.csv -f "~ Age + (1|Individual) + (1|Tissue)" -o results
   jaxvp fit -e proteins.parquet -m samples.tsv --sample-column run -f "~ (1|Batch)" -o results
+  jaxvp fit -e study.h5ad --layer logcounts -f "~ (1|donor) + (1|batch)" -o results
   jaxvp fit --config study.toml --reml -o results/reml
 
 \b
@@ -40,12 +41,16 @@ What is written to the output folder:
     "-e",
     "--expression",
     type=_FILE,
-    help="Measurements: CSV, TSV, Parquet (.gz too) with "
-    "names in the first column, either way round; or .npy, samples x genes, by position.",
+    help="Measurements: CSV, TSV, Parquet (.gz too) with names in the first column, either way "
+    "round; an AnnData, .h5ad or .zarr; or an array, .npy or .zarr, samples x genes, by position.",
 )
 @click.option(
-    "-m", "--metadata", type=_FILE, help="Samples x variables: CSV, TSV, Parquet (.gz too)."
+    "-m",
+    "--metadata",
+    type=_FILE,
+    help="Samples x variables: CSV, TSV, Parquet (.gz too).  [default: obs of an AnnData]",
 )
+@click.option("--layer", help="Of an AnnData.  [default: X]")
 @click.option(
     "--dataset",
     type=click.Choice(CHOICES["dataset"]),
@@ -84,11 +89,9 @@ def fit(config: Path | None, strict: bool, **options: Any) -> int:
     assert wanted.formula and wanted.out
     watch = output.Watch()
     jaxvp.enable_compile_cache()
-    expression, metadata, genes = inputs.read(wanted)
+    expression, metadata = inputs.read(wanted)
     watch.lap("read")
     result = jaxvp.fit(expression, wanted.formula, metadata, **wanted.given(*MODEL_OPTIONS))
-    if genes is not None:
-        result = output.renamed(result, genes)
     watch.lap("fit")
     options = {name: str(value) for name, value in wanted.given().items()}
     output.write(result, wanted.out, wanted.format or "parquet", options, watch)

@@ -10,15 +10,12 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from jaxvp.results import Results
 
 SUMMARY = "run.json"
@@ -56,13 +53,6 @@ def write(
     summary = run_summary(result, format, options) | {"host": host(watch)}
     with atomic(folder / SUMMARY) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-
-
-def renamed(result: Results, genes: pd.Index) -> Results:
-    """The same result with these names of the genes."""
-    tables = {field.name: getattr(result, field.name) for field in fields(result)}
-    with_rows = {name: table for name, table in tables.items() if hasattr(table, "set_axis")}
-    return replace(result, **{name: table.set_axis(genes) for name, table in with_rows.items()})
 
 
 def run_summary(result: Results, format: str, options: dict[str, Any]) -> dict[str, Any]:

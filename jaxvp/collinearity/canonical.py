@@ -27,7 +27,6 @@ there, however many levels.
 
 from __future__ import annotations
 
-import warnings
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -40,6 +39,7 @@ from jaxvp.design.rank import TOLERANCE
 from jaxvp.design.variables import DesignError
 from jaxvp.expression.metadata import check_metadata
 from jaxvp.formula import Formula
+from jaxvp.warning import warn
 
 from .parts import Part, read_parts
 
@@ -131,19 +131,15 @@ def canonical_correlations(formula: str | Formula, metadata: pd.DataFrame) -> pd
     pairs = list(combinations(range(len(names)), 2))
     high = [f"`{names[i]}` and `{names[j]}`" for i, j in pairs if values[i, j] > HIGH]
     if high:
-        warnings.warn(
+        warn(
             f"these variables say the same or almost the same (canonical correlation above {HIGH}),"
             f" and a model with both may not tell them apart: {'; '.join(high)}",
-            UserWarning,
-            stacklevel=2,
         )
     none = [f"`{names[i]}` and `{names[j]}`" for i, j in pairs if np.isnan(values[i, j])]
     if none:
-        warnings.warn(
+        warn(
             "no correlation can be computed where one does not vary in the samples that have "
             f"both: {'; '.join(none)}",
-            UserWarning,
-            stacklevel=2,
         )
     return pd.DataFrame(values, index=names, columns=names)
 

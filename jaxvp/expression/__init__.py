@@ -8,9 +8,10 @@ Everything that makes measurements unfit is found here. What is wrong with one g
 a constant) is not: that gene gets a status.
 """
 
+from jaxvp.expression.alignment import align
 from jaxvp.expression.blocks import Expression
-from jaxvp.expression.containers import align
 from jaxvp.expression.files import read_table
 from jaxvp.expression.names import DataError
+from jaxvp.expression.opening import open_file
 
-__all__ = ["DataError", "Expression", "align", "read_table"]
+__all__ = ["DataError", "Expression", "align", "open_file", "read_table"]

@@ -95,6 +95,11 @@ def _numbers(column: Column) -> Float[np.ndarray, " n"]:
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
+def floating(dtype: np.dtype) -> np.dtype:
+    """float64 and float32 as they are, for all else float64."""
+    return dtype if dtype in FLOATS else np.dtype(np.float64)
+
+
 def to_float(values: Shaped[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """float64 and float32 as they are, all else as float64; None and NA are NaN."""
     if values.dtype in FLOATS:

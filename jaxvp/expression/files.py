@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from .arrow import index_of_pandas
 from .names import DataError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _kind(path: Path) -> tuple[str, str | None]:
     return kind[0], compression
 
 
-def _place(path: Path, columns: list[str], names_column: str | None, default: int = 0) -> int:
+def place_of(path: Path, columns: list[str], names_column: str | None, default: int = 0) -> int:
     """Which column holds the names."""
     if not columns:
         raise DataError(f"{path} has no columns")
@@ -121,11 +122,9 @@ def _read_parquet(
     else:
         with pa.input_stream(str(path), compression=compression) as stream:
             table = ParquetFile(pa.BufferReader(stream.read())).read()
-    # pandas names its index here; plain row numbers are described by a dict instead.
-    index = ((table.schema.pandas_metadata or {}).get("index_columns") or [None])[0]
-    columns = table.column_names
-    default = columns.index(index) if isinstance(index, str) and index in columns else 0
-    return table, _place(path, columns, names_column, default)
+    return table, place_of(
+        path, table.column_names, names_column, index_of_pandas(table.schema) or 0
+    )
 
 
 def _read_text(
@@ -150,7 +149,7 @@ def _read_text(
         raise DataError(f"{path} is empty")
     if len(first) == len(columns) + 1:
         columns = ["", *columns]  # R: the row names have no field in the header
-    names = _place(path, columns, names_column)
+    names = place_of(path, columns, names_column)
     if not first:
         types = [pa.string() if i == names else pa.float64() for i in range(len(columns))]
         return pa.table([pa.array([], type) for type in types], names=columns), names

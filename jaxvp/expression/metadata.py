@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from .files import read_table
 from .names import DataError, check_levels
+
+
+def find_metadata(metadata: Any, brought: pd.DataFrame | None) -> pd.DataFrame:
+    """The metadata, read from a file if it is the name of one.
+
+    Parameters
+    ----------
+    metadata
+        What the caller passed: a table, the path of one, or None.
+    brought
+        The table that the expression brings, or None.
+
+    Raises
+    ------
+    DataError
+        If there is none, or if it is none; see `check_metadata`.
+    """
+    if metadata is None:
+        if brought is None:
+            raise DataError(
+                "metadata must be given: a pandas DataFrame with samples in rows, their names in "
+                "the index, or the path of such a table; only AnnData (.h5ad, .zarr) brings its "
+                "own, obs"
+            )
+        metadata = brought
+    elif isinstance(metadata, str | os.PathLike):
+        metadata = read_table(os.fsdecode(metadata))
+    check_metadata(metadata)
+    return metadata
 
 
 def check_metadata(metadata: Any) -> None:
@@ -47,13 +76,6 @@ def type_name(thing: Any) -> str:
 
 
 def _remedy(metadata: Any) -> str:
-    if isinstance(metadata, str | os.PathLike):
-        path = os.fsdecode(metadata)
-        suffixes = {suffix.lower() for suffix in Path(path).suffixes}
-        if suffixes & {".parquet", ".pq"}:
-            return f": pandas.read_parquet({path!r})"
-        separator = r", sep='\t'" if suffixes & {".tsv", ".tab", ".txt"} else ""
-        return f": pandas.read_csv({path!r}{separator}, index_col=0)"
     if isinstance(metadata, dict):
         return ": pandas.DataFrame(metadata, index=sample_names)"
     if isinstance(metadata, pd.Series):

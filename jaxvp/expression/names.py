@@ -9,6 +9,8 @@ or no side has any (a RangeIndex on both).
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +27,20 @@ REMEDIES = {
     "gene": "keep one of each, or join them, with genes in rows: .groupby(level=0).mean()",
     "sample": "keep one of each, or give them different names",
 }
+
+
+class Axes(NamedTuple):
+    """What is known of a table without looking at its numbers."""
+
+    index: pd.Index
+    columns: pd.Index
+    text: Callable[[], pd.DataFrame]
+    """its columns of text"""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.index), len(self.columns)
 
 
 def check_levels(names: pd.Index, code: str) -> None:
@@ -62,8 +78,17 @@ def check_names(names: pd.Index, kind: str, where: str) -> None:
         )
 
 
-def samples_in_columns(expression: pd.DataFrame, metadata: pd.DataFrame) -> bool:
+def samples_in_columns(
+    expression: Axes, metadata: pd.DataFrame, genes_in: str | None = None
+) -> bool:
     """Whether the columns of a table are the samples; False if its rows are.
+
+    Parameters
+    ----------
+    expression, metadata
+        The table and the other one, whose index holds the sample names.
+    genes_in
+        ``"rows"`` or ``"columns"`` where that is known. None: the names decide.
 
     Raises
     ------
@@ -78,6 +103,16 @@ def samples_in_columns(expression: pd.DataFrame, metadata: pd.DataFrame) -> bool
     in_columns = _count_shared(expression.columns, samples)
     if not in_rows and not in_columns:
         raise DataError(_explain(expression, metadata))
+    if genes_in is not None:
+        shared, wanted = (in_columns, "columns") if genes_in == "rows" else (in_rows, "rows")
+        if not shared:
+            names = expression.columns if genes_in == "rows" else expression.index
+            raise DataError(
+                f"the samples of the expression are its {wanted} ({_some(names)}), and the "
+                f"metadata ({_some(samples)}) has none of them; it has {in_rows + in_columns:,} of "
+                "the names on the other axis: turn the expression round"
+            )
+        return genes_in == "rows"
     axis = expression.columns if in_columns else expression.index
     if in_rows and in_columns:
         unnamed = _is_default(samples) and (_is_default(axis) or _is_default(expression.index))
@@ -165,13 +200,13 @@ def _some(names: pd.Index, count: int = 3) -> str:
     return shown + (", ..." if len(names) > count else "")
 
 
-def _explain(expression: pd.DataFrame, metadata: pd.DataFrame) -> str:
+def _explain(expression: Axes, metadata: pd.DataFrame) -> str:
     """Why no name of the metadata is in the expression: the reasons that apply, with remedies."""
     samples = _Side("metadata", "index", metadata.index)
     rows = _Side("expression", "index", expression.index)
     columns = _Side("expression", "columns", expression.columns)
     reasons = []
-    if not expression.size:
+    if 0 in expression.shape:
         reasons.append(f"the expression is empty, of shape {expression.shape}")
     for axis in (rows, columns):
         as_long = len(axis.names) == len(metadata)
@@ -208,7 +243,7 @@ def _explain(expression: pd.DataFrame, metadata: pd.DataFrame) -> str:
                 f"{samples.letters[name]!r} in {samples.code}, {axis.letters[name]!r} in "
                 f"{axis.code}"
             )
-    column, count = _column_with(expression.select_dtypes(exclude="number"), samples.text)
+    column, count = _column_with(expression.text(), samples.text)
     if count:
         reasons.append(
             f"the expression's column {column!r} holds {count:,} of the names: "

@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Float, Shaped
 
-from jaxvp.statistics import Array, PerGene, Shared
+from jaxvp.statistics import Array, Shared
 
 # Up to this many columns the system is swept as elementwise arithmetic over a tile of genes; larger
 # ones are factored.
@@ -107,24 +107,3 @@ def term_slices(shared: Shared) -> list[slice]:
 
 def total(array: Float[Array, "..."], axes: int) -> Scalar:
     return array.sum(tuple(range(axes)))
-
-
-def augmented(shared: Shared, gene: PerGene, gamma: Scalar) -> tuple[Array, Array, Array]:
-    """``[U, y]' V_1^-1 [U, y]`` as a power series in gamma_1, each (K+1, K+1)."""
-    between = lift(shared.between, gamma)
-
-    def bordered(uu, uy, yy):
-        return jnp.concatenate(
-            [jnp.concatenate([uu, uy[:, None]], 1), jnp.concatenate([uy, yy[None]])[None]]
-        )
-
-    sums = [
-        (class_sum(w, between), class_sum(w, gene.between_uy), class_sum(w, gene.between_yy))
-        for w in class_weights(shared, gamma)
-    ]
-    uu, uy, yy = sums[0]
-    return (
-        bordered(lift(shared.within, gamma) + uu, gene.within_uy + uy, gene.within_yy + yy),
-        bordered(*sums[1]),
-        bordered(*sums[2]),
-    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -294,6 +295,35 @@ class Results:
             If gene names are of several types: they become text.
         """
         write_folder(Path(directory), self._portable_tables(), format)
+
+    def to_anndata(self, adata: Any, key_added: str = "variance_partition") -> Any:
+        """Write everything into an AnnData, so that it is in its file from then on.
+
+        Parameters
+        ----------
+        adata
+            The AnnData; its `var_names` are genes of this result. It is changed.
+        key_added
+            ``adata.varm[key_added]`` gets the fractions, ``adata.uns[key_added]`` all the rest:
+            the other tables, formula, options and versions. What is there is replaced.
+
+        Returns
+        -------
+        AnnData
+            The same object. A gene that this result does not have gets NaN and the status
+            ``not fitted``.
+
+        Raises
+        ------
+        DataError
+            If it is no AnnData or has none of the genes.
+        """
+        from .annotated import write_into
+
+        tables = {name: getattr(self, name) for name in TABLES}
+        tables |= {name: getattr(self, name).to_frame(name) for name in SERIES}
+        write_into(adata, tables, {name: getattr(self, name) for name in SCALARS}, key_added)
+        return adata
 
     def _portable_tables(self) -> dict[str, pd.DataFrame]:
         """Every table by name, none of them a Series."""
