@@ -7,6 +7,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -189,7 +190,8 @@ def test_means_of_the_model_and_of_the_data(fitted):
     result, expression, _ = fitted
     names = ["gene0", "gene3"]
     by_hand = jaxvp.pl.components_against_mean(result, expression.mean(), components="Site")
-    for given in (expression, expression.T, expression.to_numpy()):
+    anndata = SimpleNamespace(to_df=lambda: expression)
+    for given in (expression, expression.T, expression.to_numpy(), anndata):
         figure = jaxvp.pl.components_against_mean(result, given, components=["Site"])
         (one, *_), (other, *_) = (points(f.axes[0]) for f in (figure, by_hand))
         np.testing.assert_allclose(one[0], other[0])
@@ -610,6 +612,7 @@ EMPTY, FAILED = results(FEW.iloc[:0]), results(FEW * np.nan, "zero_variance")
         (pl.components_against_mean, (FEW,), "says nothing of the mean: pass expression="),
         (pl.components_against_mean, (FEW, FEW["Age"].iloc[:3]), "2 of 5 genes have no mean"),
         (pl.components_against_mean, (FEW, np.ones((4, 6))), r"shape \(4, 6\)"),
+        (pl.components_against_mean, (FEW, "path.csv"), "the mean of str is not taken here"),
         (pl.correlations, (FEW,), "5 rows and 5 columns: it must have the same variables"),
         (pl.correlations, (correlated().iloc[:0, :0],), "no variable"),
         (pl.correlations, (correlated() * np.nan,), "only NaN"),

@@ -43,8 +43,8 @@ def components_against_mean(
     result
         What `jaxvp.fit` returned, or a table genes x components of fractions.
     expression
-        The measurements (a DataFrame, either way round, or an array samples x genes), or the means
-        (a Series by gene). None takes the mean that the model of a result predicts for its samples;
+        The measurements (a DataFrame, either way round, AnnData, or an array samples x genes), or
+        the means (a Series by gene). None takes the mean that the model of a result predicts for its samples;
         a table of fractions has no model.
     components
         Those to draw; None draws all.
@@ -120,6 +120,8 @@ def trend(
 
 def _means(result: object, expression: Any, genes: pd.Index) -> Float[np.ndarray, " genes"]:
     """The mean of every gene that is drawn."""
+    if hasattr(expression, "to_df"):  # AnnData
+        expression = expression.to_df()
     if expression is None:
         if not isinstance(result, Results) or result.design is None:
             raise DataError(
@@ -135,13 +137,17 @@ def _means(result: object, expression: Any, genes: pd.Index) -> Float[np.ndarray
         means = pd.Series(expression.mean(axis=1 if in_rows else 0))
     else:
         table: pd.DataFrame = result.fractions if isinstance(result, Results) else result  # type: ignore
-        values = np.asarray(expression)
-        if values.ndim != 2 or values.shape[1] != len(table):
+        if not isinstance(expression, np.ndarray):
             raise DataError(
-                f"expression has shape {values.shape}: an array goes by position, samples x genes, "
+                f"the mean of {type(expression).__name__} is not taken here: pass a DataFrame, an "
+                "array, or the mean by gene, a Series"
+            )
+        if expression.ndim != 2 or expression.shape[1] != len(table):
+            raise DataError(
+                f"expression has shape {expression.shape}: an array goes by position, samples x genes, "
                 f"with the {len(table):,} genes of the result"
             )
-        means = pd.Series(np.nanmean(values, axis=0), index=table.index)
+        means = pd.Series(np.nanmean(expression, axis=0), index=table.index)
     if not means.index.is_unique:
         twice = means.index[means.index.duplicated()][0]
         raise DataError(f"two genes are called {twice!r}: give each its own name")
