@@ -144,8 +144,8 @@ def _means(result: object, expression: Any, genes: pd.Index) -> Float[np.ndarray
             )
         if expression.ndim != 2 or expression.shape[1] != len(table):
             raise DataError(
-                f"expression has shape {expression.shape}: an array goes by position, samples x genes, "
-                f"with the {len(table):,} genes of the result"
+                f"expression has shape {expression.shape}: an array goes by position, samples x "
+                f"genes, with the {len(table):,} genes of the result"
             )
         means = pd.Series(np.nanmean(expression, axis=0), index=table.index)
     if not means.index.is_unique:
