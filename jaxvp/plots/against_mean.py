@@ -44,8 +44,8 @@ def components_against_mean(
         What `jaxvp.fit` returned, or a table genes x components of fractions.
     expression
         The measurements (a DataFrame, either way round, AnnData, or an array samples x genes), or
-        the means (a Series by gene). None takes the mean that the model of a result predicts for its samples;
-        a table of fractions has no model.
+        the means (a Series by gene). None takes the mean that the model of a result predicts for
+        its samples; a table of fractions has no model.
     components
         Those to draw; None draws all.
     figure
