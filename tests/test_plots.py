@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from fractions_to_draw import NAMES, results, table
 from hypothesis import given
 from matplotlib import pyplot as plt
 from matplotlib.collections import PolyCollection
@@ -23,7 +24,6 @@ import jaxvp
 from jaxvp.plots.density import BINS, LEAST_BANDWIDTH, bandwidth, density, outline
 from jaxvp.plots.palette import COLOURS, OKABE_ITO, RESIDUAL_GREY, palette
 
-NAMES = ["Age", "Batch", "Subject", "Tissue", "Residuals"]
 SHARES = hnp.arrays(np.float64, st.integers(1, 40), elements=st.floats(0, 1))
 CENTRES = (np.arange(BINS) + 0.5) / BINS
 
@@ -32,38 +32,6 @@ CENTRES = (np.arange(BINS) + 0.5) / BINS
 def closed():
     yield
     plt.close("all")
-
-
-def table(genes=500, names=NAMES, zeros=0.4):
-    """Fractions with many exact zeros; medians in the order Tissue, Subject, Batch, Age."""
-    random = np.random.default_rng(3)
-    share = random.gamma(np.linspace(0.3, 3, len(names)), size=(genes, len(names)))
-    share[:, :2] *= random.random((genes, 2)) > zeros
-    index = [f"g{i}" for i in range(genes)]
-    return pd.DataFrame(share / share.sum(axis=1, keepdims=True), index=index, columns=names)
-
-
-def results(fractions, status="converged"):
-    """A result of these fractions; a gene with NaN has the status."""
-    genes = fractions.index
-    none = pd.DataFrame(index=genes)
-    series = pd.Series(1.0, index=genes)
-    failed = fractions.isna().any(axis=1)
-    return jaxvp.Results(
-        fractions=fractions,
-        variances=fractions,
-        coefficients=none,
-        standard_errors=none,
-        theta=none,
-        sigma=series,
-        log_likelihood=series,
-        diagnostics=pd.DataFrame({"status": np.where(failed, status, "converged")}, index=genes),
-        design=None,
-        formula="~ 1",
-        reml=False,
-        block_size=1,
-        versions={},
-    )
 
 
 def drawn(ax):

@@ -46,6 +46,16 @@ def palette(components: Iterable[str]) -> dict[str, str]:
     return {name: colours[name] for name in components}
 
 
+def level_colours(count: int) -> list[str]:
+    """Colours for the levels of a variable, which are no components."""
+    return [_colour(i) for i in range(count)]
+
+
+def paler(colour: str) -> str:
+    """The same with three quarters of white, for an area behind points."""
+    return _hex(255 - 0.25 * (255 - channel) for channel in bytes.fromhex(colour[1:]))
+
+
 def darker(colour: str) -> str:
     """The same with a third less light, for an edge."""
     return _hex(0.67 * channel for channel in bytes.fromhex(colour[1:]))

@@ -23,6 +23,7 @@ from jaxvp.fractions import RESIDUALS
 
 from . import archive
 from .files import portable, write_folder
+from .lookup import find
 
 __all__ = ["Results", "by_median", "load"]
 
@@ -48,6 +49,7 @@ class Results:
     >>> result = jaxvp.fit(expression, "~ Age + (1|Individual)", metadata)
     >>> result.fractions.loc["TP53", "Individual"]
     >>> result.sort_columns().summary()
+    >>> result.top("Individual", 20)
     >>> result.save("result.zip")
     """
 
@@ -131,6 +133,39 @@ class Results:
         """
         order = by_median(self.fractions)
         return replace(self, fractions=self.fractions[order], variances=self.variances[order])
+
+    def top(self, component: str, n: int = 10) -> pd.DataFrame:
+        """The genes of which a component explains the largest share.
+
+        Parameters
+        ----------
+        component
+            A column of `fractions`.
+        n
+            How many genes.
+
+        Returns
+        -------
+        DataFrame
+            Their rows of `fractions`, the largest share of the component first; genes of the same
+            share in the order of the input. Fewer rows where fewer genes could be fitted.
+
+        Raises
+        ------
+        DataError
+            If there is no such component (close matches are listed), or `n` is not 1 or more.
+
+        Examples
+        --------
+        >>> result.top("Batch", 20).index
+        >>> jaxvp.pl.bars(result.top("Batch", 20))
+        """
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise DataError(f"n={n!r}: use a whole number of genes, 1 or more")
+        place = find(component, self.fractions.columns, "component")
+        fitted = self.fractions.dropna()
+        order = np.argsort(-fitted.iloc[:, place].to_numpy(), kind="stable")
+        return fitted.iloc[order[:n]]
 
     def collinearity_score(self, *, intercept: bool = True) -> pd.Series:
         """Largest correlation, in absolute value, of two estimated fixed effects of each gene.
