@@ -55,7 +55,7 @@ def open_h5ad(path: Path, layer: str | None = None) -> Matrix:
         The name of a layer. None: `X`.
     """
     require("anndata", "anndata", str(path))
-    import h5py
+    import h5py  # pyright: ignore[reportMissingImports]
 
     with reading(path):
         file = h5py.File(path, "r")
@@ -99,7 +99,7 @@ def _from_store(store: Any, path: Path, layer: str | None) -> Matrix:
 
 
 def _table(store: Any, path: Path, name: str) -> pd.DataFrame:
-    from anndata.io import read_elem
+    from anndata.io import read_elem  # pyright: ignore[reportMissingImports]
 
     with reading(path):
         table = read_elem(store[name]) if name in store else None
