@@ -202,9 +202,10 @@ def compress(design: Design) -> Compression:
     level_size = np.bincount(level_of).astype(np.float64)
 
     # F_j (levels x K) and the products within levels: U minus its level means, squared up.
-    cross = sp.csr_array(sp.hstack([sum_levels @ sum_others.T, sp.csr_array(sum_levels @ q)]))
+    q_of_levels, q_of_others = sum_levels @ q, sum_others @ q
+    cross = sp.csr_array(sp.hstack([sum_levels @ sum_others.T, sp.csr_array(q_of_levels)]))
     scaled = sp.csr_array(cross.multiply(1 / level_size[:, None]))
-    q_within = q - (sum_levels.T @ ((sum_levels @ q) / level_size[:, None]))
+    q_within = q - (sum_levels.T @ (q_of_levels / level_size[:, None]))
     z_q = sum_others @ q_within
     others_of_level = sum_others @ sum_levels.T
     means = others_of_level.multiply(1 / level_size[None, :])
@@ -255,8 +256,8 @@ def compress(design: Design) -> Compression:
         sum_levels,
         sum_others,
         sp.csr_array(means),
-        sum_levels @ q,
-        sum_others @ q,
+        q_of_levels,
+        q_of_others,
         class_products,
         class_indicator,
         weights,

@@ -25,6 +25,7 @@ from jaxvp.likelihood.system import (
     Vector,
     class_weights,
     log_det_eliminated,
+    spread,
     term_slices,
 )
 from jaxvp.statistics import Array, PerGene, Shared
@@ -37,7 +38,7 @@ def factored(
     uu, uy, yy = _series(shared, gene, gamma[0])
     blocks = term_slices(shared)
     q, columns = shared.n_columns - shared.p, shared.n_columns
-    ratio = _spread(gamma, shared)
+    ratio = spread(gamma, shared, gene.within_yy)
     root = jnp.concatenate([jnp.sqrt(ratio), jnp.ones(shared.p, uu.dtype)])
     random = (jnp.arange(columns) < q).astype(uu.dtype)
     factor = jnp.linalg.cholesky(root[:, None] * uu[0] * root[None] + jnp.diag(random))
@@ -121,11 +122,3 @@ def _matrix(entry: Callable[[int, int], Scalar], terms: int, empty: Array) -> Ar
     if not terms:
         return empty[None]
     return jnp.stack([jnp.stack([entry(i, j) for j in range(terms)]) for i in range(terms)])
-
-
-def _spread(gamma: Vector, shared: Shared) -> Array:
-    """The variance ratio of every random column that is left."""
-    parts = [
-        jnp.full(b.stop - b.start, g) for g, b in zip(gamma[1:], term_slices(shared), strict=True)
-    ]
-    return jnp.concatenate([jnp.zeros(0, jnp.result_type(*gamma)), *parts])

@@ -44,6 +44,7 @@ from jaxvp.likelihood.system import (
     fence,
     lift,
     log_det_eliminated,
+    spread,
     term_slices,
 )
 from jaxvp.statistics import Array, PerGene, Shared
@@ -161,7 +162,7 @@ def _system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -> Sys
         )
 
     m = fence(bordered, weights, gene)
-    m, log_det = _sweep_random(_spread(gamma, shared, m[-1, -1]), m)
+    m, log_det = _sweep_random(spread(gamma, shared, m[-1, -1]), m)
     log_det = log_det + log_det_eliminated(shared, gamma[0])[0]
     covariance, log_det_fixed = inverse(m[q:-1, q:-1])
 
@@ -183,15 +184,6 @@ def _system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -> Sys
     return System(zz, projected, zpz, zpy, fixed)
 
 
-def _spread(gamma: Vector, shared: Shared, like: Scalar) -> Array:
-    """The variance ratio of every random column that is left."""
-    parts = [
-        jnp.broadcast_to(gamma[t + 1][None], (b.stop - b.start, *like.shape))
-        for t, b in enumerate(term_slices(shared))
-    ]
-    return jnp.concatenate([jnp.zeros((0, *like.shape), like.dtype), *parts])
-
-
 def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> tuple[Moments, FixedSystem]:
     """`Moments` of one gene, or of a tile of genes on a trailing axis."""
     q = shared.n_columns - shared.p
@@ -199,7 +191,7 @@ def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> tuple[Mom
     system = _system(gamma, shared, gene, w0)
     n1, n2 = (fence(lambda w: class_sum(w, lift(shared.between, gamma[0])), w) for w in (-w1, w2))
     log_det, traces = _determinant(gamma, shared, system, n1, n2, reml)
-    ratio = _spread(gamma, shared, system.fixed.rss)
+    ratio = spread(gamma, shared, system.fixed.rss)
 
     def slopes(system, ratio, n1, w1, gene):
         u = jnp.concatenate([ratio * system.zpy, system.fixed.beta])
@@ -239,7 +231,7 @@ def _determinant(
     fixed = reml and p > 0
     columns = q + p if fixed else q
     log_det = system.fixed.log_det + system.fixed.log_det_fixed if fixed else system.fixed.log_det
-    ratio = _spread(gamma, shared, system.fixed.rss)
+    ratio = spread(gamma, shared, system.fixed.rss)
     if not columns:
         return (log_det, base[1], base[2]), ratio
 

@@ -96,3 +96,12 @@ def term_slices(shared: Shared) -> list[slice]:
     """Columns of every random term that is left."""
     ends = np.cumsum((0, *shared.levels[1:]))
     return [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def spread(gamma: Vector, shared: Shared, like: Scalar) -> Array:
+    """The variance ratio of every random column that is left."""
+    parts = [
+        jnp.broadcast_to(gamma[t + 1][None], (b.stop - b.start, *like.shape))
+        for t, b in enumerate(term_slices(shared))
+    ]
+    return jnp.concatenate([jnp.zeros((0, *like.shape), like.dtype), *parts])

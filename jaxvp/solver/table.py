@@ -37,6 +37,7 @@ import scipy.linalg
 from jaxtyping import Float
 
 from jaxvp.likelihood import SWEEP_COLUMNS, fence, lift
+from jaxvp.likelihood.sweep import dot
 from jaxvp.likelihood.system import class_weights, term_slices
 from jaxvp.solver import newton
 from jaxvp.statistics import Array, PerGene, Shared
@@ -262,7 +263,7 @@ def _derivatives(coefficients: Array, basis: list[Array]) -> tuple[Array, Array,
         for orders, array in partial.items():
             for order in range(3 - sum(orders)):
                 weights = axis[order].reshape(len(axis[order]), *(1,) * (array.ndim - 2), -1)
-                grown[(*orders, order)] = fence(_contract, weights, array)
+                grown[(*orders, order)] = fence(dot, weights, array)
         partial = grown
     k = len(basis)
 
@@ -272,10 +273,3 @@ def _derivatives(coefficients: Array, basis: list[Array]) -> tuple[Array, Array,
     gradient = jnp.stack([at(i) for i in range(k)])
     hessian = jnp.stack([jnp.stack([at(i, j) for j in range(k)]) for i in range(k)])
     return at(), gradient, hessian
-
-
-def _contract(weights: Array, array: Array) -> Array:
-    out = weights[0] * array[0]
-    for i in range(1, array.shape[0]):
-        out = out + weights[i] * array[i]
-    return out
