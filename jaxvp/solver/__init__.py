@@ -9,8 +9,8 @@ A solver is a module of functions over one gene, mapped over genes here:
 - ``GENES_LAST``: does ``step`` take the genes of a tile on a trailing axis?
 
 ``newton`` is the default; ``optax`` runs the same deviance through optax's L-BFGS, as an
-independent check. `solve` is the one bounded loop over a block of genes that every solver and
-every caller shares.
+independent check. `solve` runs them in the one bounded loop over a block of genes (`loop`);
+`jaxvp.solver.slopes` does it for models with random slopes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, evaluate
 from jaxvp.solver import lbfgs, newton
+from jaxvp.solver.loop import cut, iterate
 from jaxvp.solver.status import Status
 from jaxvp.solver.table import Table, build, starts
 from jaxvp.statistics import Array, PerGene, Shared
@@ -47,8 +48,6 @@ SOLVERS: dict[str, ModuleType] = {"newton": newton, "optax": lbfgs}
 
 # An iteration limit, not a target: five to six evaluations are the rule.
 MAX_ITERATIONS = 200
-# Iterations before what is left is gathered again; the last one repeats.
-_BURSTS = (5, 2, 3, 6, 12, 24)
 # Genes whose tables are filled at once.
 TABLE_GENES = 64
 
@@ -110,10 +109,7 @@ def solve(
 ) -> Solution:
     """Optima and estimates of a block of genes, of which there are a multiple of ``width``.
 
-    Tiles of ``width`` genes are stepped one after the other, each until all its genes are done or
-    the burst is over. Then the genes that are not done are gathered to the front, and only they go
-    on: a slow gene costs its own iterations and nobody else's. All bursts are one loop, so that the
-    step is compiled once. Genes that are not ``wanted`` are never stepped.
+    Genes that are not ``wanted`` are never stepped.
     """
     method = SOLVERS[solver]
     count = wanted.shape[0]
@@ -131,53 +127,19 @@ def solve(
         mapped = genes_last(one_step) if method.GENES_LAST else one_step
         stepped = jax.vmap(mapped, in_axes=-1, out_axes=-1)
 
-    def tile(begin, steps, ids, state):
-        here = jax.tree.map(lambda leaf: _take(leaf, _slice(ids, begin, width)), gene)
-        part = jax.tree.map(lambda leaf: _slice(leaf, begin, width), state)
-
-        def unfinished(carry):
-            spent, part = carry
-            return (spent < steps) & ~jnp.all(part.done)
-
-        _, part = jax.lax.while_loop(
-            unfinished, lambda c: (c[0] + 1, stepped(here, c[1])), (jnp.zeros_like(steps), part)
-        )
-        return jax.tree.map(
-            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, begin, -1), state, part
-        )
-
-    def burst(carry):
-        number, spent, ids, state = carry
-        order = jnp.argsort(state.done, stable=True)
-        ids, state = jax.tree.map(lambda leaf: _take(leaf, order), (ids, state))
-        steps = jnp.minimum(jnp.asarray(_BURSTS, limit.dtype)[number], limit - spent)
-        tiles = (count - state.done.sum() + width - 1) // width
-        state = jax.lax.fori_loop(
-            0, tiles, lambda i, state: tile(i * width, steps, ids, state), state
-        )
-        return jnp.minimum(number + 1, len(_BURSTS) - 1), spent + steps, ids, state
-
     start = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), method.start(shared)
     )
     if table is not None:
         start = start._replace(trial=_starts(table, shared, gene, reml))
-    ids = jnp.arange(count)
-    begin = (jnp.zeros_like(limit), jnp.zeros_like(limit), ids, start._replace(done=~wanted))
-    *_, ids, state = jax.lax.while_loop(
-        lambda c: (c[1] < limit) & ~jnp.all(c[3].done), burst, begin
-    )
-    back = jnp.zeros_like(ids).at[ids].set(jnp.arange(count))
-    x, score, tolerance, evaluations, estimates = jax.tree.map(
-        lambda leaf: _take(leaf, back),
-        (state.x, state.score, state.tolerance, state.evaluations, state.estimates),
-    )
+    state = iterate(stepped, width, gene, start._replace(done=~wanted), limit)
+    x = state.x
     return Solution(
         jnp.expm1(x) / m[:, None],
-        newton.violation(x, score),
-        tolerance,
-        evaluations,
-        estimates,
+        newton.violation(x, state.score),
+        state.tolerance,
+        state.evaluations,
+        state.estimates,
     )
 
 
@@ -187,7 +149,7 @@ def _starts(table: Table, shared: Shared, gene: PerGene, reml: bool) -> Float[Ar
     width = math.gcd(count, TABLE_GENES)
 
     def fill(i, out):
-        here = jax.tree.map(lambda leaf: _slice(leaf, i * width, width), gene)
+        here = jax.tree.map(lambda leaf: cut(leaf, i * width, width), gene)
         found = starts(table, shared, here, reml)
         return jax.lax.dynamic_update_slice_in_dim(out, found, i * width, -1)
 
@@ -204,10 +166,3 @@ def _single(one_step: Callable[[PerGene, Any], Any]) -> Callable[[PerGene, Any],
 
     return stepped
 
-
-def _slice(leaf: Array, begin: Int[Array, ""], width: int) -> Array:
-    return jax.lax.dynamic_slice_in_dim(leaf, begin, width, axis=-1)
-
-
-def _take(leaf: Array, index: Int[Array, " some"]) -> Array:
-    return jnp.asarray(leaf).at[..., index].get(mode="promise_in_bounds")

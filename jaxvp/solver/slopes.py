@@ -1,0 +1,97 @@
+"""Optima of models with random slopes: several searches a gene, the best is kept.
+
+These likelihoods have more than one optimum more often than those of random intercepts. Every gene
+is searched from several starts (`cone.STARTS`), as if it were several genes; of optima that agree
+to rounding the first counts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from jaxvp.likelihood import SWEEP_COLUMNS, Estimates
+from jaxvp.likelihood.slopes import Basis, evaluate_slopes
+from jaxvp.solver import cone
+from jaxvp.solver.loop import iterate
+from jaxvp.statistics import Array, PerGene, SlopeShared
+
+
+class SlopeSolution(NamedTuple):
+    """Optima of a block of genes; blocks in elimination order, the gene axis last."""
+
+    deviations: Float[Array, "k genes"]  # eigenvalues of Gamma^(1/2), all blocks
+    basis: Basis  # their eigenvectors, by block
+    violation: Float[Array, " genes"]
+    tolerance: Float[Array, " genes"]
+    evaluations: Int[Array, " genes"]  # of all searches
+    estimates: Estimates
+
+
+def slope_lanes(shared: SlopeShared, platform: str = "cpu") -> int:
+    """Searches that are stepped together."""
+    if shared.n_columns > SWEEP_COLUMNS:
+        return 1
+    if platform != "cpu":
+        return 2048
+    return 128 if shared.n_columns <= 8 else 32
+
+
+def solve_slopes(
+    width: int,
+    reml: bool,
+    shared: SlopeShared,
+    gene: PerGene,
+    wanted: Bool[Array, " genes"],
+    limit: Int[Array, ""],
+) -> SlopeSolution:
+    """Optima and estimates of a block of genes, of which there are a multiple of ``width``."""
+    count, searches = wanted.shape[0], len(cone.STARTS)
+
+    def stepped(gene, state):
+        if width == 1:
+            gene, state = jax.tree.map(lambda leaf: leaf[..., 0], (gene, state))
+
+        def deviance(gamma, basis):
+            return evaluate_slopes(gamma, basis, shared, gene, reml=reml)
+
+        out = cone.step(deviance, shared, state)
+        return jax.tree.map(lambda leaf: leaf[..., None], out) if width == 1 else out
+
+    parts = [
+        jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)),
+            cone.start(shared, deviation),
+        )
+        for deviation in cone.STARTS
+    ]
+    start = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
+    start = start._replace(done=jnp.tile(~wanted, searches))
+    state = iterate(stepped, width, gene, start, limit, count)
+
+    shaped = jax.tree.map(lambda leaf: leaf.reshape(*leaf.shape[:-1], searches, count), state)
+    certified = shaped.wrong <= jnp.maximum(cone.GRADIENT_TOLERANCE, shaped.tolerance)
+    # Of optima that agree to rounding the first; one without certificate only if there is no other.
+    eps = 1e-10 if shaped.deviance.dtype == jnp.float64 else 1e-5
+    lowest = jnp.where(certified, shaped.deviance, jnp.inf).min(0)
+    lowest = jnp.where(jnp.isfinite(lowest), lowest, shaped.deviance.min(0))
+    good = shaped.deviance <= lowest + eps * (1 + abs(lowest))
+    good &= certified | ~certified.any(0)
+    best = jnp.argmax(good, axis=0)
+
+    def pick(leaf):
+        index = jnp.broadcast_to(best, (*leaf.shape[:-2], 1, count))
+        return jnp.take_along_axis(leaf, index, axis=-2)[..., 0, :]
+
+    found = jax.tree.map(pick, shaped)
+    return SlopeSolution(
+        found.x,
+        found.basis,
+        found.wrong,
+        found.tolerance,
+        shaped.evaluations.sum(0),
+        found.estimates,
+    )
