@@ -19,7 +19,7 @@ from jaxvp.expression import DataError, align
 from jaxvp.formula import Formula
 from jaxvp.results import Results
 from jaxvp.solver import SOLVERS, Status
-from jaxvp.statistics import compress
+from jaxvp.statistics import compress, compress_slopes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,7 +121,11 @@ def fit(
     measurements, table = align(expression, metadata)
     design = build(parsed, table, reml)
     measurements = measurements.take(design.kept)
-    compression = compress(design)
+    if design.slopes and solver != "newton":
+        raise DataError(
+            f'solver={solver!r} fits random intercepts; random slopes need solver="newton"'
+        )
+    compression = compress_slopes(design) if design.slopes else compress(design)
     genes = measurements.n_genes
     size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
     with _progress(progress, genes) as report:
@@ -201,7 +205,12 @@ def _results(
         components = fractions.mixed(design, fitted.gamma, fitted.sigma, fitted.coefficients)
     else:
         components = fractions.fixed(design, fitted.sigma, fitted.coefficients)
-    random = bool(design.codes)
+    theta, singular = fitted.gamma, (fitted.gamma == 0).any(axis=1)
+    if fitted.theta is not None:
+        theta = fitted.theta
+        singular = (theta[:, design.theta_diagonal] == 0).any(axis=1)
+    elif design.codes:
+        theta = np.sqrt(theta)
     labels = np.array([status.label for status in Status], dtype=object)
 
     def table(array: np.ndarray, columns: Sequence[str]) -> pd.DataFrame:
@@ -213,7 +222,7 @@ def _results(
             "n_obs": np.full(len(genes), design.n),
             "iterations": fitted.iterations,
             "gradient": fitted.gradient,
-            "singular": (fitted.gamma == 0).any(axis=1),
+            "singular": singular,
         },
         index=genes,
     )
@@ -222,7 +231,7 @@ def _results(
         variances=table(components.variances, components.names),
         coefficients=table(fitted.coefficients, design.columns),
         standard_errors=table(fitted.standard_errors, design.columns),
-        theta=table(np.sqrt(fitted.gamma) if random else fitted.gamma, design.random_names),
+        theta=table(theta, design.theta_names),
         sigma=pd.Series(fitted.sigma, index=genes, name="sigma"),
         log_likelihood=pd.Series(fitted.log_likelihood, index=genes, name="log_likelihood"),
         diagnostics=diagnostics,

@@ -25,8 +25,20 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from jaxvp.likelihood import Estimates, least_squares
-from jaxvp.solver import MAX_ITERATIONS, Solution, Status, Table, lanes, newton, prepare, solve
-from jaxvp.statistics import Block, Compression, PerGene, Shared, statistics
+from jaxvp.solver import (
+    MAX_ITERATIONS,
+    SlopeSolution,
+    Solution,
+    Status,
+    Table,
+    lanes,
+    newton,
+    prepare,
+    relative_factors,
+    solve,
+    solve_slopes,
+)
+from jaxvp.statistics import Block, Compression, PerGene, Shared, SlopeShared, statistics
 
 Device: TypeAlias = Any  # jax.Device, which is a variable to type checkers
 
@@ -42,7 +54,7 @@ _LARGEST_VIOLATION = 1.0
 class Fitted(NamedTuple):
     """All genes, fitted; random terms in formula order. Genes that could not be fitted hold NaN."""
 
-    gamma: Float[np.ndarray, "genes k"]
+    gamma: Float[np.ndarray, "genes k"]  # relative variance of every random component
     sigma: Float[np.ndarray, " genes"]
     coefficients: Float[np.ndarray, "genes p"]
     standard_errors: Float[np.ndarray, "genes p"]
@@ -50,9 +62,10 @@ class Fitted(NamedTuple):
     gradient: Float[np.ndarray, " genes"]
     iterations: Int[np.ndarray, " genes"]
     status: Int[np.ndarray, " genes"]
+    theta: Float[np.ndarray, "genes m"] | None  # relative factors, of a design with random slopes
 
 
-def block_genes(shared: Shared) -> int:
+def block_genes(shared: Shared | SlopeShared) -> int:
     """Genes in a block: by the bytes of a gene's statistics, never by the machine: runs repeat."""
     classes, columns = shared.between.shape[:2]
     width = lanes(shared)
@@ -77,7 +90,8 @@ def fit_all(
     ``report`` hears how many more are done.
     """
     shared = compression.shared
-    k, p = len(shared.levels), shared.p
+    k, p = len(shared.order), shared.p
+    slopes = compression.slopes
     out = Fitted(
         np.full((genes, k), np.nan),
         np.full(genes, np.nan),
@@ -87,6 +101,7 @@ def fit_all(
         np.full(genes, np.nan),
         np.zeros(genes, dtype=np.int32),
         np.zeros(genes, dtype=np.int8),
+        None if slopes is None else np.full((genes, slopes.count), np.nan),
     )
     starts = range(0, genes, block_size)
     programs: queue.SimpleQueue[_Program] = queue.SimpleQueue()
@@ -149,7 +164,7 @@ def _capacity(genes: int, width: int) -> int:
 class _Program(NamedTuple):
     """What every block of a call shares."""
 
-    shared: tuple[Shared, Table | None]  # on the device
+    shared: tuple[Shared | SlopeShared, Table | None]  # on the device
     solver: str
     width: int
     reml: bool
@@ -159,18 +174,24 @@ class _Program(NamedTuple):
 
 
 _solve = jax.jit(solve, static_argnums=(0, 1, 2))
+_solve_slopes = jax.jit(solve_slopes, static_argnums=(0, 1))
 _compiled: set[Any] = set()
 _compiling = threading.Lock()
 
 
-def _solve_block(program: _Program, gene: PerGene, wanted: np.ndarray) -> Solution:
+def _solve_block(
+    program: _Program, gene: PerGene, wanted: np.ndarray
+) -> Solution | SlopeSolution:
     """Run the solver on the program's device; two threads never compile the same program."""
     shared, table = program.shared
     placed = jax.device_put((gene, wanted, np.int32(MAX_ITERATIONS)), program.device)
     arguments = (shared, *placed, table)
 
-    def run() -> Solution:
-        found = _solve(program.solver, program.width, program.reml, *arguments)
+    def run() -> Solution | SlopeSolution:
+        if isinstance(shared, SlopeShared):
+            found = _solve_slopes(program.width, program.reml, *arguments[:-1])
+        else:
+            found = _solve(program.solver, program.width, program.reml, *arguments)
         # Out of the device, and out of float32, before the context ends.
         return jax.tree.map(np.asarray, found)
 
@@ -205,7 +226,8 @@ def _fit_block(program: _Program, compression: Compression, y: np.ndarray, out: 
     shared = compression.shared
     if not shared.levels:
         estimates = least_squares(shared, block)
-        _write(out, compression, block, np.zeros((0, genes)), estimates, program.reml)
+        none = np.zeros((0, genes))
+        _write(out, compression, block, none, np.zeros(genes), estimates, program.reml)
         out.gradient[:] = 0.0
         return _blank(out)
     wanted = np.zeros(program.capacity, dtype=bool)
@@ -217,8 +239,14 @@ def _fit_block(program: _Program, compression: Compression, y: np.ndarray, out: 
     found = jax.tree.map(lambda a: a[..., :genes], found)
     out.gradient[:] = found.violation
     out.iterations[:] = found.evaluations
-    gamma = found.gamma.astype(np.float64)
-    _write(out, compression, block, gamma, found.estimates, program.reml)
+    if isinstance(found, SlopeSolution):
+        gamma, factors = relative_factors(found, shared, compression.slopes)
+        out.theta[:] = compression.slopes.in_formula_order(factors)
+        random = (found.deviations.astype(np.float64) ** 2).sum(axis=0)
+    else:
+        gamma = found.gamma.astype(np.float64)
+        random = gamma.sum(axis=0)
+    _write(out, compression, block, gamma, random, found.estimates, program.reml)
     limit = np.clip(found.tolerance, newton.GRADIENT_TOLERANCE, _LARGEST_VIOLATION)
     out.status[(out.status == Status.CONVERGED) & ~(found.violation <= limit)] = (
         Status.MAX_ITERATIONS
@@ -234,6 +262,8 @@ def _blank(out: Fitted) -> None:
     failed = out.status != Status.CONVERGED
     for array in (out.gamma, out.sigma, out.coefficients, out.standard_errors, out.log_likelihood):
         array[failed] = np.nan
+    if out.theta is not None:
+        out.theta[failed] = np.nan
     never = failed & (out.status != Status.MAX_ITERATIONS)
     out.gradient[never] = np.nan
     out.iterations[never] = 0
@@ -244,10 +274,14 @@ def _write(
     compression: Compression,
     block: Block,
     gamma: Float[np.ndarray, "k genes"],
+    random: Float[np.ndarray, " genes"],
     found: Estimates,
     reml: bool,
 ) -> None:
-    """Undo elimination order, scaling and residualising."""
+    """Undo elimination order, scaling and residualising.
+
+    ``random`` is the variance of all random terms, over the samples and relative to sigma^2.
+    """
     shared = compression.shared
     size = shared.n - shared.p if reml else shared.n
     centred = compression.q - compression.q.mean(axis=0)
@@ -260,7 +294,7 @@ def _write(
         out.log_likelihood[:] = found.log_likelihood - size * np.log(block.scale)
         fixed = raw / block.scale / found.sigma
         spread = np.einsum("pg,pg->g", fixed, centred.T @ centred @ fixed) / shared.n
-        share = 1 / (1 + gamma.sum(axis=0) + spread)
+        share = 1 / (1 + random + spread)
         # Where nothing is left, not even rounding, there is nothing to compare with.
         explained = (share < _RESIDUAL_SHARE) | (found.sigma == 0)
         explained &= out.status == Status.CONVERGED

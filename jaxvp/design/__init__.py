@@ -70,6 +70,14 @@ class Design(eqx.Module):
         return theta_names(self.random_names, self.coefficients, self.blocks)
 
     @property
+    def theta_diagonal(self) -> Bool[np.ndarray, " m"]:
+        """Which entries of theta are relative standard deviations, zero or more."""
+        sizes = [len(block) for block in self.blocks] or [1] * len(self.random_names)
+        each = [np.arange(size, 0, -1) for size in sizes]  # columns of a lower triangle
+        parts = [np.arange(length) == 0 for lengths in each for length in lengths]
+        return np.concatenate([np.zeros(0, dtype=bool), *parts])
+
+    @property
     def n(self) -> int:
         """Number of samples."""
         return self.X.shape[0]

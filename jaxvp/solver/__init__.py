@@ -28,20 +28,24 @@ from jaxtyping import Bool, Float, Int
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, evaluate
 from jaxvp.solver import lbfgs, newton
 from jaxvp.solver.loop import cut, iterate
+from jaxvp.solver.slopes import SlopeSolution, relative_factors, slope_lanes, solve_slopes
 from jaxvp.solver.status import Status
 from jaxvp.solver.table import Table, build, starts
-from jaxvp.statistics import Array, PerGene, Shared
+from jaxvp.statistics import Array, PerGene, Shared, SlopeShared
 
 __all__ = [
     "MAX_ITERATIONS",
     "SOLVERS",
+    "SlopeSolution",
     "Solution",
     "Status",
     "Table",
     "lanes",
     "newton",
     "prepare",
+    "relative_factors",
     "solve",
+    "solve_slopes",
 ]
 
 SOLVERS: dict[str, ModuleType] = {"newton": newton, "optax": lbfgs}
@@ -62,13 +66,17 @@ class Solution(NamedTuple):
     estimates: Estimates
 
 
-def prepare(solver: str, shared: Shared, reml: bool) -> Table | None:
+def prepare(solver: str, shared: Shared | SlopeShared, reml: bool) -> Table | None:
     """What all genes share beside their statistics."""
+    if isinstance(shared, SlopeShared):
+        return None
     return build(shared, reml) if solver == "newton" else None
 
 
-def lanes(shared: Shared, platform: str = "cpu") -> int:
+def lanes(shared: Shared | SlopeShared, platform: str = "cpu") -> int:
     """Genes that are stepped together: a tile whose systems stay in a core's second-level cache."""
+    if isinstance(shared, SlopeShared):
+        return slope_lanes(shared, platform)
     if shared.n_columns > SWEEP_COLUMNS:
         return 1
     if platform != "cpu":

@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates
 from jaxvp.likelihood.slopes import Basis, evaluate_slopes
 from jaxvp.solver import cone
 from jaxvp.solver.loop import iterate
-from jaxvp.statistics import Array, PerGene, SlopeShared
+from jaxvp.statistics import Array, PerGene, Slopes, SlopeShared
 
 
 class SlopeSolution(NamedTuple):
@@ -95,3 +96,47 @@ def solve_slopes(
         shaped.evaluations.sum(0),
         found.estimates,
     )
+
+
+def relative_factors(
+    found: SlopeSolution, shared: SlopeShared, slopes: Slopes
+) -> tuple[Float[np.ndarray, "k genes"], list[Float[np.ndarray, "c c genes"]]]:
+    """Relative variances of the coefficients and relative Cholesky factors, host side.
+
+    Both are in the units of the design's columns, blocks in elimination order. As many diagonal
+    entries of a factor are exactly zero as Gamma has zero eigenvalues, and a variance of zero has a
+    column of zeros (the factor of a singular matrix is not unique).
+    """
+    variances, factors, start = [], [], 0
+    for block, vectors, transform in zip(
+        shared.blocks, found.basis, slopes.transforms, strict=True
+    ):
+        x = found.deviations[start : start + block.size].astype(np.float64)
+        start += block.size
+        root = np.einsum("ij,jkg->ikg", transform, vectors.astype(np.float64) * x)
+        variances.append((root**2).sum(axis=1))
+        factors.append(_triangular(root, (x != 0).sum(axis=0)))
+    return np.concatenate(variances), factors
+
+
+def _triangular(
+    root: Float[np.ndarray, "c c genes"], rank: Int[np.ndarray, " genes"]
+) -> Float[np.ndarray, "c c genes"]:
+    """L with ``L L' = root root'``, by Gram and Schmidt on the rows."""
+    factor = np.zeros_like(root)
+    axes = np.zeros_like(root)  # rows: directions that are taken
+    taken = np.zeros_like(rank)
+    for i, row in enumerate(root):
+        rest = row
+        for _ in range(2):  # once more: orthogonal to rounding
+            along = np.einsum("kjg,jg->kg", axes[:i], rest)
+            factor[i, :i] += along
+            rest = rest - np.einsum("kjg,kg->jg", axes[:i], along)
+        length = np.sqrt((rest**2).sum(axis=0))
+        full = rank == len(root)
+        new = (length > 1e-9 * np.sqrt((row**2).sum(axis=0))) & (taken < rank)
+        new |= full & (length > 0)
+        factor[i, i] = np.where(new, length, 0.0)
+        axes[i] = np.where(new, rest / np.where(new, length, 1.0), 0.0)
+        taken += new
+    return factor

@@ -45,6 +45,7 @@ class Compression(NamedTuple):
     q: Float[np.ndarray, "n p"]
     has_intercept: bool  # 1 is in the span of Q: a gene may be shifted
     grouping: Grouping | None  # None without random terms
+    slopes: Any = None  # Slopes, of a design with random slopes
 
 
 def _indicator(codes: Int[np.ndarray, " n"], levels: int) -> sp.csr_array:

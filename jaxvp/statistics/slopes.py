@@ -47,7 +47,7 @@ class RandomBlock(NamedTuple):
     size: int
     levels: int
     eliminated: bool
-    design: int  # its place among the design's blocks
+    design: tuple[int, ...]  # places of its components in the design
 
 
 class SlopeShared(eqx.Module):
@@ -70,6 +70,11 @@ class SlopeShared(eqx.Module):
         return sum(b.size * b.levels for b in self.blocks if not b.eliminated) + self.p
 
     @property
+    def order(self) -> tuple[int, ...]:
+        """The design's place of every coefficient."""
+        return tuple(place for block in self.blocks for place in block.design)
+
+    @property
     def levels(self) -> tuple[int, ...]:
         """Number of levels, by block."""
         return tuple(block.levels for block in self.blocks)
@@ -80,6 +85,21 @@ class Slopes(NamedTuple):
 
     transforms: tuple[Float[np.ndarray, "c c"], ...]  # T, by block of `SlopeShared`
     order: tuple[int, ...]  # blocks of `SlopeShared` -> blocks of the design
+
+    @property
+    def count(self) -> int:
+        """Entries of all relative factors."""
+        return sum(len(t) * (len(t) + 1) // 2 for t in self.transforms)
+
+    def in_formula_order(
+        self, factors: list[Float[np.ndarray, "c c genes"]]
+    ) -> Float[np.ndarray, "genes m"]:
+        """Lower triangles of the design's blocks, each column by column: lme4's theta."""
+        parts: list = [None] * len(factors)
+        for place, factor in zip(self.order, factors, strict=True):
+            column, row = np.triu_indices(len(factor))
+            parts[place] = factor[row, column].T
+        return np.hstack(parts)
 
 
 def factors(design: Design) -> list[list[int]]:
@@ -110,7 +130,7 @@ def orthonormal(
     return q * np.sqrt(n), np.linalg.inv(r)
 
 
-def compress_slopes(design: Design) -> tuple[Compression, Slopes]:
+def compress_slopes(design: Design) -> Compression:
     """Everything of a design with random slopes that does not depend on the genes."""
     n, p = design.X.shape
     by_factor = factors(design)
@@ -148,7 +168,8 @@ def compress_slopes(design: Design) -> tuple[Compression, Slopes]:
         n=n,
         p=p,
         blocks=tuple(
-            RandomBlock(len(design.blocks[b]), levels[b], b in first, b) for b in order
+            RandomBlock(len(design.blocks[b]), levels[b], b in first, design.blocks[b])
+            for b in order
         ),
     )
     K = within.shape[0]
@@ -167,7 +188,7 @@ def compress_slopes(design: Design) -> tuple[Compression, Slopes]:
         (sums.left, sums.right),
     )
     slopes = Slopes(tuple(pairs[b][1] for b in order), order)
-    return Compression(shared, q, has_intercept, grouping), slopes
+    return Compression(shared, q, has_intercept, grouping, slopes)
 
 
 def _columns(
