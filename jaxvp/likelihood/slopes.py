@@ -56,6 +56,7 @@ class SlopeEvaluation(NamedTuple):
     deviance: Scalar
     score: Float[Array, "m *genes"]
     hessian: Float[Array, "m m *genes"]
+    fisher: Float[Array, "m m *genes"]  # expected, sigma profiled out: positive semidefinite
     rounding: Float[Array, "m *genes"]  # size of the score's rounding error
     estimates: Estimates
 
@@ -584,11 +585,13 @@ def _assemble(
     m = len(l1)
     rss = system.fixed.rss
     hessian: list[list] = [[None] * m for _ in range(m)]
+    fisher: list[list] = [[None] * m for _ in range(m)]
     for i in range(m):
         for j in range(i, m):
             log_det, r2 = entry(i, j)
-            value = log_det + size * (r2 / rss - r1[i] * r1[j] / rss**2)
-            hessian[i][j] = hessian[j][i] = value
+            hessian[i][j] = log_det + size * (r2 / rss - r1[i] * r1[j] / rss**2)
+            fisher[i][j] = -log_det - l1[i] * l1[j] / size
+            hessian[j][i], fisher[j][i] = hessian[i][j], fisher[i][j]
     score = jnp.stack([l1[i] + size * r1[i] / rss for i in range(m)])
     noise = 8 * jnp.finfo(rss.dtype).eps * (1 + sums.lost / rss)
     rounding = jnp.stack([noise * (abs(l1[i]) + size * abs(r1[i]) / rss) for i in range(m)])
@@ -600,6 +603,7 @@ def _assemble(
         deviance,
         score,
         jnp.stack([jnp.stack(row) for row in hessian]),
+        jnp.stack([jnp.stack(row) for row in fisher]),
         rounding,
         estimates(fixed, shared, reml),
     )

@@ -17,17 +17,16 @@ dimension. An eigenvalue that vanishes is set to exactly zero and judged by thes
 are measured in the units of a random intercept's ``x = log(1 + m gamma)``: S is multiplied by
 ``(1/m + gamma)^(1/2)`` from both sides.
 
-*A step* follows the eigenvectors of the Hessian downhill, by the inverse of the absolute
-eigenvalue, cut to the trust radius: no saddle point holds it. An eigenvalue of Gamma for which the
-quadratic model in Gamma itself is lowest below zero goes there at once. Where Gamma is singular and
-S is negative along a null vector v, Gamma is moved along ``v v'``, where X is stationary.
+*A step* is Newton's, with the Fisher matrix where the Hessian is not positive definite, cut to the
+trust radius. An eigenvalue of Gamma for which the quadratic model in Gamma itself is lowest below
+zero goes there at once. Where Gamma is singular and S is negative along a null vector v, Gamma is
+moved along ``v v'``, where X is stationary.
 
 As in `jaxvp.solver.newton` every iteration is one evaluation: accepted where the deviance falls,
 and where it does not the radius shrinks.
 
-Sources: Absil, Mahony and Sepulchre, Optimization Algorithms on Matrix Manifolds (2008), for
-second-order geometry; Dauphin et al. (2014), Identifying and attacking the saddle point problem,
-NeurIPS 27, for the absolute eigenvalues.
+Sources: Burer and Monteiro (2003), Mathematical Programming 95, for Gamma as a square and its
+conditions; Nocedal and Wright, Numerical Optimization (2006), ch. 4, for the trust region.
 """
 
 from __future__ import annotations
@@ -52,6 +51,9 @@ _NEAR = 1e-6
 # An eigenvalue x with m x^2 below this is zero: it moves the deviance by less than rounding.
 _ZERO = 1e-14
 _LARGEST = 1e9
+# What the Fisher matrix's diagonal is raised by, relative and absolute.
+_RIDGE = 1e-6
+_UNROLLED = 6
 # Standard deviations, relative to sigma, that the searches of a gene start from.
 STARTS = (0.5, 0.05, 2.0)
 
@@ -66,6 +68,8 @@ class State(NamedTuple):
     deviance: Scalar
     score: Float[Array, "m *genes"]  # in the entries of E'Gamma E, at `x`
     hessian: Float[Array, "m m *genes"]
+    fisher: Float[Array, "m m *genes"]
+    lift_off: Float[Array, "m *genes"]  # move that leaves a zero eigenvalue which is no optimum
     promised: Scalar  # first-order decrease of the step to the trial point
     wrong: Scalar  # violation of the conditions at `x`
     tolerance: Scalar  # rounding error of the score at `x`
@@ -90,6 +94,8 @@ def start(shared: SlopeShared, deviation: float) -> State:
         deviance=zero + jnp.inf,
         score=jnp.zeros(m, dtype),
         hessian=jnp.zeros((m, m), dtype),
+        fisher=jnp.zeros((m, m), dtype),
+        lift_off=jnp.zeros(m, dtype),
         promised=zero,
         wrong=zero + jnp.inf,
         tolerance=zero,
@@ -107,17 +113,43 @@ def step(
 ) -> State:
     """Evaluate the trial point, accept or refuse it, and propose the next one."""
     found = deviance(state.trial_x * state.trial_x, state.trial_basis)
-    wrong, tolerance = _violation(shared, state.trial_x, found)
-    moved, better, before = fence(_accept, state, found, wrong, tolerance)
-    gradient, hessian, target = fence(lambda s: _model(shared, s), moved)
-    values, vectors = eigen(hessian)
-    direction = fence(lambda *a: _direction(*a), gradient, values, vectors, target)
-    lift_off = _escape(shared, moved)
-    moved, delta = fence(
-        lambda *a: _cut(shared, *a), moved, better, before, gradient, direction, lift_off
-    )
+    wrong, tolerance, lift_off = _conditions(shared, state.trial_x, found)
+    moved, better, before = fence(_accept, state, found, wrong, tolerance, lift_off)
+    gradient, hessian, fisher, target = fence(lambda s: _model(shared, s), moved)
+    direction, positive = _solution(hessian, -gradient)
+
+    def by_fisher():
+        return jnp.where(positive, direction, _solution(fisher, -gradient)[0])
+
+    # The genes of a tile are asked together: near their optima nobody needs it.
+    direction = jax.lax.cond(jnp.all(positive | moved.done), lambda: direction, by_fisher)
+    direction = jnp.where(jnp.isnan(target), direction, target)
+    moved, delta = fence(_cut, moved, better, before, gradient, direction)
     trial_x, trial_basis = _move(shared, moved, delta)
     return moved._replace(trial_x=trial_x, trial_basis=trial_basis)
+
+
+def _solution(matrix: Array, right: Array) -> tuple[Array, Bool[Array, "*genes"]]:
+    """Solution of a symmetric system, and whether its matrix is positive definite."""
+    m = len(right)
+    size = jnp.stack([abs(matrix[t, t]) for t in range(m)])
+
+    def pivot(t, rows, positive):
+        p = rows[t, t]
+        # A pivot far below its diagonal is rounding.
+        healthy = p > 1e-10 * size[t]
+        row = rows[t] / jnp.where(healthy, p, size[t] + 1e-6)
+        column = rows[:, t].at[t].set(0)
+        return (rows - column[:, None] * row[None]).at[t].set(row), positive & healthy
+
+    rows = jnp.concatenate([matrix, right[:, None]], 1)
+    carry = (rows, jnp.ones(right.shape[1:], bool))
+    if m <= _UNROLLED:
+        for t in range(m):
+            carry = fence(lambda *c, t=t: pivot(t, *c), *carry)
+    else:
+        carry = jax.lax.fori_loop(0, m, lambda t, c: fence(pivot, t, *c), carry)
+    return carry[0][:, -1], carry[1]
 
 
 def _full(shared: SlopeShared, score: Array, number: int) -> Array:
@@ -131,19 +163,24 @@ def _full(shared: SlopeShared, score: Array, number: int) -> Array:
     return jnp.stack([jnp.stack(row) for row in rows])
 
 
-def _violation(
+def _conditions(
     shared: SlopeShared, x: Array, found: SlopeEvaluation
-) -> tuple[Scalar, Scalar]:
-    """How far the conditions of an optimum are from holding, and the rounding of that."""
+) -> tuple[Scalar, Scalar, Array]:
+    """How far the conditions of an optimum are from holding, the rounding of that, and `_escape`.
+
+    The latter is zero where they hold on the null space of Gamma.
+    """
     worst, rounding = jnp.zeros_like(x[0]), jnp.zeros_like(x[0])
-    for number, (block, begin) in enumerate(zip(shared.blocks, offsets(shared.blocks), strict=True)):
+    moves = []
+    for number, (block, begin) in enumerate(
+        zip(shared.blocks, offsets(shared.blocks), strict=True)
+    ):
         m = jnp.asarray(shared.samples_per_level)[number]
 
         def scaled(x, score, noise, number=number, m=m):
             root = jnp.sqrt(1 / m + x * x)
             both = root[:, None] * root[None]
-            null = x == 0
-            inside = null[:, None] & null[None]
+            inside = (x == 0)[:, None] & (x == 0)[None]
             s = both * _full(shared, score, number)
             outer = jnp.where(inside, 0.0, abs(s)).max((0, 1))
             error = (both * _full(shared, noise, number)).max((0, 1))
@@ -151,14 +188,55 @@ def _violation(
 
         part = slice(begin, begin + block.size)
         inner, outer, error = fence(scaled, x[part], found.score, found.rounding)
-        lowest = eigen(inner)[0].min(0)
-        worst = jnp.maximum(worst, jnp.maximum(outer, -lowest))
+        values, vectors = _if_any(inner, block.size)
+        worst = jnp.maximum(worst, jnp.maximum(outer, -values.min(0)))
         rounding = jnp.maximum(rounding, error)
-    return worst, rounding
+        moves += fence(
+            lambda *a, number=number: _escape(shared, number, *a), values, vectors, found.hessian
+        )
+    return worst, rounding, jnp.stack(moves)
+
+
+def _if_any(matrix: Array, size: int) -> tuple[Array, Array]:
+    """Eigenvalues and eigenvectors; not computed where all matrices are zero."""
+    if size == 1:
+        return eigen(matrix)
+    identity = jnp.broadcast_to(lift(jnp.eye(size, dtype=matrix.dtype), matrix[0, 0]), matrix.shape)
+    return jax.lax.cond(
+        jnp.any(matrix != 0), lambda: eigen(matrix), lambda: (jnp.zeros_like(matrix[0]), identity)
+    )
+
+
+def _escape(
+    shared: SlopeShared, number: int, values: Array, vectors: Array, hessian: Array
+) -> list[Scalar]:
+    """A move along ``v v'`` for the null vector v of Gamma along which S is most negative."""
+    each = entries(shared.blocks)
+    places = [i for i, e in enumerate(each) if e.block == number]
+    m = jnp.asarray(shared.samples_per_level)[number]
+    lowest = values.min(0)
+    v = jnp.zeros_like(vectors[:, 0])
+    for i in range(shared.blocks[number].size):
+        v = jnp.where(values[i] == lowest, vectors[:, i], v)
+    # Entries of v v', an off-diagonal one with its mirror image, and the curvature there.
+    products = [v[each[p].i] * v[each[p].j] for p in places]
+    curvature = jnp.zeros_like(lowest)
+    for a, p in zip(products, places, strict=True):
+        for b, q in zip(products, places, strict=True):
+            curvature = curvature + a * b * hessian[p, q]
+    slope = m * lowest  # S was scaled by 1/m there
+    bent = curvature > 0
+    gamma = jnp.where(bent, -slope / jnp.where(bent, curvature, 1.0), 1.0)
+    root = jnp.sqrt(jnp.clip(gamma, 1e-3 / m, 1.0))
+    wanted = lowest < -GRADIENT_TOLERANCE
+    return [
+        jnp.where(wanted, root * a * (1.0 if each[p].i == each[p].j else np.sqrt(2.0)), 0.0)
+        for a, p in zip(products, places, strict=True)
+    ]
 
 
 def _accept(
-    state: State, found: SlopeEvaluation, wrong: Scalar, tolerance: Scalar
+    state: State, found: SlopeEvaluation, wrong: Scalar, tolerance: Scalar, lift_off: Array
 ) -> tuple[State, Bool[Array, "*genes"], Scalar]:
     slack = 64 * jnp.finfo(found.deviance.dtype).eps * (1 + abs(found.deviance))
     first = ~jnp.isfinite(state.deviance)
@@ -177,6 +255,8 @@ def _accept(
         deviance=new(found.deviance, state.deviance),
         score=new(found.score, state.score),
         hessian=new(found.hessian, state.hessian),
+        fisher=new(found.fisher, state.fisher),
+        lift_off=new(lift_off, state.lift_off),
         wrong=new(wrong, state.wrong),
         tolerance=new(tolerance, state.tolerance),
         estimates=new(found.estimates, state.estimates),
@@ -185,8 +265,8 @@ def _accept(
     return moved, better, state.wrong
 
 
-def _model(shared: SlopeShared, state: State) -> tuple[Array, Array, Array]:
-    """Gradient and Hessian of the move, and the moves that are settled (NaN: free).
+def _model(shared: SlopeShared, state: State) -> tuple[Array, Array, Array, Array]:
+    """Gradient, Hessian and Fisher matrix of the move, and the moves that are settled (NaN: free).
 
     Off-diagonal moves are scaled by sqrt(2): the norm is then that of the matrix, whatever basis.
     """
@@ -195,9 +275,11 @@ def _model(shared: SlopeShared, state: State) -> tuple[Array, Array, Array]:
     x, score, h = state.x, state.score, state.hessian
     half = np.sqrt(0.5)
     scale = [1.0 if e.i == e.j else half for e in each]
-    slope = jnp.stack([s * (x[begin[e.block] + e.i] + x[begin[e.block] + e.j]) for s, e in zip(scale, each, strict=True)])
+    ends = [x[begin[e.block] + e.i] + x[begin[e.block] + e.j] for e in each]
+    slope = jnp.stack([one * end for one, end in zip(scale, ends, strict=True)])
     gradient = slope * score
-    hessian = slope[:, None] * slope[None] * h
+    both = slope[:, None] * slope[None]
+    hessian, fisher = both * h, both * state.fisher
     full = [_full(shared, score, number) for number in range(len(shared.blocks))]
     bent: list[list] = []
     for one, e in zip(scale, each, strict=True):
@@ -230,77 +312,28 @@ def _model(shared: SlopeShared, state: State) -> tuple[Array, Array, Array]:
     same = lift(jnp.eye(len(each), dtype=bool), x[0])
     free = ~(held[:, None] | held[None])
     hessian = jnp.where(free, hessian, jnp.where(same, 1.0, 0.0))
-    return jnp.where(held, -move, gradient + pull), hessian, target
+    fisher = jnp.where(same, fisher + _RIDGE * (1 + fisher), fisher)
+    fisher = jnp.where(free, fisher, jnp.where(same, 1.0, 0.0))
+    return jnp.where(held, 0.0, gradient + pull), hessian, fisher, target
 
 
 def _places(e: Entry) -> list[tuple[int, int]]:
     return [(e.i, e.j)] if e.i == e.j else [(e.i, e.j), (e.j, e.i)]
 
 
-def _direction(gradient: Array, values: Array, vectors: Array, target: Array) -> Array:
-    size = abs(values)
-    floor = 1e-9 * size.max(0) + 1e-30
-    along = jnp.zeros_like(gradient)
-    for i in range(len(values)):
-        slope = (vectors[:, i] * gradient).sum(0)
-        along = along - vectors[:, i] * (slope / jnp.maximum(size[i], floor))
-    return jnp.where(jnp.isnan(target), along, target)
-
-
-def _escape(shared: SlopeShared, state: State) -> Array:
-    """A move along ``v v'`` for the null vector v of Gamma along which S is most negative."""
-    each = entries(shared.blocks)
-    found = []
-    for number, (block, begin) in enumerate(zip(shared.blocks, offsets(shared.blocks), strict=True)):
-        part = slice(begin, begin + block.size)
-        places = [i for i, e in enumerate(each) if e.block == number]
-
-        def inner(x, score, number=number):
-            null = x == 0
-            s = _full(shared, score, number)
-            return jnp.where(null[:, None] & null[None], s, 0.0)
-
-        values, vectors = eigen(fence(inner, state.x[part], state.score))
-
-        def move(values, vectors, hessian, number=number, places=places, block=block):
-            lowest = values.min(0)
-            v = jnp.zeros_like(vectors[:, 0])
-            for i in range(block.size):
-                v = jnp.where(values[i] == lowest, vectors[:, i], v)
-            # Entries of v v', an off-diagonal one with its mirror image, and the curvature there.
-            products = [v[each[p].i] * v[each[p].j] for p in places]
-            curvature = jnp.zeros_like(lowest)
-            for a, p in zip(products, places, strict=True):
-                for b, q in zip(products, places, strict=True):
-                    curvature = curvature + a * b * hessian[p, q]
-            m = jnp.asarray(shared.samples_per_level)[number]
-            gamma = jnp.where(curvature > 0, -lowest / jnp.where(curvature > 0, curvature, 1.0), 1.0)
-            root = jnp.sqrt(jnp.clip(gamma, 1e-3 / m, 1.0))
-            wanted = lowest < -GRADIENT_TOLERANCE * m
-            return [
-                jnp.where(wanted, root * a * (1.0 if each[p].i == each[p].j else np.sqrt(2.0)), 0.0)
-                for a, p in zip(products, places, strict=True)
-            ]
-
-        found += fence(move, values, vectors, state.hessian)
-    return jnp.stack(found)
-
-
 def _cut(
-    shared: SlopeShared,
     state: State,
     better: Bool[Array, "*genes"],
     before: Scalar,
     gradient: Array,
     direction: Array,
-    lift_off: Array,
 ) -> tuple[State, Array]:
     radius = jnp.where(better, state.radius, 0.25 * state.radius)
     stuck = ~better & (radius < 1e-10)
     falling = better & jnp.isfinite(before) & (state.wrong < 0.25 * before)
     settled = (state.wrong <= GRADIENT_TOLERANCE) & ~falling
     done = state.done | (state.wrong <= jnp.maximum(_TIGHT, state.tolerance)) | stuck | settled
-    step = direction + lift_off
+    step = direction + state.lift_off
     length = jnp.sqrt((step * step).sum(0))
     # A refused step was as long as the radius or shorter: the next one is shorter than it.
     radius = jnp.where(better, radius, 0.25 * jnp.minimum(state.radius, length))
