@@ -19,11 +19,12 @@ from jaxvp.formula import Formula
 from jaxvp.warning import warn
 
 from .fixed import FixedPart, build_fixed, label
+from .given import given_variables, multipliers_at
 from .random import build_random, check_random, identical_groupings
-from .slopes import Multiplier, build_components, theta_names
+from .slopes import Multiplier, build_components, group_of, theta_names
 from .variables import DesignError, Factor, interaction, is_missing, select, to_names
 
-__all__ = ["Design", "DesignError", "build"]
+__all__ = ["Design", "DesignError", "build", "given_variables", "multipliers_at"]
 
 RESERVED = ("Intercept", "Residuals")
 
@@ -56,6 +57,8 @@ class Design(eqx.Module):
     """with random slopes: what varies, ``(Intercept)``, ``Days``, ``TissueB``, by component"""
     blocks: tuple[tuple[int, ...], ...] = eqx.field(static=True, default=())
     """with random slopes: the components of each correlated term"""
+    slope_levels: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True, default=())
+    """with random slopes: factors left of a bar, with their levels"""
 
     @property
     def slopes(self) -> bool:
@@ -68,6 +71,13 @@ class Design(eqx.Module):
         if not self.slopes:
             return self.random_names
         return theta_names(self.random_names, self.coefficients, self.blocks)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Name of the grouping factor of each random component."""
+        if not self.slopes:
+            return self.random_names
+        return tuple(map(group_of, self.random_names, self.coefficients))
 
     @property
     def theta_diagonal(self) -> Bool[np.ndarray, " m"]:
@@ -159,6 +169,7 @@ def build(formula: Formula, metadata: pd.DataFrame, reml: bool = False) -> Desig
         multipliers=random.multipliers if slopes else (),
         coefficients=random.coefficients if slopes else (),
         blocks=random.blocks if slopes else (),
+        slope_levels=random.slope_levels,
     )
 
 

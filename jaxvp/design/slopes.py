@@ -37,6 +37,8 @@ class RandomPart(NamedTuple):
     multipliers: tuple[Multiplier, ...]
     coefficients: tuple[str, ...]
     blocks: tuple[tuple[int, ...], ...]
+    slope_levels: tuple[tuple[str, tuple[str, ...]], ...]
+    """factors left of a bar, with their levels"""
 
 
 def build_components(
@@ -62,12 +64,14 @@ def build_components(
         or is a combination of others; if a term has as many coefficients as there are samples; if
         two terms have the same component.
     """
-    part = RandomPart((), (), (), (), (), ())
+    part = RandomPart((), (), (), (), (), (), ())
+    factors: dict[str, Factor] = {}
     for term, group in zip(formula.random, groups, strict=True):
-        for columns, names in _blocks(term, table, samples, group):
+        for columns, names in _blocks(term, table, samples, group, factors):
             part = _added(part, term, group, columns, names)
-    _check_twice(formula, part)
-    return part
+    _check_twice(formula)
+    known = ((name, tuple(levels)) for name, (_, levels) in factors.items())
+    return part._replace(slope_levels=tuple(known))
 
 
 def _added(
@@ -81,6 +85,7 @@ def _added(
         (*part.multipliers, *columns),
         (*part.coefficients, *names),
         (*part.blocks, tuple(range(start, start + count))),
+        (),
     )
 
 
@@ -135,7 +140,11 @@ def r_name(column: str) -> str:
 
 
 def _blocks(
-    term: RandomTerm, table: dict[str, pd.Series], samples: pd.Index, group: Factor
+    term: RandomTerm,
+    table: dict[str, pd.Series],
+    samples: pd.Index,
+    group: Factor,
+    factors: dict[str, Factor],
 ) -> list[tuple[list[Multiplier], list[str]]]:
     if not term.slopes:
         return [([None], [INTERCEPT])]
@@ -145,7 +154,8 @@ def _blocks(
         if not part.terms:
             found.append(([None], [INTERCEPT]))
             continue
-        X, columns, owner, _ = encode(part, table, samples, "the slope {} of " + term.text)
+        X, columns, owner, own = encode(part, table, samples, "the slope {} of " + term.text)
+        factors |= own
         _check_columns(term, part, X, columns, owner, group)
         multipliers = [
             None if name == "Intercept" else np.ascontiguousarray(X[:, j])
@@ -222,7 +232,7 @@ def _constant_within(columns: Float[np.ndarray, "n c"], group: Factor) -> bool:
     return bool((high - low).max(initial=0.0) <= 1e-12 * size)
 
 
-def _check_twice(formula: Formula, part: RandomPart) -> None:
+def _check_twice(formula: Formula) -> None:
     """Two terms of one group may not both have the intercept, or the same slope."""
     seen: dict[tuple[frozenset[str], str], RandomTerm] = {}
     for term in formula.random:

@@ -34,7 +34,7 @@ FORMAT, VERSION = "jaxvp.Results", 1
 MANIFEST = "result.json"
 # Static fields of a design that are plain names and numbers.
 DESIGN_NAMES = ("columns", "terms", "term_of_column", "random_names", "levels")
-SLOPE_NAMES = ("coefficients", "blocks")
+SLOPE_NAMES = ("coefficients", "blocks", "slope_levels")
 
 
 def write(
@@ -134,6 +134,7 @@ def _design(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> Design | None
         )
         slopes["coefficients"] = tuple(names["coefficients"])
         slopes["blocks"] = tuple(map(tuple, names["blocks"]))
+        slopes["slope_levels"] = tuple((name, tuple(own)) for name, own in names["slope_levels"])
     return Design(
         X=X,
         codes=tuple(codes[name].to_numpy() for name in names["random_names"]),
