@@ -179,9 +179,7 @@ _compiled: set[Any] = set()
 _compiling = threading.Lock()
 
 
-def _solve_block(
-    program: _Program, gene: PerGene, wanted: np.ndarray
-) -> Solution | SlopeSolution:
+def _solve_block(program: _Program, gene: PerGene, wanted: np.ndarray) -> Solution | SlopeSolution:
     """Run the solver on the program's device; two threads never compile the same program."""
     shared, table = program.shared
     placed = jax.device_put((gene, wanted, np.int32(MAX_ITERATIONS)), program.device)

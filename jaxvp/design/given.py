@@ -40,9 +40,7 @@ def given_variables(design: Design) -> tuple[str, ...]:
     return tuple(dict.fromkeys(left))
 
 
-def multipliers_at(
-    design: Design, metadata: pd.DataFrame
-) -> Float[np.ndarray, "rows k"]:
+def multipliers_at(design: Design, metadata: pd.DataFrame) -> Float[np.ndarray, "rows k"]:
     """Multipliers of the design's random components at the rows of ``metadata``.
 
     Parameters

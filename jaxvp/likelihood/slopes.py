@@ -43,8 +43,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxvp.likelihood.estimates import Estimates, estimates
 from jaxvp.likelihood import sweep
+from jaxvp.likelihood.estimates import Estimates, estimates
 from jaxvp.likelihood.sweep import apply, dot, inverse, total
 from jaxvp.likelihood.system import FixedSystem, Scalar, fence, lift
 from jaxvp.statistics import CHUNK, Array, PerGene, RandomBlock, SlopeShared
@@ -371,9 +371,7 @@ def _rotate(matrix: Array, rotations: list[tuple[slice, Array]], back: bool = Fa
     return matrix
 
 
-def _both_sides(
-    matrix: Array, rotations: list[tuple[slice, Array]], back: bool = False
-) -> Array:
+def _both_sides(matrix: Array, rotations: list[tuple[slice, Array]], back: bool = False) -> Array:
     if not rotations:
         return matrix
     once = _rotate(matrix, rotations, back)
@@ -392,9 +390,7 @@ def _ratios(gamma: Array, blocks: tuple[RandomBlock, ...]) -> Array:
     return jnp.concatenate(parts)
 
 
-def _solve(
-    gamma: Array, basis: Basis, matrices: Array, shared: SlopeShared, reml: bool
-) -> _System:
+def _solve(gamma: Array, basis: Basis, matrices: Array, shared: SlopeShared, reml: bool) -> _System:
     K, p = shared.n_columns, shared.p
     q = K - p
     rotations = _rotation(basis, shared.blocks)
@@ -568,7 +564,9 @@ def _assemble(
 
     def entry(i, j):
         if j < m1:
-            log_det = sums.log_det2[i, j] + second[0][i, j] - _inner(maps[i], maps[j].swapaxes(0, 1))
+            log_det = (
+                sums.log_det2[i, j] + second[0][i, j] - _inner(maps[i], maps[j].swapaxes(0, 1))
+            )
             return log_det, second[1][i, j] - 2 * dot(g[i], solved[j])
         d = swept[j - m1]
         if i < m1:

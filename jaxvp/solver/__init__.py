@@ -5,6 +5,8 @@ A solver is a module of functions over one gene, mapped over genes here:
 - ``start(shared)``: the state before the first evaluation;
 - ``step(deviance, samples_per_level, state)``: the state after one more evaluation, frozen once
   ``state.done``;
+- ``RESTARTS``: is there, for several local optima, ``restart(shared, start, best)``, the state for
+  another attempt (``done`` where none is worth it), and ``better(one, other)`` of two attempts?
 - ``state.x``, ``.score``, ``.tolerance``, ``.evaluations``, ``.done``, ``.estimates``;
 - ``GENES_LAST``: does ``step`` take the genes of a tile on a trailing axis?
 
@@ -117,7 +119,8 @@ def solve(
 ) -> Solution:
     """Optima and estimates of a block of genes, of which there are a multiple of ``width``.
 
-    Genes that are not ``wanted`` are never stepped.
+    All bursts are one loop (`loop`), so that the step is compiled once, for second starts too. Genes
+    that are not ``wanted`` are never stepped.
     """
     method = SOLVERS[solver]
     count = wanted.shape[0]
@@ -135,23 +138,43 @@ def solve(
         mapped = genes_last(one_step) if method.GENES_LAST else one_step
         stepped = jax.vmap(mapped, in_axes=-1, out_axes=-1)
 
+    def run(state):
+        return iterate(stepped, width, gene, state, limit)
+
     start = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), method.start(shared)
-    )
-    if table is not None:
-        start = start._replace(trial=_starts(table, shared, gene, reml))
-    state = iterate(stepped, width, gene, start._replace(done=~wanted), limit)
-    x = state.x
+    )._replace(done=~wanted)
+    trials = None if table is None else _starts(table, shared, gene, reml)
+    tabled = 0 if trials is None else len(trials)
+
+    def attempt(number, best):
+        state = method.restart(shared, start, best)
+        if trials is not None:
+            trial = trials[jnp.minimum(number, tabled - 1)]
+            given = (number < tabled) & jnp.isfinite(trial).all(0)
+            # Who has no other valley and is not at an optimum begins again elsewhere.
+            done = jnp.where(number < tabled, newton.certified(best), state.done)
+            state = state._replace(
+                trial=jnp.where(given, trial, state.trial), done=jnp.where(given, ~wanted, done)
+            )
+        return method.better(best, run(state))
+
+    if method.RESTARTS:
+        found = jax.lax.fori_loop(0, max(tabled, 1) + 1, attempt, start)
+    else:
+        found = run(start)
     return Solution(
-        jnp.expm1(x) / m[:, None],
-        newton.violation(x, state.score),
-        state.tolerance,
-        state.evaluations,
-        state.estimates,
+        jnp.expm1(found.x) / m[:, None],
+        newton.violation(found.x, found.score),
+        found.tolerance,
+        found.evaluations,
+        found.estimates,
     )
 
 
-def _starts(table: Table, shared: Shared, gene: PerGene, reml: bool) -> Float[Array, "k genes"]:
+def _starts(
+    table: Table, shared: Shared, gene: PerGene, reml: bool
+) -> Float[Array, "attempts k genes"]:
     """Starting points, for tiles of genes whose tables fit into the memory of a block."""
     count = gene.within_yy.shape[-1]
     width = math.gcd(count, TABLE_GENES)
@@ -161,7 +184,8 @@ def _starts(table: Table, shared: Shared, gene: PerGene, reml: bool) -> Float[Ar
         found = starts(table, shared, here, reml)
         return jax.lax.dynamic_update_slice_in_dim(out, found, i * width, -1)
 
-    out = jnp.zeros((len(table.nodes), count), gene.within_yy.dtype)
+    attempts = 1 if table.to_coefficients else 2
+    out = jnp.zeros((attempts, len(table.nodes), count), gene.within_yy.dtype)
     return jax.lax.fori_loop(0, count // width, fill, out)
 
 
@@ -173,4 +197,3 @@ def _single(one_step: Callable[[PerGene, Any], Any]) -> Callable[[PerGene, Any],
         return jax.tree.map(lambda leaf: leaf[..., None], out)
 
     return stepped
-

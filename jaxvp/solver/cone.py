@@ -32,7 +32,7 @@ conditions; Nocedal and Wright, Numerical Optimization (2006), ch. 4, for the tr
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -349,7 +349,9 @@ def _move(shared: SlopeShared, state: State, delta: Array) -> tuple[Array, Basis
     """The trial point: eigenvalues and eigenvectors of X moved by delta."""
     each = entries(shared.blocks)
     values_found, bases = [], []
-    for number, (block, begin) in enumerate(zip(shared.blocks, offsets(shared.blocks), strict=True)):
+    for number, (block, begin) in enumerate(
+        zip(shared.blocks, offsets(shared.blocks), strict=True)
+    ):
         part = slice(begin, begin + block.size)
         m = jnp.asarray(shared.samples_per_level)[number]
 

@@ -214,7 +214,7 @@ def _level_bases(
         basis, singular, right = np.linalg.svd(z[rows], full_matrices=False)
         rank = int((singular > 1e-10 * singular[0]).sum()) if singular[0] > 0 else 0
         # Triangular with a positive diagonal: levels of equal Z'Z get equal roots.
-        q, r = np.linalg.qr((singular[:rank, None] * right[:rank]))
+        q, r = np.linalg.qr(singular[:rank, None] * right[:rank])
         sign = np.sign(np.where(np.diag(r[:, :rank]) == 0, 1.0, np.diag(r[:, :rank])))
         values[rows, :rank] = basis[:, :rank] @ q * sign
         roots[j, :rank] = r * sign[:, None]
@@ -228,9 +228,7 @@ def _level_bases(
 
 def _classes(
     roots: Float[np.ndarray, "levels c c"],
-) -> tuple[
-    Int[np.ndarray, " levels"], Float[np.ndarray, "C c c"], Float[np.ndarray, " C"]
-]:
+) -> tuple[Int[np.ndarray, " levels"], Float[np.ndarray, "C c c"], Float[np.ndarray, " C"]]:
     """Class of every level, the classes' roots and sizes, filled up with empty classes."""
     size = np.abs(roots).max()
     rounded = np.round(roots.reshape(len(roots), -1) / (size * _SAME * 10))
@@ -259,9 +257,7 @@ def _class_sums(
     c = len(cross) // levels
     upper = [(a, b) for a in range(c) for b in range(a, c)]
     F = cross.reshape(levels, c, K)
-    select = sp.csr_array(
-        (np.ones(levels), (class_of, np.arange(levels))), shape=(classes, levels)
-    )
+    select = sp.csr_array((np.ones(levels), (class_of, np.arange(levels))), shape=(classes, levels))
     between = np.zeros((len(upper), classes, K, K))
     data, rows, columns = [], [], []
     level, column = np.arange(levels)[:, None], np.arange(K)[None]
