@@ -74,7 +74,7 @@ _UNROLLED = 400
 # Larger systems are inverted in a loop over the pivots.
 _PIVOTS = 6
 
-Basis = tuple[Float[Array, "c c *genes"], ...]
+Basis = tuple[Float[Array, "_ _ *genes"], ...]
 
 
 def product(a: Array, b: Array) -> Array:
@@ -137,7 +137,7 @@ def _count(blocks: tuple[RandomBlock, ...]) -> int:
     return sum(block.eliminated for block in blocks)
 
 
-def _block_diagonal(basis: Basis) -> Float[Array, "c c *genes"]:
+def _block_diagonal(basis: Basis) -> Float[Array, "all all *genes"]:
     sizes = [len(b) for b in basis]
     c, start = sum(sizes), 0
     rows = []

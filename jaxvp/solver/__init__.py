@@ -119,8 +119,8 @@ def solve(
 ) -> Solution:
     """Optima and estimates of a block of genes, of which there are a multiple of ``width``.
 
-    All bursts are one loop (`loop`), so that the step is compiled once, for second starts too. Genes
-    that are not ``wanted`` are never stepped.
+    All bursts are one loop (`loop`), so that the step is compiled once, for second starts too.
+    Genes that are not ``wanted`` are never stepped.
     """
     method = SOLVERS[solver]
     count = wanted.shape[0]

@@ -8,7 +8,7 @@ move ``Delta`` changes ``E'Gamma E`` by
 
 so that with S, the derivative of the deviance in ``E'Gamma E``, and H, the second one,
 
-    gradient  (x_i + x_j) S_ij,       Hessian  (x_i + x_j)(x_k + x_l) H_ij,kl + that of tr(S Delta^2).
+    gradient  (x_i + x_j) S_ij,      Hessian  (x_i + x_j)(x_k + x_l) H_ij,kl + tr(S Delta^2)''.
 
 *Conditions of an optimum* on the cone of covariance matrices: ``S Gamma = 0``, and S positive
 semidefinite on the null space of Gamma. A random intercept's ``gamma = 0`` with a positive score is
