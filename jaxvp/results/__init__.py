@@ -279,7 +279,7 @@ class Results:
             self._any_design("covariance"), self.theta, self.sigma, group, correlation
         )
 
-    def fractions_at(self, metadata: pd.DataFrame) -> pd.DataFrame:
+    def fractions_at(self, metadata: Any) -> pd.DataFrame:
         """The share of each component at given values of what stands left of the bars.
 
         With a random slope the variance between groups depends on the slope's variable. At a row z
@@ -290,7 +290,8 @@ class Results:
         Parameters
         ----------
         metadata
-            One row a set of values; a column for every variable left of a bar. Others are not read.
+            A DataFrame, one row a set of values, with a column for every variable left of a bar.
+            Others are not read.
 
         Returns
         -------

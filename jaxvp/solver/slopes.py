@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxvp.likelihood import SWEEP_COLUMNS, Estimates
+from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, fence
 from jaxvp.likelihood.slopes import Basis, evaluate_slopes
 from jaxvp.solver import cone
 from jaxvp.solver.loop import iterate
@@ -32,13 +32,39 @@ class SlopeSolution(NamedTuple):
     estimates: Estimates
 
 
+class _Packed(NamedTuple):
+    """States of searches as one array: gathering them is then one operation, not twenty."""
+
+    numbers: Float[Array, "rows searches"]
+    evaluations: Int[Array, " searches"]
+    done: Bool[Array, " searches"]
+
+
+def _pack(state: cone.State) -> _Packed:
+    leaves = jax.tree.leaves(state._replace(evaluations=None, done=None))
+    rows = [leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves]
+    return _Packed(jnp.concatenate(rows), state.evaluations, state.done)
+
+
+def _unpack(packed: _Packed, like: cone.State) -> cone.State:
+    """``like`` is the state of one search."""
+    leaves, structure = jax.tree.flatten(like._replace(evaluations=None, done=None))
+    found, row = [], 0
+    for leaf in leaves:
+        part = packed.numbers[row : row + leaf.size]
+        found.append(part.reshape(*leaf.shape, part.shape[-1]))
+        row += leaf.size
+    state = jax.tree.unflatten(structure, found)
+    return state._replace(evaluations=packed.evaluations, done=packed.done)
+
+
 def slope_lanes(shared: SlopeShared, platform: str = "cpu") -> int:
     """Searches that are stepped together."""
     if shared.n_columns > SWEEP_COLUMNS:
         return 1
     if platform != "cpu":
         return 2048
-    return 128 if shared.n_columns <= 8 else 32
+    return 256 if shared.n_columns <= 4 else 128 if shared.n_columns <= 8 else 32
 
 
 def solve_slopes(
@@ -51,8 +77,10 @@ def solve_slopes(
 ) -> SlopeSolution:
     """Optima and estimates of a block of genes, of which there are a multiple of ``width``."""
     count, searches = wanted.shape[0], len(cone.STARTS)
+    begin = [cone.start(shared, deviation) for deviation in cone.STARTS]
 
-    def stepped(gene, state):
+    def stepped(gene, packed):
+        state = fence(lambda p: _unpack(p, begin[0]), packed)
         if width == 1:
             gene, state = jax.tree.map(lambda leaf: leaf[..., 0], (gene, state))
 
@@ -60,18 +88,16 @@ def solve_slopes(
             return evaluate_slopes(gamma, basis, shared, gene, reml=reml)
 
         out = cone.step(deviance, shared, state)
-        return jax.tree.map(lambda leaf: leaf[..., None], out) if width == 1 else out
+        out = jax.tree.map(lambda leaf: leaf[..., None], out) if width == 1 else out
+        return fence(_pack, out)
 
     parts = [
-        jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)),
-            cone.start(shared, deviation),
-        )
-        for deviation in cone.STARTS
+        _pack(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), one))
+        for one in begin
     ]
     start = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
     start = start._replace(done=jnp.tile(~wanted, searches))
-    state = iterate(stepped, width, gene, start, limit, count)
+    state = _unpack(iterate(stepped, width, gene, start, limit, count), begin[0])
 
     shaped = jax.tree.map(lambda leaf: leaf.reshape(*leaf.shape[:-1], searches, count), state)
     certified = shaped.wrong <= jnp.maximum(cone.GRADIENT_TOLERANCE, shaped.tolerance)
