@@ -220,7 +220,10 @@ def _constant_within(
 def _absorbed(design: Design) -> tuple[str, ...]:
     q = np.linalg.qr(design.X / np.maximum(np.linalg.norm(design.X, axis=0), 1e-300))[0]
     names = []
-    for name, codes in zip(design.random_names, design.codes, strict=True):
+    multipliers = design.multipliers or (None,) * len(design.codes)
+    for name, codes, slope in zip(design.random_names, design.codes, multipliers, strict=True):
+        if slope is not None:
+            continue
         inside = sum(
             (np.bincount(codes, weights=column) ** 2).sum() for column in np.ascontiguousarray(q.T)
         )

@@ -127,7 +127,9 @@ def orthonormal(
     q, r = np.linalg.qr(raw / size)
     q, again = np.linalg.qr(q)  # orthogonal to rounding, however nearly the columns agreed
     r = again @ r * size / np.sqrt(n)
-    return q * np.sqrt(n), np.linalg.inv(r)
+    # Equal rows stay equal to the last bit: levels seen at the same times are one class.
+    _, first, which = np.unique(raw, axis=0, return_index=True, return_inverse=True)
+    return q[first][which.reshape(-1)] * np.sqrt(n), np.linalg.inv(r)
 
 
 def compress_slopes(design: Design) -> Compression:
