@@ -63,8 +63,8 @@ def fit(
         ``.csv``, ``.tsv``, ``.parquet``, ``.h5ad``, ``.zarr``, ``.npy``. What a file allows is read
         block by block.
     formula
-        ``"~ Age + (1|Individual) + (1|Tissue)"``. With a random term ``(1|g)`` a mixed model is
-        fitted, without one ordinary least squares.
+        ``"~ Age + (1|Individual) + (1|Tissue)"``. With a random term, ``(1|g)`` or one with slopes,
+        ``(Time|g)``, a mixed model is fitted, without one ordinary least squares.
     metadata
         One row a sample; the index holds the sample names. Or the path of such a table, names in
         its first column. None only with an AnnData, for its own `obs`.
@@ -83,7 +83,8 @@ def fit(
         JAX devices to use, each for blocks of its own; None is all that JAX has
         (``jax.local_devices()``). A CPU is used with all its cores.
     solver
-        ``"newton"``, or ``"optax"``: L-BFGS on the same deviance, slow, an independent check.
+        ``"newton"``, or ``"optax"``: L-BFGS on the same deviance, slow, an independent check of
+        models with random intercepts.
     progress
         True shows a progress bar, False none; None shows it where a person watches.
     on_error

@@ -511,7 +511,6 @@ def test_refuses(text, metadata, says):
     assert says in str(caught.value)
 
 
-
 def test_reml_needs_a_random_term():
     with pytest.raises(DesignError, match="REML needs a random term"):
         design("~ Age", reml=True)

@@ -92,7 +92,9 @@ def solve_slopes(
         return fence(_pack, out)
 
     parts = [
-        _pack(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), one))
+        _pack(
+            jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), one)
+        )
         for one in begin
     ]
     start = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
