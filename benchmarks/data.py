@@ -89,7 +89,7 @@ def _measure(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _growth(design: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Random intercepts and slopes over days; half of each are absent, correlations of all signs."""
+    """Random intercepts and slopes over days; half of each are absent."""
     import pandas as pd
 
     ((factor, levels),) = design["levels"].items()
