@@ -1,8 +1,9 @@
 """A formula applied to metadata: what all genes of a study share.
 
 `build` reads the variables (`variables`), drops samples with missing values, computes and codes the
-fixed part (`fixed`, with `transforms` and `rank`), numbers the grouping factors (`random`) and
-codes what varies between their levels (`slopes`).
+fixed part (`fixed`, with `transforms` and `rank`), numbers the grouping factors (`random`), codes
+what varies between their levels (`slopes`) and asks whether the samples determine it
+(`information`).
 The result holds arrays and names, no table; from here on nobody needs pandas or formulas.
 
 Everything that makes a model unfit is found here, before any gene is looked at.
@@ -20,6 +21,7 @@ from jaxvp.warning import warn
 
 from .fixed import FixedPart, build_fixed, label
 from .given import given_variables, multipliers_at
+from .information import check_information
 from .random import build_random, check_random, identical_groupings
 from .slopes import Multiplier, build_components, group_of, theta_names
 from .variables import DesignError, Factor, interaction, is_missing, select, to_names
@@ -153,6 +155,7 @@ def build(formula: Formula, metadata: pd.DataFrame, reml: bool = False) -> Desig
     groups = build_random(formula, table)
     random = build_components(formula, groups, table, metadata.index)
     slopes = any(term.slopes for term in formula.random)
+    check_information(fixed.X, random.codes, random.terms, reml, random.multipliers)
     _check_names(formula, fixed, random.names)
     _warn(formula, fixed, groups)
     return Design(

@@ -37,6 +37,8 @@ class RandomPart(NamedTuple):
     multipliers: tuple[Multiplier, ...]
     coefficients: tuple[str, ...]
     blocks: tuple[tuple[int, ...], ...]
+    terms: tuple[RandomTerm, ...]
+    """where each component comes from"""
     slope_levels: tuple[tuple[str, tuple[str, ...]], ...]
     """factors left of a bar, with their levels"""
 
@@ -64,7 +66,7 @@ def build_components(
         or is a combination of others; if a term has as many coefficients as there are samples; if
         two terms have the same component.
     """
-    part = RandomPart((), (), (), (), (), (), ())
+    part = RandomPart((), (), (), (), (), (), (), ())
     factors: dict[str, Factor] = {}
     for term, group in zip(formula.random, groups, strict=True):
         for columns, names in _blocks(term, table, samples, group, factors):
@@ -85,6 +87,7 @@ def _added(
         (*part.multipliers, *columns),
         (*part.coefficients, *names),
         (*part.blocks, tuple(range(start, start + count))),
+        (*part.terms, *[term] * count),
         (),
     )
 
