@@ -239,8 +239,9 @@ def _fit_block(program: _Program, compression: Compression, y: np.ndarray, out: 
     out.iterations[:] = found.evaluations
     if isinstance(found, SlopeSolution):
         gamma, factors = relative_factors(found, shared, compression.slopes)
+        assert out.theta is not None
         out.theta[:] = compression.slopes.in_formula_order(factors)
-        random = (found.deviations.astype(np.float64) ** 2).sum(axis=0)
+        random = np.square(found.deviations, dtype=np.float64).sum(axis=0)
     else:
         gamma = found.gamma.astype(np.float64)
         random = gamma.sum(axis=0)

@@ -26,6 +26,7 @@ MODELS = {
         ("1", "Plate"),
     ],
     "~ Time + (1|Subject) + (0 + Tissue|Plate)": [("1", "Subject"), ("0 + Tissue", "Plate")],
+    "~ 0 + (Time|Subject)": CORRELATED,
     "~ 0 + Time + (0 + Time|Plate) + (Time|Subject)": [("0 + Time", "Plate"), *CORRELATED],
 }
 QUICK = "~ Time + (Time||Subject) + (1|Plate)"
@@ -101,7 +102,8 @@ def test_dense_algebra_and_finite_differences(formula, times, reml):
     table, y, compression, block = prepared(formula, times)
     shared, rng = compression.shared, np.random.default_rng(2)
     gamma, basis, covariances = point(compression, MODELS[formula], rng)
-    X = np.column_stack([np.ones(len(y))] * ("0 +" not in formula[:4]) + [table["Time"]])
+    columns = [np.ones(len(y))] * ("0 +" not in formula[:5]) + [table["Time"]]
+    X = np.column_stack(columns[: shared.p]) if shared.p else np.zeros((len(y), 0))
     want, beta, sigma = dense(table, X, MODELS[formula], covariances, y[:, 0], reml)
     each = entries(shared.blocks)
     with jax.enable_x64(True):

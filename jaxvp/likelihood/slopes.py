@@ -121,16 +121,16 @@ def evaluate_slopes(
 ) -> SlopeEvaluation:
     """Deviance and derivatives at ``Gamma = E diag(gamma) E'`` of every block."""
     blocks = shared.blocks
-    first = sum(block.size for block in blocks if block.eliminated)
+    first = gamma[: sum(block.size for block in blocks if block.eliminated)]
     corner = fence(lambda *b: _block_diagonal(b), *basis[: _count(blocks)])
-    sums = fence(lambda g, e, s: _eliminate(g, e, shared, s), gamma[:first], corner, gene)
-    system = fence(lambda *a: _solve(*a, shared, reml), gamma, basis, sums.matrices)
+    sums = fence(lambda g, e, s: _eliminate(g, e, shared, s), first, corner, gene)
+    system = fence(lambda g, b, m: _solve(g, b, m, shared, reml), gamma, basis, sums.matrices)
+    t, contrast = system.in_u
     second = fence(
-        lambda g, e, s, t, u: _contract(g, e, shared, s, t, u),
-        *(gamma[:first], corner, gene, *system.in_u),
+        lambda g, e, s, t, u: _contract(g, e, shared, s, t, u), first, corner, gene, t, contrast
     )
     size = shared.n - shared.p if reml else shared.n
-    return fence(lambda *a: _assemble(*a, shared, size, reml), sums, system, second)
+    return fence(lambda *a: _assemble(a[0], a[1], a[2], shared, size, reml), sums, system, second)
 
 
 def _count(blocks: tuple[RandomBlock, ...]) -> int:
@@ -194,7 +194,8 @@ def _first(weights: _Weights, i: int, j: int) -> Array:
 
 def _between(one: tuple[int, int]) -> list[tuple[int, int]]:
     """The places of a direction's ones: an entry and its mirror image."""
-    return list(dict.fromkeys([one, one[::-1]]))
+    i, j = one
+    return [one] if i == j else [one, (j, i)]
 
 
 def _second(weights: _Weights, s: tuple[int, int], t: tuple[int, int]) -> Array:
@@ -472,7 +473,7 @@ def _contract(
             return jnp.stack([_weighted(weights, trace), _weighted(weights, form)])
 
         sums = [
-            fence(lambda *a, s=s, t=t: weigh(*a, s, t), found, trace, form)
+            fence(lambda f, a, b, s=s, t=t: weigh(f, a, b, s, t), found, trace, form)
             for i, s in enumerate(directions)
             for t in directions[i:]
         ]
@@ -483,17 +484,19 @@ def _contract(
     place = np.zeros((m, m), dtype=int)
     place[np.triu_indices(m)] = np.arange(count)
     place = np.maximum(place, place.T)
-    return tuple(
-        jnp.stack([jnp.stack([sums[place[i, j], which] for j in range(m)]) for i in range(m)])
-        for which in (0, 1)
-    )
+
+    def square(which: int) -> Array:
+        rows = [[sums[place[i, j], which] for j in range(m)] for i in range(m)]
+        return jnp.stack([jnp.stack(row) for row in rows])
+
+    return square(0), square(1)
 
 
 def _inner(a: Array, b: Array) -> Scalar:
     """Sum of the products of all entries, genes apart."""
-    if a.shape[0] * a.shape[1] > _UNROLLED:
-        return (a * b).sum((0, 1))
-    return total(dot(a, b))
+    if 0 < a.shape[0] * a.shape[1] <= _UNROLLED:
+        return total(dot(a, b))
+    return (a * b).sum((0, 1))
 
 
 class _Swept(NamedTuple):
@@ -531,6 +534,8 @@ def _image(entry: _Swept, v: Array) -> Array:
 
 
 def _diagonal(a: Array) -> Scalar:
+    if not len(a):
+        return jnp.zeros(a.shape[2:], a.dtype)
     return total(jnp.stack([a[i, i] for i in range(len(a))]))
 
 

@@ -139,9 +139,9 @@ def relative_factors(
     for block, vectors, transform in zip(
         shared.blocks, found.basis, slopes.transforms, strict=True
     ):
-        x = found.deviations[start : start + block.size].astype(np.float64)
+        x = np.asarray(found.deviations, np.float64)[start : start + block.size]
         start += block.size
-        root = np.einsum("ij,jkg->ikg", transform, vectors.astype(np.float64) * x)
+        root = np.einsum("ij,jkg->ikg", transform, np.asarray(vectors, np.float64) * x)
         variances.append((root**2).sum(axis=1))
         factors.append(_triangular(root, (x != 0).sum(axis=0)))
     return np.concatenate(variances), factors
