@@ -234,7 +234,7 @@ def _chunk(number: Array | int, shared: SlopeShared, gene: PerGene) -> tuple[Arr
 
     def of_pairs(array):
         array = jnp.asarray(array)
-        shaped = array.reshape(-1, chunks, width, *array.shape[1:])
+        shaped = array.reshape(len(array) // classes, chunks, width, *array.shape[1:])
         return jax.lax.dynamic_index_in_dim(shaped, number, 1, keepdims=False)
 
     def of_classes(array):
@@ -459,7 +459,7 @@ def _contract(
 
         def of_classes(outer, u, uy, yy):
             """What a weight of a pair and class adds to the trace, and to the form."""
-            flat = uu.reshape(-1, K * K)
+            flat = uu.reshape(uu.shape[0] * uu.shape[1], K * K)
             trace, form = (jnp.tensordot(flat, one, 1, precision="highest") for one in outer)
             form = form.reshape(yy.shape) + yy
             for k in range(K):

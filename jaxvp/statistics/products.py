@@ -105,7 +105,7 @@ def _fill_classes(
     if g.nodes is not None:
         uy = g.nodes @ uy.reshape(yy.shape[0], -1)
         yy = g.nodes @ yy
-    gene.between_uy[:, :, part] = uy.reshape(-1, gene.within_uy.shape[0], sums.shape[1])
+    gene.between_uy[:, :, part] = uy.reshape(len(yy), len(gene.within_uy), sums.shape[1])
     gene.between_yy[:, part] = yy
 
 

@@ -283,7 +283,7 @@ def _class_sums(
     )
     base = np.arange(levels)[None] * c
     return _ClassSums(
-        between.reshape(-1, K, K),
+        between.reshape(len(upper) * classes, K, K),
         sp.csr_array((flat[0], (flat[1], flat[2])), shape=shape),
         indicator,
         (base + each[:, :1]).ravel(),
