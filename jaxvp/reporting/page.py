@@ -8,7 +8,13 @@ files of their own, put in as they are.
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
+
+import jaxvp
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 TEMPLATE = "report.html.j2"
 
@@ -37,8 +43,8 @@ def render(content: dict[str, Any]) -> str:
         "allow_nan": False,
         "ensure_ascii": False,
     }
-    environment.filters |= {"number": number, "percent": percent}
-    environment.globals["source"] = source
+    environment.filters |= {"number": number, "percent": percent, "sentence": sentence}
+    environment.globals |= {"source": source, "writer": jaxvp.__version__}
     return environment.get_template(TEMPLATE).render(content)
 
 
@@ -57,3 +63,16 @@ def percent(share: float, digits: int = 1) -> str:
     if 100 - least < 100 * share < 100:
         return f"> {100 - least:g} %"
     return "0" if share == 0 else f"{share:.{digits}%}".replace("%", " %")
+
+
+def sentence(text: str) -> Markup:
+    """A message of ours as a sentence of the page: names in backticks become code."""
+    from markupsafe import Markup, escape
+
+    end = "" if not text or text.rstrip().endswith((".", "?", "!")) else "."
+    pieces = re.split(r"`([^`]+)`", text[:1].upper() + text[1:] + end)
+    shown = [
+        Markup("<code>{}</code>").format(piece) if place % 2 else escape(piece)
+        for place, piece in enumerate(pieces)
+    ]
+    return Markup("").join(shown)
