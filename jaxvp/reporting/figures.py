@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from jaxvp import plots
-from jaxvp.results import Results, by_median
+from jaxvp.results import Results
 
 from .design import largest
 from .outcomes import Component, components, explained
@@ -58,7 +58,8 @@ class Pictures(NamedTuple):
 
 def draw(result: Results, correlations: pd.DataFrame | None) -> Pictures:
     """Every figure that the result allows."""
-    named = [component for component in components(result) if explained(component)]
+    fitted = result.fractions.notna().all(axis=1).any()
+    named = [component for component in components(result) if fitted and explained(component)]
     shown, more = named[:MOST_COMPONENTS], named[MOST_COMPONENTS:]
     return Pictures(
         violins=violins(result),
@@ -87,14 +88,12 @@ def violins(result: Results) -> Picture:
 def top(result: Results, component: Component) -> Picture:
     """The genes of which a component explains the most; genes with nothing of it are no such."""
     title = component.name
-    values = result.fractions[_column(result, component.name)].to_numpy(np.float64)
+    place = [str(label) for label in result.fractions.columns].index(component.name)
+    values = result.fractions.iloc[:, place].to_numpy(np.float64)
     count = min(int((values > 0).sum()), TOP)
     if not count:
-        fitted = not np.isnan(values).all()
-        why = "it is exactly zero in all genes" if fitted else "none of the genes could be fitted"
-        return Picture(title, None, f"There is no figure: {why}.")
-    best = result.top(_column(result, component.name), count).iloc[:, :]
-    shares = best[_column(result, component.name)]
+        return Picture(title, None, "There is no figure: it is exactly zero in all genes.")
+    shares = result.top(component.name, count).iloc[:, place]
     listed = ", ".join(f"{gene} {percent(share)}" for gene, share in shares.items())
     description = (
         f"Stacked bars of the {count} genes with the largest share of {component.name}: {listed}."
@@ -118,17 +117,12 @@ def heat_map(correlations: pd.DataFrame | None) -> Picture:
     return _picture(title, description, lambda: plots.correlations(correlations))
 
 
-def _column(result: Results, name: str) -> Any:
-    """The label of a component, which may be no text."""
-    return next(label for label in by_median(result.fractions) if str(label) == name)
-
-
 def _picture(title: str, description: str, plot: Callable[[], Axes]) -> Picture:
     import matplotlib
     from matplotlib import style
 
     with style.context("default"), matplotlib.rc_context({"svg.hashsalt": "jaxvp"}):
-        figure = plot().figure
+        figure: Any = plot().figure
         buffer = io.BytesIO()
         # Neither the day nor the program: the same figure is the same bytes.
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

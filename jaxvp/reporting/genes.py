@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from jaxvp.plots import palette
@@ -38,8 +39,9 @@ def table(result: Results) -> dict[str, Any]:
     colours = palette(map(str, fractions.columns))
     labels = [outcome.status for outcome in outcomes(result)]
     digit = dict(zip(labels, _DIGITS, strict=False))
-    observations = result.diagnostics.get("n_obs")
-    varies = observations is not None and observations.nunique() > 1
+    observations: pd.Series | None = result.diagnostics.get("n_obs")
+    if observations is not None and observations.nunique() < 2:
+        observations = None
     return {
         "names": [str(name) for name in fractions.index],
         "statuses": labels,
@@ -47,7 +49,7 @@ def table(result: Results) -> dict[str, Any]:
         "singular": "".join("01"[one] for one in singular(result).tolist())
         if result.theta.shape[1]
         else None,
-        "observations": observations.tolist() if varies else None,
+        "observations": None if observations is None else observations.tolist(),
         "components": [
             {
                 "name": str(name),

@@ -5,9 +5,9 @@ Nothing is said that the result does not know: `Results.options` holds what `jax
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import NamedTuple
 
-import jaxvp
 from jaxvp.results import Results
 
 
@@ -45,13 +45,13 @@ LME4 = Reference(
 
 def describe(result: Results, call: str | None) -> Methods:
     """The call (as it was given, or rebuilt from the result), versions and references."""
-    version = result.versions.get("jaxvp", jaxvp.__version__)
+    made_by = result.versions.get("jaxvp") or version("jaxvp")
     mixed = result.theta.shape[1] > 0
-    own = JAXVP._replace(text=JAXVP.text.format(version=version))
+    own = JAXVP._replace(text=JAXVP.text.format(version=made_by))
     references = [own, VARIANCE_PARTITION, *([LME4] if mixed else [])]
     return Methods(
         call=python_call(result) if call is None else call,
-        paragraph=paragraph(result, version),
+        paragraph=paragraph(result, made_by),
         versions=result.versions,
         references=references,
     )
@@ -68,7 +68,7 @@ def python_call(result: Results) -> str:
     return "\n".join(["result = jaxvp.fit(", *(f"    {line}" for line in lines), ")"])
 
 
-def paragraph(result: Results, version: str) -> str:
+def paragraph(result: Results, made_by: str) -> str:
     """A sentence or two for the methods section of a paper."""
     genes = len(result.fractions)
     samples = "" if result.design is None else f" in {result.design.n:,} samples"
@@ -85,7 +85,7 @@ def paragraph(result: Results, version: str) -> str:
         else "Hoffman and Schadt, 2016"
     )
     return (
-        f"The variance of {genes:,} genes{samples} was partitioned with jaxvp {version}: for every "
+        f"The variance of {genes:,} genes{samples} was partitioned with jaxvp {made_by}: for every "
         f"gene {model} with the formula {result.formula.strip()} was fitted by {how}{weights}, and "
         f"the fraction of the gene's variance that each term explains was computed as in "
         f"variancePartition ({sources})."

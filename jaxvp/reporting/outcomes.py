@@ -5,6 +5,7 @@ The meaning of a status is the solver's (`jaxvp.solver.Status`); here stands wha
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -84,32 +85,32 @@ def overview(result: Results) -> Overview:
 
 def components(result: Results) -> list[Component]:
     """Components by their median, ``Residuals`` last, as in the figures."""
-    colours = palette(map(str, result.fractions.columns))
-    summary = result.summary()
     names = by_median(result.fractions)
-    zero = (result.fractions.dropna() == 0).mean()
+    colours = palette(map(str, names))
+    rows = result.summary().loc[names].to_dict("records")
+    zero = (result.fractions.dropna() == 0).mean().to_dict()
     return [
         Component(
             str(name),
             colours[str(name)],
-            *map(float, summary.loc[name, ["median", "mean", "25%", "75%"]]),
-            zero=float(zero[name]),
+            median=row["median"],
+            mean=row["mean"],
+            lower=row["25%"],
+            upper=row["75%"],
+            zero=zero[name],
         )
-        for name in names
+        for name, row in zip(names, rows, strict=True)
     ]
 
 
 def outcomes(result: Results) -> list[Outcome]:
     """Every status that there is, in the order of the solver's list."""
-    counts = result.diagnostics["status"].value_counts()
-    known = [
-        Outcome(status.label, int(counts[status.label]), status.meaning, ADVICE[status])
+    counts = Counter(map(str, result.diagnostics["status"]))
+    return [
+        Outcome(status.label, counts[status.label], status.meaning, ADVICE[status])
         for status in Status
-        if status.label in counts.index
+        if counts[status.label]
     ]
-    labels = {outcome.status for outcome in known}
-    other = [name for name in counts.index if name not in labels]
-    return known + [Outcome(str(name), int(counts[name]), "", "") for name in other]
 
 
 def singular(result: Results) -> np.ndarray:

@@ -9,9 +9,8 @@ files of their own, put in as they are.
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
-
-import jaxvp
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -44,7 +43,7 @@ def render(content: dict[str, Any]) -> str:
         "ensure_ascii": False,
     }
     environment.filters |= {"number": number, "percent": percent, "sentence": sentence}
-    environment.globals |= {"source": source, "writer": jaxvp.__version__}
+    environment.globals |= {"source": source, "writer": version("jaxvp")}
     return environment.get_template(TEMPLATE).render(content)
 
 

@@ -8,7 +8,7 @@
   const data = JSON.parse(document.getElementById("gene-data").textContent);
   const at = (id) => document.getElementById(id);
   const box = at("gene-box"), body = table.tBodies[0], shown = at("shown"), form = at("controls");
-  const search = at("search"), status = at("status"), singular = at("singular");
+  const search = at("search"), status = at("status"), singular = at("singular-filter");
   const heads = [...table.querySelectorAll("thead th[aria-sort]")];
   const genes = data.names.length, lower = data.names.map((name) => name.toLowerCase());
   const SPARE = 12; // rows beyond those in sight
