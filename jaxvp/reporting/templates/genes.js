@@ -180,8 +180,9 @@
   for (const head of heads) {
     head.querySelector("button").addEventListener("click", () => turn(head));
   }
-  for (const control of [search, status, singular]) {
-    if (control) control.addEventListener("input", filter);
+  search.addEventListener("input", filter);
+  for (const choice of [status, singular]) {
+    if (choice) choice.addEventListener("change", filter);
   }
   form.addEventListener("reset", () => {
     sort(null);
