@@ -124,7 +124,10 @@ def measured():
     ("call", "message"),
     [
         (lambda: pl.stratify("no.csv", metadata(), "g1", "Tissue"), "no.csv"),
-        (lambda: plain(pl.stratify)(measured()[0], [1], "g1", "Tissue"), "must be a pandas DataFrame"),
+        (
+            lambda: plain(pl.stratify)(measured()[0], [1], "g1", "Tissue"),
+            "must be a pandas DataFrame",
+        ),
         (lambda: pl.simpson({}, metadata(), "g1", "Age", "Batch"), "must be a DataFrame or"),
         (lambda: pl.correlations(table(3)), "must have the same variables"),
     ],

@@ -370,6 +370,7 @@ def test_all_genes_failed(tmp_path):
         *("non_finite", "20", "100.0 %"),
     ]
     assert genes_of(page)["components"][0]["shares"] == [None] * 20
+    assert not page.all(id="singular") and not page.all("a", href="#singular")
     assert not page.all("img")
 
 
@@ -378,6 +379,8 @@ def test_a_result_without_design(tmp_path, undrawn):
     page = made(result, tmp_path)
     text = sections(page)["design"]
     assert "This result has no design" in text and "jaxvp.report(..., metadata=...)" in text
+    assert "There is no figure" not in text
+    assert "Design–not known" in page.one("dl", class_="numbers").text
     assert page.one("h1").text == "5 genes"
     again = sections(made(result, tmp_path, metadata=metadata()))["design"]
     assert "Can be fitted, as a mixed model" in again and "60 of 60" in again

@@ -306,12 +306,12 @@ def test_print(page, result):
     """The first rows of what is seen are printed, with a word on how many there are."""
     heading(page, "Tissue").find_element("tag name", "button").click()
     page.execute_script("dispatchEvent(new Event('beforeprint'))")
-    expected = list(result.top("Tissue", 40).index)
+    expected = list(result.top("Tissue", 36).index)
     found = names(page)
-    assert len(found) == 40 and found[0] == expected[0]
+    assert len(found) == 36 and found[0] == expected[0]
     assert not find(page, "#gene-table .space")
     note = page.execute_script("return document.getElementById('printed').textContent")
-    assert note == "Printed are the first 40 of 3,000 genes."
+    assert note == "Printed are the first 36 of 3,000 genes."
     page.execute_script("dispatchEvent(new Event('afterprint'))")
     assert find(page, "#gene-table .space")
     pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {})["data"])

@@ -12,7 +12,7 @@
   const heads = [...table.querySelectorAll("thead th[aria-sort]")];
   const genes = data.names.length, lower = data.names.map((name) => name.toLowerCase());
   const SPARE = 12; // rows beyond those in sight
-  const ON_PAPER = 40; // rows that are printed: a page
+  const ON_PAPER = 36; // rows that are printed: a page
   const DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz";
   const statusOf = Array.from(data.status, (digit) => data.statuses[DIGITS.indexOf(digit)]);
   const fitted = (gene) => data.components.length > 0 && data.components[0].shares[gene] !== null;
