@@ -67,8 +67,8 @@ def report(
 
     Notes
     -----
-    What cannot be shown (no gene was fitted, the result has no design) is said in its place. The
-    file grows by about 50 bytes a gene.
+    What cannot be shown (no gene was fitted, the result has no design) is said in its place.
+    Shares in the table of genes are rounded to a hundredth of a percent; `Results` has all digits.
 
     Examples
     --------
