@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int
 from jaxvp.collinearity import Part
 from jaxvp.design import Design
 from jaxvp.design.fixed import label
-from jaxvp.formula import Call, Expression, Variable, names_in
+from jaxvp.formula import Call, Expression, RandomTerm, Variable, names_in
 from jaxvp.formula.calls import CATEGORICAL
 
 from .structure import Grouping, Structure, absorbed, correlate, relations, summarise, within
@@ -37,7 +37,8 @@ def examine_fitted(design: Design) -> Structure:
         for name in categorical
         if all(_is_factor(factor, design) for factor in fixed[name])
     }
-    for term, codes in zip(formula.random, design.codes, strict=True):
+    for term in formula.random:
+        codes = _levels(term, design)
         groupings.setdefault(term.name, Grouping("random", term.group, codes, np.bincount(codes)))
     numbers = {
         factor.name: pd.Series(design.X[:, design.columns.index(factor.name)])
@@ -64,6 +65,15 @@ def examine_fitted(design: Design) -> Structure:
         groupings=groupings,
         table=numbers,
     )
+
+
+def _levels(term: RandomTerm, design: Design) -> Int[np.ndarray, " n"]:
+    """The level of every sample; a term has one grouping factor, whatever varies in it."""
+    names = design.random_names
+    own = (
+        i for i, name in enumerate(names) if name == term.name or name.startswith(f"{term.name}.")
+    )
+    return design.codes[next(own)]
 
 
 def _is_factor(factor: Expression, design: Design) -> bool:
@@ -107,8 +117,9 @@ def _parts(design: Design, fixed: dict[str, Term]) -> list[Part]:
         )
         for name, term in fixed.items()
     }
-    for term, codes in zip(design.formula.random, design.codes, strict=True):
-        part = Part(term.name, term.group, rows, codes.astype(np.int64) + 1, None)
+    for term in design.formula.random:
+        codes = _levels(term, design).astype(np.int64) + 1
+        part = Part(term.name, term.group, rows, codes, None)
         parts.setdefault(frozenset(term.group), part)
     order = design.formula.variables
 
