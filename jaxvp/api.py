@@ -279,8 +279,13 @@ def _results(
         reml=reml,
         weighted=False,
         block_size=size,
-        versions=dict(_versions()),
+        versions=versions(),
     )
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers come from."""
+    return dict(_versions())
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """A study on the threshold of its fit: everything is known but the genes' own numbers.
 
-`api.prepare` makes it of what the caller has; blocks of genes are fitted in any order, all or some of
-them, here or by an executor. A block's numbers never depend on which others are fitted.
+`api.prepare` makes it of what the caller has; blocks of genes are fitted in any order, all or
+some of them, here or by an executor. A block's numbers never depend on which others are fitted.
 """
 
 from __future__ import annotations

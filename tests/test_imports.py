@@ -33,8 +33,8 @@ AROUND = {
     "simulation": set(),
     "config": set(),
     "cli": {
-        *("jaxvp", "config", "datasets", "expression", "formula", "plots", "results", "runs"),
-        "simulation",
+        *("jaxvp", "config", "datasets", "executors", "expression", "formula", "plots", "results"),
+        *("runs", "simulation"),
     },
 }
 ALLOWED = {name: set(ORDER[:i]) for i, name in enumerate(ORDER)} | AROUND
