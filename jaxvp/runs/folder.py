@@ -118,6 +118,7 @@ class Folder:
         if not self._locked:
             self._lock()
         study, parts = self._taken_up(study, block_size == "auto")
+        self._parts = parts
         wanted = study.blocks() if self.shard is None else list(self.shard.slice(study.blocks()))
         missing = parts.missing(wanted)
         self.continued = sum(stop - start for start, stop in set(wanted) - set(missing))

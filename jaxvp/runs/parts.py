@@ -4,12 +4,14 @@ A part holds the blocks that were finished since the one before it: a row a gene
 ``table.column`` for every column of the result's tables. It is written when two seconds, or a
 hundredth of the run's time so far, have passed: a kill costs no more than that (and the blocks that
 were under way), small runs write none, and a run of ten hours a few hundred. The file's metadata
-lists its blocks with the SHA-256 of their measurements; its pages carry checksums, and a part that
-is damaged is computed again.
+lists its blocks with the SHA-256 of their measurements; its name ends with the first digits of its
+own, and a part that is damaged is computed again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import threading
 from dataclasses import dataclass
@@ -67,7 +69,7 @@ class Parts:
         """Read what is finished; the files that are damaged."""
         damaged = []
         for path in sorted(self.folder.glob("part-*.parquet")):
-            self._written = max(self._written, int(path.stem.removeprefix("part-")) + 1)
+            self._written = max(self._written, int(path.stem.split("-")[1]) + 1)
             try:
                 self.blocks |= {block.start: block for block in read(path)}
             except ValueError as error:
@@ -111,9 +113,11 @@ class Parts:
         table = pa.concat_tables([block.table for block in self._held])
         described = json.dumps([[b.start, b.stop, b.digest] for b in self._held])
         table = table.replace_schema_metadata({BLOCKS: described})
-        path = self.folder / f"part-{self._written:05d}.parquet"
+        content = io.BytesIO()
+        pyarrow.parquet.write_table(table, content)
+        path = self.folder / f"part-{self._written:05d}-{_checksum(content)}.parquet"
         with writing(self.folder), files.atomic(path) as temporary:
-            pyarrow.parquet.write_table(table, temporary, write_page_checksum=True)
+            temporary.write_bytes(content.getbuffer())
         self._written += 1
         self._held.clear()
         self._last = perf_counter()
@@ -142,7 +146,10 @@ def read(path: Path) -> list[Block]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path, page_checksum_verification=True)
+        content = io.BytesIO(path.read_bytes())
+        if _checksum(content) != path.stem.split("-")[-1]:
+            raise ValueError("its checksum is not the one in its name")
+        table = pyarrow.parquet.read_table(content)
         blocks, first = [], 0
         for start, stop, digest in json.loads((table.schema.metadata or {})[BLOCKS]):
             rows = table.slice(first, stop - start).replace_schema_metadata(None)
@@ -153,6 +160,10 @@ def read(path: Path) -> list[Block]:
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from error
     return blocks
+
+
+def _checksum(content: io.BytesIO) -> str:
+    return hashlib.sha256(content.getbuffer(), usedforsecurity=False).hexdigest()[:12]
 
 
 def to_arrow(result: Results) -> pa.Table:
