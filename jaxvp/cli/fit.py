@@ -109,7 +109,7 @@ def fit(config: Path | None, strict: bool, **options: Any) -> int:
     with ExitStack() as stack:
         stack.enter_context(interruptible())
         run = stack.enter_context(runs.Folder(wanted.out, shard))
-        executor = stack.enter_context(executors.dask(wanted.dask)) if wanted.dask else None
+        executor = stack.enter_context(executors.connect(wanted.dask)) if wanted.dask else None
         expression, metadata = inputs.read(wanted)
         watch.lap("read")
         given = wanted.given(*MODEL_OPTIONS)

@@ -6,9 +6,9 @@ executor allows it (`delivery`); a worker keeps what it makes of it (`worker`); 
 turn, those of lost workers again, those that fail are named (`schedule`).
 """
 
-from jaxvp.executors.dask import dask
+from jaxvp.executors.dask import connect
 from jaxvp.executors.delivery import check_executor
 from jaxvp.executors.job import Job
 from jaxvp.executors.schedule import Failure, describe, fit_all
 
-__all__ = ["Failure", "Job", "check_executor", "dask", "describe", "fit_all"]
+__all__ = ["Failure", "Job", "check_executor", "connect", "describe", "fit_all"]

@@ -13,7 +13,7 @@ PATIENCE = 120  # seconds, for the scheduler and for its first worker
 
 
 @contextmanager
-def dask(address: str) -> Iterator[Executor]:
+def connect(address: str) -> Iterator[Executor]:
     """The executor of a scheduler, connected for as long as this context is open.
 
     Parameters

@@ -51,7 +51,7 @@ class Failure(NamedTuple):
     error: BaseException
 
 
-def describe(failures: Sequence[Failure], genes: Sequence[Any]) -> str:
+def describe(failures: Sequence[Failure], genes: Any) -> str:
     """Which blocks failed, by the names of their genes, and why the first did."""
     first = failures[0]
     return (
@@ -173,7 +173,7 @@ class _Schedule:
         self.pools_lost += 1
         logger.warning("a worker was lost (%s); again: %d blocks", error, len(out))
         if len(out) == 1:
-            self._lost_block(*out, error, again=True)
+            self._lost_block(out[0], error, again=True)
         else:
             self.suspects.extend(out)
         if self.pools_lost > POOLS:  # it is not the blocks, it is the workers

@@ -44,9 +44,10 @@ def merge(folders: Sequence[Path]) -> Merged:
     """
     found = _shards(folders)
     count = next(iter(found)).count
-    parts = {shard: _parts(path) for shard, path in sorted(found.items())}
-    _check_complete(count, found, parts)
-    _check_same(found, {s: p.manifest for s, p in parts.items() if p})
+    there = {shard: _parts(path) for shard, path in sorted(found.items())}
+    _check_complete(count, found, there)
+    parts = {shard: one for shard, one in there.items() if one is not None}
+    _check_same(found, {shard: one.manifest for shard, one in parts.items()})
     joined = Parts(Path(), parts[min(parts)].manifest)
     for one in parts.values():
         joined.blocks |= one.blocks

@@ -192,7 +192,7 @@ def to_results(table: pa.Table | None, genes: pd.Index, like: Results) -> dict[s
         A result of no gene, with the columns.
     """
 
-    def column(name: str, empty: pd.Series) -> np.ndarray:
+    def column(name: str, empty: Any) -> np.ndarray:
         return empty.to_numpy() if table is None else table.column(name).to_numpy()
 
     found: dict[str, Any] = {}
