@@ -45,7 +45,8 @@ def environment(tmp_path):
     home = tmp_path / "bin"
     home.mkdir()
     (home / "jaxvp").write_text(
-        f"#!{sys.executable}\nimport sys\nfrom jaxvp.runs import parts\nfrom jaxvp.cli import main\n"
+        f"#!{sys.executable}\nimport sys\n"
+        "from jaxvp.runs import parts\nfrom jaxvp.cli import main\n"
         "parts.INTERVAL = parts.SHARE = 0\nsys.exit(main())\n"
     )
     (home / "jaxvp").chmod(0o755)

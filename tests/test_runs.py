@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 import jaxvp
-from jaxvp import runs
+from jaxvp import runs, runtime
 from jaxvp.cli import main
 from jaxvp.runs import RunError, Shard, parts
 from jaxvp.simulation import simulate
@@ -132,6 +132,21 @@ def test_parts_are_tables_that_anybody_reads(folder, study, monkeypatch):
     table = table.set_index("gene").sort_index()
     expected = result.fractions.loc[table.index, "Age"]
     np.testing.assert_array_equal(table["fractions.Age"], expected)
+
+
+def test_blas_threads_stay_those_of_the_start(folder, monkeypatch):
+    """A machine with other cores has other last bits: these models' (512 genes) differ here."""
+    larger = simulate(512, 400, {"Individual": 60, "Tissue": 5, "Batch": 8}, seed=3)
+    np.save("x.npy", larger.expression.to_numpy().T)
+    larger.metadata.rename_axis("sample").to_csv("m.csv")
+    model = {"expression": "x.npy", "formula": "~ Age + Tissue + Batch", "size": 128}
+    with runtime.using_blas_threads(2):
+        assert fit(out="whole", **model) == 0
+        stopped(monkeypatch, 2, **model)
+    with runtime.using_blas_threads(1):
+        assert fit(**model) == 0
+        assert runtime.blas_threads() == 1
+    assert tables("out") == tables("whole")
 
 
 def test_small_runs_write_no_parts(folder, monkeypatch):

@@ -52,6 +52,8 @@ def _prepared(sent: Any, key: str) -> tuple[Job, batch.Fitter, Read | None]:
     with _lock:
         if key not in _kept:
             job = load(sent)
+            if job is not sent:  # another process, which fits one block a core
+                runtime.set_blas_threads(1)
             if job.compile_cache and jax.config.values.get("jax_compilation_cache_dir") is None:
                 runtime.enable_compile_cache()
             read = job.reader.open() if job.reader else None
