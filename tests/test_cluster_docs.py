@@ -22,7 +22,7 @@ FORMULA = "~ Age + (1|Donor)"
 
 def script(heading, language):
     """The code of a section."""
-    section = PAGE.split(f"### {heading}\n")[1].split("\n#")[0]
+    section = PAGE.split(f"### {heading}\n")[1].split("\n### ")[0]
     return re.search(rf"```{language}\n(.*?)```", section, re.S)[1]
 
 

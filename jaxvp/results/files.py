@@ -10,9 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,42 +25,30 @@ FORMATS = ("parquet", "csv")
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, durable: bool = False) -> Iterator[Path]:
     """A file beside `path` that takes its place when all went well, and else is removed.
 
-    It is on the disk before it is moved: a power cut leaves the old file or the new one.
+    With `durable` it is on the disk before: a power cut leaves the old file or the new one.
     """
-    with atomic_all([path]) as (temporary,):
-        yield temporary
-
-
-@contextmanager
-def atomic_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """The same for several: the first takes its place when all are on the disk."""
-    temporaries = [path.with_name(f".{path.name}.{secrets.token_hex(4)}") for path in paths]
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        yield temporaries
-        with ThreadPoolExecutor(len(paths)) as pool:  # a disk takes together what it has to flush
-            list(pool.map(_to_disk, temporaries))
-        for temporary, path in zip(temporaries, paths, strict=True):
-            os.replace(temporary, path)
-        for folder in {path.parent for path in paths}:
-            _to_disk(folder)
+        yield temporary
+        if durable:
+            to_disk(temporary)
+        os.replace(temporary, path)
+        if durable:
+            to_disk(path.parent)
     finally:
-        for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (
-            errno.EINVAL,
-            errno.ENOTSUP,
-        ):  # a file system that knows no such thing
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
             raise
     finally:
         os.close(handle)
@@ -83,8 +70,9 @@ def write_folder(folder: Path, tables: Mapping[str, pd.DataFrame], format: str) 
     if format not in FORMATS:
         raise DataError(f"format={format!r}: use one of {', '.join(map(repr, FORMATS))}")
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_all([folder / f"{name}.{format}" for name in tables]) as temporaries:
-        for temporary, table in zip(temporaries, tables.values(), strict=True):
+    with ExitStack() as stack:
+        for name, table in tables.items():
+            temporary = stack.enter_context(atomic(folder / f"{name}.{format}"))
             write_table(_with_named_index(table), temporary, format, keep_range=False)
 
 

@@ -26,6 +26,7 @@ from jaxvp.executors import describe
 from jaxvp.expression import digest
 from jaxvp.progress import bar
 from jaxvp.results import Results
+from jaxvp.results.files import to_disk
 from jaxvp.solver import lanes
 from jaxvp.study import Study
 
@@ -157,10 +158,10 @@ class Folder:
                 width = lanes(study.compression.shared)
                 size = self.shard.block_size(study.genes, size, width)
             study = study._replace(block_size=before.block_size if before else size)
-        now = manifest.of_study(study, api.versions(), self.shard)
-        parts = Parts(self.state, now)
+        parts = Parts(self.state, lambda: manifest.of_study(study, api.versions(), self.shard))
         if before is None:
             return study, parts
+        now = parts.manifest
         if before.blas_threads != now.blas_threads:
             self._blas_threads = before.blas_threads
         changed = before.differences(now)
@@ -189,6 +190,9 @@ class Folder:
     def finish(self) -> None:
         """The tables are written: what was needed to go on is removed."""
         if self.shard is None and self.state.exists():
+            with writing(self.out):
+                for path in [*(path for path in self.out.iterdir() if path.is_file()), self.out]:
+                    to_disk(path)
             # Out of the way in one step: half of it would be taken for a run.
             aside = self.out / f"{_ASIDE}{secrets.token_hex(4)}"
             self.state.rename(aside)

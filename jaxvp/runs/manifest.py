@@ -78,7 +78,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """To the folder of the run."""
         content = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
-        with writing(folder), files.atomic(folder / NAME) as temporary:
+        with writing(folder), files.atomic(folder / NAME, durable=True) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -145,6 +145,8 @@ def fingerprint(thing: Any) -> str:
         elif isinstance(part, np.ndarray) and part.dtype.kind in "fiub":
             found.update(f"{part.dtype.str} {part.shape} ".encode())
             found.update(np.ascontiguousarray(part).tobytes())
+        elif isinstance(part, tuple | list | np.ndarray) and all(isinstance(i, str) for i in part):
+            found.update(repr(list(part)).encode())
         elif isinstance(part, tuple | list | np.ndarray):
             found.update(f"{len(part)} ".encode())
             for item in part:

@@ -48,7 +48,7 @@ def merge(folders: Sequence[Path]) -> Merged:
     _check_complete(count, found, there)
     parts = {shard: one for shard, one in there.items() if one is not None}
     _check_same(found, {shard: one.manifest for shard, one in parts.items()})
-    joined = Parts(Path(), parts[min(parts)].manifest)
+    joined = Parts(Path(), lambda: parts[min(parts)].manifest)
     for one in parts.values():
         joined.blocks |= one.blocks
     model = load(found[min(found)] / MODEL)
@@ -95,7 +95,7 @@ def _parts(path: Path) -> Parts | None:
     of_shard = manifest.read(path)
     if of_shard is None:
         return None
-    parts = Parts(path, of_shard)
+    parts = Parts(path, lambda: of_shard)
     parts.load()
     return parts
 

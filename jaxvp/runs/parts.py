@@ -10,10 +10,12 @@ own, and a part that is damaged is computed again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -54,16 +56,21 @@ class Parts:
     folder
         Made with the first part.
     manifest
-        Written before it.
+        Makes what is written before it: small runs need none.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.folder, self.manifest = folder, manifest
+    def __init__(self, folder: Path, manifest: Callable[[], Manifest]) -> None:
+        self.folder, self._make_manifest = folder, manifest
         self.blocks: dict[int, Block] = {}
         self._held: list[Block] = []
         self._written = 0
         self._lock = threading.Lock()
         self._started = self._last = perf_counter()
+
+    @functools.cached_property
+    def manifest(self) -> Manifest:
+        """What the blocks are of."""
+        return self._make_manifest()
 
     def load(self) -> list[Path]:
         """Read what is finished; the files that are damaged."""
@@ -116,7 +123,7 @@ class Parts:
         content = io.BytesIO()
         pyarrow.parquet.write_table(table, content)
         path = self.folder / f"part-{self._written:05d}-{_checksum(content)}.parquet"
-        with writing(self.folder), files.atomic(path) as temporary:
+        with writing(self.folder), files.atomic(path, durable=True) as temporary:
             temporary.write_bytes(content.getbuffer())
         self._written += 1
         self._held.clear()
