@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+import formulaic  # noqa: F401
 import pandas  # noqa: F401
 import pyarrow.parquet  # noqa: F401
 

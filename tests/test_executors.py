@@ -134,8 +134,22 @@ def test_a_reader_serves_what_the_expression_does(files, study):
     expression, _ = align(files / "x.parquet", study.metadata)
     part = expression.take(np.array([5, 2, 40]))
     again = pickle.loads(pickle.dumps(reader_of(part)))
-    np.testing.assert_array_equal(again.open()(3, 11), part.block(3, 11))
+    np.testing.assert_array_equal(again.open(4)(3, 11), part.block(3, 11))
     assert reader_of(align(study.expression, study.metadata)[0]) is None
+
+
+def test_a_worker_reads_little_more_than_its_block(files, study, monkeypatch):
+    """Not a panel of 64 MB, of which the other blocks go to others: a row group, or two."""
+    expression, _ = align(files / "x.parquet", study.metadata)
+    read = []
+    real = jaxvp.expression.parquet.ParquetTable._columns
+    monkeypatch.setattr(
+        jaxvp.expression.parquet.ParquetTable,
+        "_columns",
+        lambda self, names, groups=None: read.append(groups) or real(self, names, groups),
+    )
+    np.testing.assert_array_equal(reader_of(expression).open(4)(8, 12), expression.block(8, 12))
+    assert read == [[1]]  # and this process has its panel from a look for counts
 
 
 def test_another_file_on_the_worker(files, study, tmp_path):
@@ -144,10 +158,10 @@ def test_another_file_on_the_worker(files, study, tmp_path):
     reader = reader_of(expression)
     os.utime(tmp_path / "x.npy", (1, 1))
     with pytest.raises(jaxvp.DataError, match="is not the same file on the worker"):
-        reader.open()
+        reader.open(4)
     (tmp_path / "x.npy").unlink()
     with pytest.raises(jaxvp.DataError, match="same path on every machine"):
-        reader.open()
+        reader.open(4)
 
 
 # Losses

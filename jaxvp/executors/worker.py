@@ -56,7 +56,7 @@ def _prepared(sent: Any, key: str) -> tuple[Job, batch.Fitter, Read | None]:
                 runtime.set_blas_threads(1)
             if job.compile_cache and jax.config.values.get("jax_compilation_cache_dir") is None:
                 runtime.enable_compile_cache()
-            read = job.reader.open() if job.reader else None
+            read = job.reader.open(job.block_size) if job.reader else None
             fitter = batch.Fitter(
                 compress(job.design),
                 job.genes,

@@ -19,7 +19,7 @@ from .blocks import Expression, Rows
 from .mapped import MappedSource
 from .names import DataError
 from .opening import open_file
-from .panels import PanelSource
+from .panels import PanelSource, narrow_panels
 from .sparse import SparseSource
 
 
@@ -36,8 +36,8 @@ class Reader:
     stamp: tuple[int, int]
     """size and time of the last change"""
 
-    def open(self) -> Callable[[int, int], Float[np.ndarray, "n genes"]]:
-        """What serves the genes ``start:stop``.
+    def open(self, block_size: int) -> Callable[[int, int], Float[np.ndarray, "n genes"]]:
+        """What serves the genes ``start:stop``, about `block_size` of them.
 
         Raises
         ------
@@ -61,7 +61,10 @@ class Reader:
                 f"{self.path} is not the same file on the worker {platform.node()} (size or time "
                 "of the last change differ), or was changed after the run began: run again"
             )
-        source, origin = found.source(self.transposed), found.origin
+        samples = found.shape[1] if self.transposed else found.shape[0]
+        with narrow_panels(8 * samples * block_size):
+            source = found.source(self.transposed)
+        origin = found.origin
 
         def block(start: int, stop: int) -> Float[np.ndarray, "n genes"]:
             values = source.read(self.rows, start, stop)
