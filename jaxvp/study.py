@@ -58,6 +58,8 @@ class Study(NamedTuple):
         ``finished(start, stop, fitted, digest)`` is called for each, from several threads; the
         digest of its measurements is None unless `digests`.
         """
+        if not blocks:
+            return []
         options: Any = {name: getattr(self, name) for name in ("reml", "solver", "dtype")}
         options |= {"block_size": self.block_size}
         failures = []

@@ -42,7 +42,7 @@ def merge(folders: tuple[Path, ...], out: Path | None, format: str) -> None:
     if out is None:
         if len(folders) > 1:
             raise click.UsageError("--out must be given where there are several FOLDERS")
-        (out,) = folders
+        out = next(iter(folders))
     inputs.check_folder(out)
     from jaxvp import runs
 

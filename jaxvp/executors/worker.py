@@ -1,8 +1,8 @@
 """The worker's side: a block of genes in, its fits out.
 
 A worker process may fit several blocks at once, in threads (a worker of Dask with ``nthreads``):
-they share one `Fitter`, which hands its devices to them in turn. The last job is kept, so that the
-second block costs nothing but itself.
+they share one `Fitter`, which hands its devices to them in turn. The last jobs are kept, so that
+the second block costs nothing but itself.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from jaxvp.statistics import compress
 from .job import Answer, Job
 
 Read = Callable[[int, int], np.ndarray]
+# Jobs: workers of a cluster may serve several fits at a time.
+KEPT = 4
 _lock = threading.Lock()
 _kept: dict[str, tuple[Job, batch.Fitter, Read | None]] = {}
 
@@ -66,7 +68,8 @@ def _prepared(sent: Any, key: str) -> tuple[Job, batch.Fitter, Read | None]:
                 block_size=job.block_size,
                 devices=jax.local_devices(),
             )
-            _kept.clear()
+            while len(_kept) >= KEPT:
+                del _kept[next(iter(_kept))]
             _kept[key] = job, fitter, read
         return _kept[key]
 
