@@ -155,6 +155,18 @@ def test_small_runs_write_no_parts(folder, monkeypatch):
     assert fit() == 0
 
 
+def test_what_a_kill_leaves_half_written_is_removed(folder, monkeypatch):
+    stopped(monkeypatch, 2)
+    ours = [".fractions.parquet.0123abcd", ".finished-0123abcd", "unfinished/.part-00009-a.x"]
+    for name in ours[::2]:
+        Path("out", name).write_text("half")
+    Path("out", ours[1]).mkdir()
+    Path("out/.mine.0123abcd").write_text("a file of the user's")
+    assert fit() == 0
+    left = {path.name for path in Path("out").iterdir()} - set(tables("out"))
+    assert left == {"run.json", ".mine.0123abcd"}
+
+
 def test_a_damaged_part_is_computed_again(folder, monkeypatch, capsys):
     assert fit(out="whole") == 0
     stopped(monkeypatch, 4)
@@ -228,6 +240,20 @@ def test_a_copy_of_the_file_is_the_same_data(folder, study, monkeypatch):
     assert fit() == 0
     assert len(read) == 2
     assert tables("out") == tables("whole")
+
+
+def test_the_old_file_put_back_is_noticed(folder, study, monkeypatch, capsys):
+    """After blocks of a newer one were fitted: its time is that of the first start."""
+    monkeypatch.setattr("jaxvp.batch._threads", lambda *_: 1)
+    stopped(monkeypatch, 2)
+    shutil.copy2("x.csv", "old.csv")
+    frame = study.expression.copy()
+    frame.iloc[9] *= 3
+    frame.rename_axis("gene").to_csv("x.csv")
+    stopped(monkeypatch, 1)
+    shutil.copy2("old.csv", "x.csv")
+    assert fit() == 2
+    assert "the measurements: those of" in capsys.readouterr().err
 
 
 def test_what_is_not_fitted_yet_may_change(folder, study, monkeypatch):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import shutil
 from contextlib import ExitStack, suppress
@@ -25,7 +26,7 @@ from jaxvp import api, batch, runtime
 from jaxvp.executors import describe
 from jaxvp.expression import digest
 from jaxvp.progress import bar
-from jaxvp.results import Results
+from jaxvp.results import SERIES, TABLES, Results
 from jaxvp.results.files import to_disk
 from jaxvp.solver import lanes
 from jaxvp.study import Study
@@ -39,6 +40,8 @@ from .shards import Shard
 logger = logging.getLogger("jaxvp")
 UNFINISHED, MODEL = "unfinished", "model.zip"
 _ASIDE = ".finished-"
+_NAMES = "|".join([*TABLES, *SERIES, "run", "model", "report"])
+_HALF_WRITTEN = re.compile(rf"\.({_NAMES})\.[a-z]+\.[0-9a-f]{{8}}")
 
 
 class Folder:
@@ -79,8 +82,11 @@ class Folder:
             self._home.mkdir(parents=True, exist_ok=True)
         self._stack.enter_context(locked(self._home))
         self._locked = True
-        for aside in self._home.glob(f"{_ASIDE}*"):  # of a run that was killed while it tidied up
-            shutil.rmtree(aside, ignore_errors=True)
+        for path in self._home.iterdir():  # of a run that was killed while it wrote or tidied up
+            if path.name.startswith(_ASIDE):
+                shutil.rmtree(path, ignore_errors=True)
+            elif _HALF_WRITTEN.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def fit(
         self,
@@ -169,6 +175,8 @@ class Folder:
             parts.take_up()
             if not before.same_file(now):
                 changed = _changed_blocks(study, parts)
+                if not changed:  # from here on blocks are of this one
+                    replace(before, data=now.data).write(self.state)
         if changed:
             raise RunError(
                 f"{self.state} holds a run of something else. {'; '.join(changed)}. Give what it "
