@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -338,6 +339,14 @@ def test_the_command_on_a_cluster(files, cluster, compile_cache, monkeypatch, ca
     for path in (files / "local").glob("*.parquet"):
         assert path.read_bytes() == (files / "dask" / path.name).read_bytes()
     assert threading.active_count() < 100
+
+
+def test_dask_is_an_extra(files, compile_cache, monkeypatch, capsys):
+    monkeypatch.chdir(files)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    arguments = ["fit", "-e", "x.parquet", "-m", "m.csv", "-f", FIXED, "-o", "none"]
+    assert main([*arguments, "--dask", "tcp://127.0.0.1:1"]) == 2
+    assert 'pip install "jaxvp[dask]"' in capsys.readouterr().err
 
 
 def test_no_scheduler(files, compile_cache, monkeypatch, capsys):

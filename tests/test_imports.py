@@ -14,18 +14,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "jaxvp"
 
 ORDER = [
-    *(
-        "warning",
-        "runtime",
-        "formula",
-        "design",
-        "expression",
-        "statistics",
-        "likelihood",
-        "solver",
-    ),
-    *("batch", "fractions", "collinearity", "checks", "results", "executors", "study", "progress"),
-    *("api", "runs", "plots"),
+    *("warning", "runtime", "formula", "design", "expression", "statistics", "likelihood"),
+    *("solver", "batch", "fractions", "collinearity", "checks", "results", "executors", "study"),
+    *("progress", "api", "runs", "plots"),
 ]
 # "jaxvp" is the package itself: its public names.
 AROUND = {

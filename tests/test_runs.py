@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +154,26 @@ def test_small_runs_write_no_parts(folder, monkeypatch):
     monkeypatch.setattr(parts, "INTERVAL", 2.0)
     monkeypatch.setattr(parts.Parts, "_flush", None)
     assert fit() == 0
+
+
+def test_a_queue_that_says_so_before_it_kills(folder, monkeypatch):
+    """SIGTERM: what was finished is written, though no part was due."""
+    assert fit(out="whole") == 0
+    add = parts.Parts.add
+
+    def told(self, start, *rest):
+        add(self, start, *rest)
+        if start == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("jaxvp.batch._threads", lambda *_: 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "SHARE", 1e9)
+        patch.setattr(parts.Parts, "add", told)
+        assert fit() == 130
+    assert len(list(Path("out/unfinished").glob("part-*"))) == 1
+    assert fit() == 0
+    assert tables("out") == tables("whole")
 
 
 def test_what_a_kill_leaves_half_written_is_removed(folder, monkeypatch):
