@@ -177,15 +177,23 @@ def prepare(
     measurements = measurements.take(design.kept)
     compression = compress(design)
     size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
+    asked = block_size if block_size == "auto" else size  # a plain int, also of NumPy's
     return Study(
-        parsed, design, measurements, compression, reml, solver, dtype, size, chosen, executor
-    )
+        parsed, design, measurements, compression, reml, solver, dtype, size, asked, chosen,
+        executor,
+    )  # fmt: skip
 
 
 def results(study: Study, fitted: batch.Fitted, genes: slice = slice(None)) -> Results:
     """The tables of all genes, or of a run of them that begins where a block does."""
     names = study.measurements.gene_names[genes]
-    return _results(study.design, fitted, names, study.formula, study.reml, study.block_size)
+    options = {
+        "reml": bool(study.reml),
+        "dtype": study.dtype,
+        "solver": study.solver,
+        "block_size": study.asked,
+    }
+    return _results(study.design, fitted, names, study.formula, study.block_size, options)
 
 
 def _name_failed_blocks(study: Study, fitted: batch.Fitted, failures: list[Failure]) -> None:
@@ -235,7 +243,12 @@ def _check_options(
 
 
 def _results(
-    design: Design, fitted: batch.Fitted, genes: pd.Index, formula: Formula, reml: bool, size: int
+    design: Design,
+    fitted: batch.Fitted,
+    genes: pd.Index,
+    formula: Formula,
+    size: int,
+    options: dict[str, Any],
 ) -> Results:
     import pandas as pd
 
@@ -276,9 +289,10 @@ def _results(
         diagnostics=diagnostics,
         design=design,
         formula=formula.text,
-        reml=reml,
+        reml=options["reml"],
         weighted=False,
         block_size=size,
+        options=options,
         versions=versions(),
     )
 

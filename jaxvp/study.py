@@ -34,6 +34,7 @@ class Study(NamedTuple):
     solver: str
     dtype: str
     block_size: int
+    asked: int | str  # the block size that the caller gave
     devices: list[batch.Device]
     executor: Executor | None
 

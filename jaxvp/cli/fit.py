@@ -34,10 +34,12 @@ Examples:
   jaxvp fit -e proteins.parquet -m samples.tsv --sample-column run -f "~ (1|Batch)" -o results
   jaxvp fit -e study.h5ad --layer logcounts -f "~ (1|donor) + (1|batch)" -o results
   jaxvp fit --config study.toml --reml -o results/reml
+  jaxvp fit --dataset influenza -f "~ Age + (1|Subject)" -o results --report
 
 \b
 What is written to the output folder:
   one table each: fractions, variances, coefficients, ... (Parquet, or CSV by --format csv)
+  report.html    figures, all genes, design and methods on one page; with --report
   run.json       formula, options, versions, counts of each status; written last, when all is there
   unfinished/    finished blocks of a run that has not ended: the same command goes on from there
 
@@ -86,6 +88,12 @@ Many machines (docs/cluster.md):
     type=click.Choice(CHOICES["format"]),
     help="Of the result tables.  [default: parquet]",
 )
+@click.option(
+    "--report",
+    is_flag=True,
+    default=None,
+    help="Write report.html too: one page for a person, to send on and to print.",
+)
 @click.option("--reml/--ml", default=None, help="Restricted or full likelihood.  [default: ml]")
 @click.option("--solver", type=click.Choice(CHOICES["solver"]), help="[default: newton]")
 @click.option(
@@ -104,6 +112,8 @@ def fit(config: Path | None, strict: bool, **options: Any) -> int:
     from jaxvp import executors, runs
 
     shard = runs.Shard.parse(wanted.shard) if wanted.shard else None
+    if shard and wanted.report:
+        raise click.UsageError("--report is about all genes, --shard fits some: leave one out")
     watch = output.Watch()
     jaxvp.enable_compile_cache()
     with ExitStack() as stack:
@@ -117,13 +127,15 @@ def fit(config: Path | None, strict: bool, **options: Any) -> int:
         watch.lap("fit")
         options = {name: str(value) for name, value in wanted.given().items()}
         format = None if shard else wanted.format or "parquet"
-        output.write(result, wanted.out if shard is None else run.state, format, options, watch)
+        report = output.reporter(result, wanted, metadata, expression) if wanted.report else None
+        folder = wanted.out if shard is None else run.state
+        output.write(result, folder, format, options, watch, report)
         run.finish()
     if run.continued:
         click.echo(f"Continued: {run.continued:,} genes were finished before", err=True)
     click.echo(output.describe(result))
     if shard is None:
-        click.echo(f"Tables in {wanted.out}")
+        click.echo(f"Tables{' and report.html' if report else ''} in {wanted.out}")
     else:
         click.echo(f"Shard {shard} in {run.state}; when all are: jaxvp merge {wanted.out}")
     all_fitted = set(output.status_counts(result)) <= {"converged"}
