@@ -224,7 +224,7 @@ def test_a_report_that_fails_leaves_the_tables(folder, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(jaxvp, "report", broken)
-    assert run("--report") == 2
+    assert run("--report") == 4
     assert (folder / "out" / "fractions.parquet").exists()
     assert not (folder / "out" / "run.json").exists()
 
