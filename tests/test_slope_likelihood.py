@@ -12,7 +12,8 @@ import pytest
 
 from jaxvp.design import build
 from jaxvp.formula import Formula
-from jaxvp.likelihood.slopes import entries, evaluate_slopes
+from jaxvp.likelihood.slope_terms import entries
+from jaxvp.likelihood.slopes import evaluate_slopes
 from jaxvp.solver.eigen import eigen
 from jaxvp.statistics import compress_slopes, statistics
 

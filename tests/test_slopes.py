@@ -248,13 +248,13 @@ def test_no_better_point_nearby():
     X = np.column_stack([np.ones(180), metadata["Days"]])
     rng = np.random.default_rng(1)
     blocks = [("1 + Days", "Subject")]
-    for gene in expression.index:
+    for gene in ("Reaction", "perfect", "nothing"):
         y = expression.loc[gene].to_numpy()
         here = result.covariance("Subject").loc[gene].to_numpy() / result.sigma[gene] ** 2
         best = dense(metadata, X, blocks, [here], y, False)[0]
         assert -2 * result.log_likelihood[gene] == pytest.approx(best, rel=1e-9)
         for size in (1e-3, 0.1):
-            for _ in range(4):
+            for _ in range(3):
                 step = size * rng.standard_normal((2, 2)) * [[1], [0.3]]
                 root = np.linalg.cholesky(here + 1e-12 * np.eye(2)) + step
                 assert dense(metadata, X, blocks, [root @ root.T], y, False)[0] > best - 1e-7

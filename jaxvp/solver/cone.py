@@ -40,7 +40,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import Estimates, Scalar, fence, lift, no_estimates
-from jaxvp.likelihood.slopes import Basis, Entry, SlopeEvaluation, entries, offsets
+from jaxvp.likelihood.slope_terms import Basis, Entry, entries, offsets
+from jaxvp.likelihood.slopes import SlopeEvaluation
 from jaxvp.solver.eigen import eigen
 from jaxvp.solver.newton import GRADIENT_TOLERANCE
 from jaxvp.statistics import Array, SlopeShared

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, fence
-from jaxvp.likelihood.slopes import Basis, evaluate_slopes
+from jaxvp.likelihood.slope_terms import Basis
+from jaxvp.likelihood.slopes import evaluate_slopes
 from jaxvp.solver import cone
 from jaxvp.solver.loop import iterate
 from jaxvp.statistics import Array, PerGene, Slopes, SlopeShared
