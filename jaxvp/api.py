@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxvp import batch, fractions
 from jaxvp.design import Design, build
-from jaxvp.expression import DataError, align
+from jaxvp.expression import DataError, Expression, align
 from jaxvp.formula import Formula
 from jaxvp.results import Results
 from jaxvp.solver import SOLVERS, Status
@@ -136,7 +136,7 @@ def fit(
             devices=chosen,
             report=report,
         )
-    result = _results(design, fitted, measurements.gene_names, parsed, reml, size)
+    result = _results(design, fitted, measurements, parsed, reml, size)
     _report_failures(result, on_error)
     return result
 
@@ -193,10 +193,16 @@ def _progress(progress: bool | None, genes: int):
 
 
 def _results(
-    design: Design, fitted: batch.Fitted, genes: pd.Index, formula: Formula, reml: bool, size: int
+    design: Design,
+    fitted: batch.Fitted,
+    measurements: Expression,
+    formula: Formula,
+    reml: bool,
+    size: int,
 ) -> Results:
     import pandas as pd
 
+    genes = measurements.gene_names
     if design.codes:
         components = fractions.mixed(design, fitted.gamma, fitted.sigma, fitted.coefficients)
     else:
@@ -232,6 +238,7 @@ def _results(
         weighted=False,
         block_size=size,
         versions=dict(_versions()),
+        measurements=measurements,
     )
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "jaxvp"
 
 ORDER = [
     *("warning", "formula", "design", "expression", "statistics", "likelihood", "solver", "batch"),
-    *("fractions", "collinearity", "checks", "results", "api", "plots"),
+    *("fractions", "prediction", "collinearity", "checks", "results", "api", "plots"),
 ]
 # "jaxvp" is the package itself: its public names.
 AROUND = {

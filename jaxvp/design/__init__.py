@@ -2,6 +2,7 @@
 
 `build` reads the variables (`variables`), drops samples with missing values, computes and codes the
 fixed part (`fixed`, with `transforms` and `rank`) and numbers the grouping factors (`random`).
+What coded the samples is kept (`coding`), so that others can be coded alike (`others`).
 The result holds arrays and names, no table; from here on nobody needs pandas or formulas.
 
 Everything that makes a model unfit is found here, before any gene is looked at.
@@ -17,11 +18,12 @@ from jaxtyping import Bool, Float, Int
 from jaxvp.formula import Formula
 from jaxvp.warning import warn
 
+from .coding import Coding
 from .fixed import FixedPart, build_fixed, label
 from .random import build_random, check_random, identical_groupings
 from .variables import DesignError, Factor, interaction, is_missing, select, to_names
 
-__all__ = ["Design", "DesignError", "build"]
+__all__ = ["Coding", "Design", "DesignError", "build"]
 
 RESERVED = ("Intercept", "Residuals")
 
@@ -48,6 +50,8 @@ class Design(eqx.Module):
     samples: tuple[str, ...] = eqx.field(static=True)
     """names of the samples"""
     formula: Formula = eqx.field(static=True)
+    coding: Coding | None = eqx.field(static=True, default=None)
+    """what other samples are coded with; None in results that an old version saved"""
 
     @property
     def n(self) -> int:
@@ -128,6 +132,7 @@ def build(formula: Formula, metadata: pd.DataFrame, reml: bool = False) -> Desig
         levels=tuple(levels for _, levels in groups),
         samples=to_names(metadata.index),
         formula=formula,
+        coding=Coding.of(fixed.factors, fixed.states),
     )
 
 

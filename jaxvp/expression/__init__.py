@@ -1,17 +1,27 @@
 """Measurements of any container, aligned with the metadata by sample name, served in gene blocks.
 
 `align` finds the samples that both sides know (`names`), checks what the container holds
-(`values`) and returns an `Expression` (`blocks`). Nothing is copied there; later, a block of genes
+(`values`) and returns an `Expression` (`blocks`). `find_again` (`again`) finds
+those of a fit once more. Nothing is copied there; later, a block of genes
 costs what that block costs. `read_table` (`files`) makes a table with names of a file.
 
 Everything that makes measurements unfit is found here. What is wrong with one gene alone (NaN,
 a constant) is not: that gene gets a status.
 """
 
+from jaxvp.expression.again import Again, find_again
 from jaxvp.expression.alignment import align
 from jaxvp.expression.blocks import Expression
 from jaxvp.expression.files import read_table
 from jaxvp.expression.names import DataError
 from jaxvp.expression.opening import open_file
 
-__all__ = ["DataError", "Expression", "align", "open_file", "read_table"]
+__all__ = [
+    "Again",
+    "DataError",
+    "Expression",
+    "align",
+    "find_again",
+    "open_file",
+    "read_table",
+]

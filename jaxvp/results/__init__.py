@@ -1,9 +1,10 @@
 """What a fit returns: one table a quantity, in each of them one row a gene.
 
-`Results` holds finished tables; what follows from them (`Results.collinearity_score`) is computed
-by modules to the left, when it is asked for. Figures and reports are functions that take a result.
-It is kept in one file by `Results.save` and `load` (`archive`) or handed to other tools as one file
-a table by `Results.write_tables` (`files`).
+`Results` holds finished tables; what follows from them is computed by modules to the left, when it
+is asked for: from the design and the fits (`scores`), or from the measurements once more
+(`predictions`). Figures and reports are functions that take a result. It is kept in one file by
+`Results.save` and `load` (`archive`) or handed to other tools (`keeping`, `files`, `annotated`).
+Those modules define methods, a theme a file; the class is here.
 """
 
 from __future__ import annotations
@@ -15,21 +16,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
 
 from jaxvp.design import Design
-from jaxvp.expression import DataError
+from jaxvp.expression import DataError, Expression
 from jaxvp.fractions import RESIDUALS
 
-from . import archive
-from .files import portable, write_folder
+from . import archive, keeping, predictions, scores
+from .keeping import SCALARS, SERIES, TABLES
 from .lookup import find
 
-__all__ = ["Results", "by_median", "load"]
-
-TABLES = ("fractions", "variances", "coefficients", "standard_errors", "theta", "diagnostics")
-SERIES = ("sigma", "log_likelihood")
-SCALARS = ("formula", "reml", "weighted", "block_size", "versions")
+__all__ = ["SERIES", "TABLES", "Results", "by_median", "load"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -80,6 +76,9 @@ class Results:
     """genes that were fitted at a time"""
     versions: dict[str, str]
     """of Python and of the packages that the numbers come from"""
+    measurements: Expression | None = None
+    """what was fitted, on the samples of the design: it refers to the caller's data, and is not
+    saved or pickled; None after `load`"""
 
     def __post_init__(self) -> None:
         genes = self.fractions.index
@@ -167,172 +166,22 @@ class Results:
         order = np.argsort(-fitted.iloc[:, place].to_numpy(), kind="stable")
         return fitted.iloc[order[:n]]
 
-    def collinearity_score(self, *, intercept: bool = True) -> pd.Series:
-        """Largest correlation, in absolute value, of two estimated fixed effects of each gene.
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copy: without the measurements, which may be anything."""
+        return self.__dict__ | {"measurements": None}
 
-        Near 1 (variancePartition's limit is 0.999) the two estimates can hardly be told apart.
+    collinearity_score = scores.collinearity_score
+    effective_sample_size = scores.effective_sample_size
 
-        Parameters
-        ----------
-        intercept
-            Whether the intercept counts as an effect, as in variancePartition: a variable far from
-            its zero, such as a year, then scores high. False leaves it out.
+    random_effects = predictions.random_effects
+    fitted = predictions.fitted
+    residuals = predictions.residuals
+    predict = predictions.predict
+    remove = predictions.remove
 
-        Returns
-        -------
-        Series
-            By gene, from 0 to 1: 0 where there are fewer than two effects, NaN for genes that could
-            not be fitted. Without random terms the same for all.
-
-        Raises
-        ------
-        DataError
-            If the result has no design.
-        NotImplementedError
-            If observations were weighted or missing: the design is then another one by gene.
-
-        Notes
-        -----
-        ``colinearityScore`` of variancePartition (see `Results`).
-        """
-        from jaxvp import collinearity
-
-        design, fitted = self._shared_design("collinearity score")
-        scores = np.full(len(fitted), np.nan)
-        theta = self.theta.to_numpy(np.float64)[fitted]
-        scores[fitted] = collinearity.collinearity_score(design, theta, intercept)
-        return pd.Series(scores, index=self.fractions.index, name="collinearity_score")
-
-    def effective_sample_size(self, method: str = "full") -> pd.DataFrame:
-        """How many independent samples the samples of each gene are worth.
-
-        Parameters
-        ----------
-        method
-            ``"full"`` takes the groups as they are, ``"approximate"`` as if all were of one size.
-
-        Returns
-        -------
-        DataFrame
-            Genes x random terms: between the number of groups (the term explains everything) and
-            the number of samples (it explains nothing). NaN for genes that could not be fitted.
-
-        Raises
-        ------
-        DesignError
-            If the model has no random term.
-        ValueError
-            If the method is another one.
-        DataError, NotImplementedError
-            As `collinearity_score`.
-
-        Notes
-        -----
-        ``ESS`` of variancePartition, after Liu and Liang (1997), Biometrics 53:937: one random term
-        at a time, its variance fraction in place of the intraclass correlation.
-        """
-        from jaxvp import collinearity
-
-        design, _ = self._shared_design("effective sample size")
-        names = list(design.random_names)
-        fractions = self.fractions.reindex(columns=names).to_numpy(np.float64)
-        sizes = collinearity.effective_sample_size(design, fractions, method)
-        return pd.DataFrame(sizes, index=self.fractions.index, columns=names)
-
-    def _shared_design(self, what: str) -> tuple[Design, Bool[np.ndarray, " genes"]]:
-        """The design of all genes, and which of them were fitted."""
-        if self.design is None:
-            raise DataError(f"the result has no design, and the {what} needs it: fit again")
-        fitted = np.isfinite(self.sigma.to_numpy(np.float64))
-        counts = self.diagnostics["n_obs"].to_numpy()[fitted]
-        if self.weighted or (counts != self.design.n).any():
-            raise NotImplementedError(
-                f"the {what} is not there yet for weighted or missing observations"
-            )
-        return self.design, fitted
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to one file, from which `jaxvp.load` reads the same bits.
-
-        Parameters
-        ----------
-        path
-            The file, such as ``result.zip``: a zip archive of Parquet tables and one JSON file,
-            readable without jaxvp. It is replaced when the new one is whole.
-
-        Raises
-        ------
-        FileNotFoundError
-            If its folder does not exist.
-
-        Warns
-        -----
-        UserWarning
-            If gene names are of several types: they become text.
-        """
-        scalars = {name: getattr(self, name) for name in SCALARS}
-        archive.write(Path(path), self._portable_tables(), scalars, self.design)
-
-    def write_tables(self, directory: str | os.PathLike[str], format: str = "parquet") -> None:
-        """Write one file a table, for other tools: ``fractions.parquet`` and so on.
-
-        Parameters
-        ----------
-        directory
-            Made where it is not there. Files of these names are replaced, all of them when the
-            last new one is written.
-        format
-            ``"parquet"`` or ``"csv"``. The gene names are the first column of a CSV file.
-
-        Raises
-        ------
-        DataError
-            If the format is another one.
-
-        Warns
-        -----
-        UserWarning
-            If gene names are of several types: they become text.
-        """
-        write_folder(Path(directory), self._portable_tables(), format)
-
-    def to_anndata(self, adata: Any, key_added: str = "variance_partition") -> Any:
-        """Write everything into an AnnData, so that it is in its file from then on.
-
-        Parameters
-        ----------
-        adata
-            The AnnData; its `var_names` are genes of this result. It is changed.
-        key_added
-            ``adata.varm[key_added]`` gets the fractions, ``adata.uns[key_added]`` all the rest:
-            the other tables, formula, options and versions. What is there is replaced.
-
-        Returns
-        -------
-        AnnData
-            The same object. A gene that this result does not have gets NaN and the status
-            ``not fitted``.
-
-        Raises
-        ------
-        DataError
-            If it is no AnnData or has none of the genes.
-        """
-        from .annotated import write_into
-
-        tables = {name: getattr(self, name) for name in TABLES}
-        tables |= {name: getattr(self, name).to_frame(name) for name in SERIES}
-        write_into(adata, tables, {name: getattr(self, name) for name in SCALARS}, key_added)
-        return adata
-
-    def _portable_tables(self) -> dict[str, pd.DataFrame]:
-        """Every table by name, none of them a Series."""
-        tables = {name: getattr(self, name) for name in TABLES}
-        tables |= {name: getattr(self, name).to_frame(name) for name in SERIES}
-        genes = portable(self.fractions.index)
-        if genes is not self.fractions.index:
-            tables = {name: table.set_axis(genes) for name, table in tables.items()}
-        return tables
+    save = keeping.save
+    write_tables = keeping.write_tables
+    to_anndata = keeping.to_anndata
 
 
 def load(path: str | os.PathLike[str]) -> Results:

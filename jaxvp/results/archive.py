@@ -8,6 +8,8 @@ It is a zip archive; any tool that opens zip and Parquet reads it, and reading e
     design/X.parquet          samples x fixed columns
     design/codes.parquet      samples x random terms, the number of the level (names: result.json)
 
+Version 1 had no `coding` in the design: what other samples are coded with.
+
 Numbers come back bit for bit. The same result gives the same bytes: times in the archive are fixed.
 """
 
@@ -17,19 +19,21 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from jaxvp.design import Design
+from jaxvp.design import Coding, Design
 from jaxvp.expression import DataError
 from jaxvp.formula import Formula
 
 from .files import atomic, write_table
 
-FORMAT, VERSION = "jaxvp.Results", 1
+FORMAT, VERSION = "jaxvp.Results", 2
+READABLE = (1, 2)
 MANIFEST = "result.json"
 # Static fields of a design that are plain names and numbers.
 DESIGN_NAMES = ("columns", "terms", "term_of_column", "random_names", "levels")
@@ -48,6 +52,7 @@ def write(
     parts = dict(tables)
     if design is not None:
         manifest["design"] = {name: getattr(design, name) for name in DESIGN_NAMES}
+        manifest["design"]["coding"] = None if design.coding is None else asdict(design.coding)
         parts |= _design_tables(design)
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         # The manifest comes first: a stream tells what it is before the tables arrive.
@@ -88,10 +93,10 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
         raise KeyError(f"no format named in {MANIFEST}")
     if manifest["format"] != FORMAT:
         raise DataError(f"{path} holds {manifest['format']!r}, not a result of jaxvp")
-    if manifest["version"] != VERSION:
+    if manifest["version"] not in READABLE:
         raise DataError(
             f"{path} has version {manifest['version']} of the file format and this jaxvp reads "
-            f"version {VERSION}: read it with the jaxvp that wrote it "
+            f"versions {' and '.join(map(str, READABLE))}: read it with the jaxvp that wrote it "
             f"({manifest.get('versions', {}).get('jaxvp', 'unknown')}) or a newer one"
         )
     return manifest
@@ -115,7 +120,7 @@ def _design(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> Design | None
     if names is None:
         return None
     samples, codes = _table(archive, "design/samples"), _table(archive, "design/codes")
-    columns = tuple(names["columns"])
+    columns, coding = tuple(names["columns"]), names.get("coding")
     # A table without columns has no rows in Parquet: the samples say how many there are.
     X = _table(archive, "design/X").to_numpy(np.float64).reshape(len(samples), len(columns))
     return Design(
@@ -129,4 +134,5 @@ def _design(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> Design | None
         levels=tuple(map(tuple, names["levels"])),
         samples=tuple(samples["sample"]),
         formula=Formula.parse(manifest["formula"]),
+        coding=None if coding is None else Coding.read(coding),
     )
