@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ def fixed_part(
     return X[:, columns] @ coefficients[:, columns].T
 
 
-def chosen_columns(terms: list[Term], choice: Choice) -> sp.csr_array | None:
+def chosen_columns(terms: Mapping[int, Term], choice: Choice) -> sp.csr_array | None:
     """Z of the chosen terms, for `random_part`; None if there are none."""
     if not choice.random:
         return None

@@ -237,7 +237,7 @@ def predict(
     others = code_others(design, metadata, bool(choice.columns), choice.random)
     m = len(metadata)
     X = np.zeros((m, design.p)) if others.X is None else others.X
-    new: list[Any] = [None] * len(design.codes)
+    new: dict[int, Term] = {}
     for i in choice.random:
         codes = others.codes[i]
         assert codes is not None
@@ -337,11 +337,11 @@ class _Fit:
         self.estimates = _estimates(result, self.design)
 
     @property
-    def terms(self) -> list[Term]:
-        """The random terms in formula order."""
+    def terms(self) -> dict[int, Term]:
+        """The random terms by their place in the formula."""
         if self.structure is None:
-            return []
-        return [self.structure.terms[i] for i in np.argsort(self.structure.order)]
+            return {}
+        return dict(zip(self.structure.order, self.structure.terms, strict=True))
 
     def choice(self, terms: Iterable[str] | None) -> Choice:
         """The terms of these names."""
