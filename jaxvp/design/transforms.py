@@ -2,8 +2,8 @@
 
 `scale`, `center`, `poly` and `bs` look at all samples at once. What they find, a mean or knots, is
 their state, kept by the text of the call: given it again they compute the same function of other
-samples. The tree that `jaxvp.formula` made is walked here; every function in it has its entry in a table
-below, and nothing is looked up anywhere else. `scale`, `center`, `poly` and `bs` are formulaic's
+samples. The tree that `jaxvp.formula` made is walked here; every function in it has its entry in a
+table below, and nothing is looked up anywhere else. Those four are formulaic's
 (https://github.com/matthewwardrop/formulaic), the others NumPy's.
 """
 
@@ -59,7 +59,9 @@ def evaluate(
     if isinstance(expression, Variable):
         result = _numbers(table[expression.name])
     else:
-        arguments = [evaluate(argument, table, samples, states) for argument in expression.arguments]
+        arguments = [
+            evaluate(argument, table, samples, states) for argument in expression.arguments
+        ]
         function = expression.function
         with np.errstate(all="ignore"):  # what is not finite is reported below
             if function in OPERATORS:

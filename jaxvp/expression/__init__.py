@@ -1,9 +1,9 @@
 """Measurements of any container, aligned with the metadata by sample name, served in gene blocks.
 
 `align` finds the samples that both sides know (`names`), checks what the container holds
-(`values`) and returns an `Expression` (`blocks`). `find_again` (`again`) finds
-those of a fit once more. Nothing is copied there; later, a block of genes
-costs what that block costs. `read_table` (`files`) makes a table with names of a file.
+(`values`) and returns an `Expression` (`blocks`); `find_again` (`again`) finds those of a fit once
+more. Nothing is copied there; later, a block of genes costs what that block costs. `read_table`
+(`files`) makes a table with names of a file.
 
 Everything that makes measurements unfit is found here. What is wrong with one gene alone (NaN,
 a constant) is not: that gene gets a status.

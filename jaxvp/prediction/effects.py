@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from .structure import Intercepts, Structure, Term
 
-Factors = list[Float[np.ndarray, "genes c c"]]
+Factors = list[Float[np.ndarray, "genes _ _"]]  # each term has its own width
 
 
 class Effects(NamedTuple):

@@ -46,7 +46,7 @@ class Results:
     >>> result.fractions.loc["TP53", "Individual"]
     >>> result.sort_columns().summary()
     >>> result.top("Individual", 20)
-    >>> result.save("result.zip")
+    >>> result.save("result.vp")
     """
 
     fractions: pd.DataFrame

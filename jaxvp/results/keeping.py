@@ -1,4 +1,4 @@
-"""How a result is kept: in one file, as files for other tools, in an AnnData. Methods of `Results`."""
+"""How a result is kept: methods of `Results` that write files, or into an AnnData."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def save(self, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     path
-        The file, such as ``result.zip``: a zip archive of Parquet tables and one JSON file,
+        The file, such as ``result.vp``: a zip archive of Parquet tables and one JSON file,
         readable without jaxvp. It is replaced when the new one is whole.
 
     Raises

@@ -7,7 +7,7 @@ Names go in and tables come out here, everything between is arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ def random_effects(
     expression: Any = None,
     *,
     terms: Iterable[str] | None = None,
-    format: Literal["long", "wide"] = "long",
+    format: str = "long",
 ) -> pd.DataFrame:
     """Predicted random effects (BLUPs) of every level, with their conditional variances.
 
@@ -68,8 +68,7 @@ def random_effects(
     fit = _Fit(self, expression, "random effects")
     names, levels = fit.design.random_names, fit.design.levels
     wanted = [_place(name, names, "random term") for name in _names(terms, names)]
-    sizes = [len(levels[i]) for i in wanted]
-    effects, variances = (fit.empty(sum(sizes)) for _ in range(2))
+    effects, variances = (fit.empty(sum(len(levels[i]) for i in wanted)) for _ in range(2))
 
     def use(tile: Tile) -> None:
         if wanted:
@@ -77,29 +76,27 @@ def random_effects(
             variances[:, tile.rows] = np.concatenate([tile.effects.variances[i] for i in wanted])
 
     fit.stream(use, variances=True)
-    term = pd.Categorical.from_codes(np.repeat(wanted, sizes).astype(int), list(names))
-    level = pd.Categorical([level for i in wanted for level in levels[i]])
     genes = self.fractions.index
+    pairs = [(names[i], level) for i in wanted for level in levels[i]]
     if format == "wide":
-        columns = pd.MultiIndex.from_arrays([term, level], names=["term", "level"])
+        columns = pd.MultiIndex.from_tuples(pairs or [("", "")], names=["term", "level"])
+        columns = columns[: len(pairs)]
         both = {"effect": effects, "variance": variances}
         tables = {name: pd.DataFrame(a.T, genes, columns) for name, a in both.items()}
         return pd.concat(tables, axis="columns", names=["quantity"])
-    row = np.repeat(np.arange(len(genes)), sum(sizes))
+    row = np.repeat(np.arange(len(genes)), len(pairs))
     return pd.DataFrame(
         {
             "gene": pd.Categorical.from_codes(row, genes),
-            "term": _repeated(term, len(genes)),
-            "level": _repeated(level, len(genes)),
+            "term": _repeated([term for term, _ in pairs], len(genes)),
+            "level": _repeated([level for _, level in pairs], len(genes)),
             "effect": effects.T.ravel(),
             "variance": variances.T.ravel(),
         }
     )
 
 
-def fitted(
-    self, expression: Any = None, *, terms: Iterable[str] | None = None
-) -> pd.DataFrame:
+def fitted(self, expression: Any = None, *, terms: Iterable[str] | None = None) -> pd.DataFrame:
     """Fitted values: the fixed part and the predicted random effects of every sample.
 
     Parameters
@@ -139,7 +136,7 @@ def residuals(
     self,
     expression: Any = None,
     *,
-    kind: Literal["response", "pearson"] = "response",
+    kind: str = "response",
     scaled: bool = False,
 ) -> pd.DataFrame:
     """What the model does not explain: measurements minus fitted values.
@@ -186,19 +183,19 @@ def residuals(
 
 def predict(
     self,
-    metadata: pd.DataFrame,
+    metadata: Any,
     terms: Iterable[str] | None = None,
     *,
     expression: Any = None,
-    unknown_levels: Literal["error", "population"] = "error",
+    unknown_levels: str = "error",
 ) -> pd.DataFrame:
     """Expected measurements of other samples, given their metadata.
 
     Parameters
     ----------
     metadata
-        The samples, one a row, with the variables of the terms. Transforms (`scale`, `poly`, `bs`)
-        use what they found in the samples of the fit.
+        A DataFrame: the samples, one a row, with the variables of the terms. Transforms (`scale`,
+        `poly`, `bs`) use what they found in the samples of the fit.
     terms
         Only what these terms add, fixed or random, ``Intercept`` one of them. None for all.
     expression
@@ -423,8 +420,10 @@ def _place(name: str, known: Iterable[str], what: str) -> int:
     return find(name, pd.Index(list(known), dtype=object), what)
 
 
-def _repeated(values: pd.Categorical, times: int) -> pd.Categorical:
-    return pd.Categorical.from_codes(np.tile(values.codes, times), values.categories)
+def _repeated(values: list[str], times: int) -> pd.Categorical:
+    """The values again and again, as categories in the order in which they come."""
+    codes, categories = pd.factorize(np.array(values, dtype=object))
+    return pd.Categorical.from_codes(np.tile(codes, times), categories)
 
 
 def _check_known(codes: Int[np.ndarray, " m"], metadata: pd.DataFrame, name: str) -> None:
@@ -437,4 +436,3 @@ def _check_known(codes: Int[np.ndarray, " m"], metadata: pd.DataFrame, name: str
         f"{len(metadata):,} samples (the first is {sample!r}): "
         'unknown_levels="population" predicts those without an effect of it'
     )
-
