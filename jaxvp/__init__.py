@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxvp import datasets as datasets
     from jaxvp import plots as pl
+    from jaxvp import sklearn as sklearn
     from jaxvp.api import FitError, fit
     from jaxvp.checks import DesignCheck, check_design
     from jaxvp.collinearity import canonical_correlations
@@ -43,6 +44,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "load": ("results", "load"),
     "pl": ("plots", None),
     "simulate": ("simulation", "simulate"),
+    "sklearn": ("sklearn", None),
 }
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "load",
     "pl",
     "simulate",
+    "sklearn",
 ]
 
 

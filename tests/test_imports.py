@@ -23,6 +23,8 @@ AROUND = {
     "simulation": set(),
     "config": set(),
     "runtime": {"warning"},
+    "sklearn": {"integrations"},
+    "integrations": {"jaxvp", "design", "formula", "prediction", "results"},
     "cli": {
         *("jaxvp", "config", "datasets", "expression", "formula", "plots", "results", "simulation")
     },

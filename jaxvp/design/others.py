@@ -1,8 +1,8 @@
 """Other samples in the columns and levels of a design that was built before.
 
 Transforms use what they found in the samples of the fit (the mean of `scale`, the knots of `bs`),
-factors are coded by its levels, and grouping factors get its codes: -1 for a level that it does not
-have. A sample without a value of a fixed variable gets a row of NaN.
+factors are coded by its levels, and grouping factors get its codes; levels that it does not have
+are numbered from there on, and a missing one is -1. A sample without a value of a fixed variable gets a row of NaN.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def code_others(
 
 
 def _codes(levels: tuple[str, ...], columns: list[pd.Series]) -> Int[np.ndarray, " m"]:
-    """The numbers of the levels by their names, of several columns ``x:y``; -1 if unknown."""
+    """The numbers of the levels by their names, of several columns ``x:y``; new ones follow."""
     if len(set(levels)) < len(levels):
         raise DesignError(
             "two levels of a grouping factor have the same name, and cannot be told by it: "
@@ -70,7 +70,8 @@ def _codes(levels: tuple[str, ...], columns: list[pd.Series]) -> Int[np.ndarray,
     missing = np.logical_or.reduce([is_missing(column) for column in columns])
     texts = [to_names(column.to_numpy(dtype=object)) for column in columns]
     known = {name: code for code, name in enumerate(levels)}
-    found = np.array([known.get(":".join(parts), -1) for parts in zip(*texts, strict=True)], int)
+    names = map(":".join, zip(*texts, strict=True))
+    found = np.array([known.setdefault(name, len(known)) for name in names], dtype=int)
     return np.where(missing, -1, found).astype(np.int32)
 
 
@@ -111,7 +112,7 @@ def _fixed(design: Design, metadata: pd.DataFrame) -> Float[np.ndarray, "m p"]:
 
 def _categories(column: pd.Series, levels: tuple[str, ...]) -> pd.Categorical:
     codes = _codes(levels, [column])
-    unknown = np.flatnonzero(codes < 0)
+    unknown = np.flatnonzero(codes >= len(levels))
     if len(unknown):
         shown = ", ".join(map(repr, dict.fromkeys(column.iloc[unknown].tolist())))
         raise DesignError(

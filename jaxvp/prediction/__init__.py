@@ -35,9 +35,10 @@ Softw. 67(1).
 """
 
 from .blocks import Estimates, Tile, stream
+from .density import log_density
 from .effects import Effects, random_effects
 from .parts import Choice, chosen_columns, fixed_part, random_part
-from .structure import Structure, Term, prepare
+from .structure import Structure, Term, arrange, prepare
 
 __all__ = [
     "Choice",
@@ -46,8 +47,10 @@ __all__ = [
     "Structure",
     "Term",
     "Tile",
+    "arrange",
     "chosen_columns",
     "fixed_part",
+    "log_density",
     "prepare",
     "random_effects",
     "random_part",

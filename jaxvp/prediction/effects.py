@@ -104,24 +104,11 @@ def _general(
     variances: bool,
 ) -> Found:
     """Any columns and weights. Products of a design that all genes share have one gene's axis."""
-    term, root, q = structure.terms[0], roots[0], structure.n_others
-    levels, c, genes = term.levels, term.width, len(root)
+    term, q, genes = structure.terms[0], structure.n_others, len(roots[0])
+    levels, c = term.levels, term.width
     size = levels * c
-    if weights is None:
-        weights = np.ones((len(term.codes), 1))
-    designs = weights.shape[1]
-    own = structure.products.own(weights).reshape(designs, levels, c, c)
-    cross = structure.products.cross(weights).reshape(designs, levels, c, q)
-    flat = cross.reshape(designs, size, q)
-    reduced = structure.products.others(weights).reshape(designs, q, q)
-
-    root = root[:, None]
-    turned = root.swapaxes(2, 3)
-    block = turned @ own @ root + np.eye(c)
-    inverse = 1 / block if c == 1 else np.linalg.inv(block)
-    shrink = root @ inverse @ turned  # D_j: genes, levels, c, c
-    spread = (shrink @ cross).reshape(genes, size, q)
-    reduced = reduced - flat.swapaxes(1, 2) @ spread
+    _, shrink, cross, spread, reduced = _eliminate(structure, weights, roots[0])
+    flat = cross.reshape(len(cross), size, q)
     mine = sums[:size].T
     right = sums[size:].T - (mine[:, None] @ spread)[:, 0]
     others, covariance = _solve(reduced, right, structure.terms[1:], roots[1:], variances)
@@ -137,6 +124,42 @@ def _general(
         np.diagonal(covariance, axis1=1, axis2=2),
     ]
     return values, np.concatenate(diagonals, axis=1).T
+
+
+def log_determinant(structure: Structure, factors: Factors) -> Float[np.ndarray, " genes"]:
+    """``log|V|``, V = I + Z Lambda Lambda'Z', of every gene; all observations count alike."""
+    roots = [factors[i] for i in structure.order]
+    block, *_, reduced = _eliminate(structure, None, roots[0])
+    half = _times(reduced, structure.terms[1:], roots[1:]).swapaxes(1, 2)
+    system = _times(half, structure.terms[1:], roots[1:]) + np.eye(reduced.shape[1])
+    return np.linalg.slogdet(block)[1].sum(axis=1) + np.linalg.slogdet(system)[1]
+
+
+Blocks = Float[np.ndarray, "_ levels _ _"]
+
+
+def _eliminate(
+    structure: Structure,
+    weights: Float[np.ndarray, "n genes"] | None,
+    root: Float[np.ndarray, "genes c c"],
+) -> tuple[Blocks, Blocks, Blocks, Float[np.ndarray, "genes _ q"], Float[np.ndarray, "genes q q"]]:
+    """``T_1'N_j T_1 + I``, D_j, F_j, ``D_j F_j`` and A. F_j has one gene's axis without weights."""
+    term, q, genes = structure.terms[0], structure.n_others, len(root)
+    levels, c = term.levels, term.width
+    if weights is None:
+        weights = np.ones((len(term.codes), 1))
+    designs = weights.shape[1]
+    own = structure.products.own(weights).reshape(designs, levels, c, c)
+    cross = structure.products.cross(weights).reshape(designs, levels, c, q)
+    others = structure.products.others(weights).reshape(designs, q, q)
+    root = root[:, None]
+    turned = root.swapaxes(2, 3)
+    block = turned @ own @ root + np.eye(c)
+    inverse = 1 / block if c == 1 else np.linalg.inv(block)
+    shrink = root @ inverse @ turned
+    spread = (shrink @ cross).reshape(genes, levels * c, q)
+    reduced = others - cross.reshape(designs, levels * c, q).swapaxes(1, 2) @ spread
+    return block, shrink, cross, spread, reduced
 
 
 def _solve(

@@ -65,7 +65,7 @@ def random_effects(
     """
     if format not in ("long", "wide"):
         raise DataError(f'format={format!r}: use "long" (the default) or "wide"')
-    fit = _Fit(self, expression, "random effects")
+    fit = Fit(self, expression, "random effects")
     names, levels = fit.design.random_names, fit.design.levels
     wanted = [_place(name, names, "random term") for name in _names(terms, names)]
     effects, variances = (fit.empty(sum(len(levels[i]) for i in wanted)) for _ in range(2))
@@ -120,7 +120,7 @@ def fitted(self, expression: Any = None, *, terms: Iterable[str] | None = None) 
     --------
     predict : the same for other samples.
     """
-    fit = _Fit(self, expression, "fitted values")
+    fit = Fit(self, expression, "fitted values")
     choice = fit.choice(terms)
     columns = prediction.chosen_columns(fit.terms, choice)
     out = fit.empty(fit.design.n)
@@ -167,7 +167,7 @@ def residuals(
     """
     if kind not in ("response", "pearson"):
         raise DataError(f'kind={kind!r}: use "response" (the default) or "pearson"')
-    fit = _Fit(self, expression, "residuals")
+    fit = Fit(self, expression, "residuals")
     choice = fit.choice(None)
     columns = prediction.chosen_columns(fit.terms, choice)
     out = fit.empty(fit.design.n)
@@ -238,16 +238,18 @@ def predict(
     for i in choice.random:
         codes = others.codes[i]
         assert codes is not None
+        levels = len(design.levels[i])
+        known = np.where(codes < levels, codes, -1)
         if unknown_levels == "error":
-            _check_known(codes, metadata, design.random_names[i])
-        new[i] = Term(codes, np.ones((m, 1)), len(design.levels[i]))
+            _check_known(known, metadata, design.random_names[i])
+        new[i] = Term(known, np.ones((m, 1)), levels)
     columns = prediction.chosen_columns(new, choice)
     if not choice.random:
         coefficients = self.coefficients.to_numpy(np.float64)
         out = prediction.fixed_part(X, coefficients, choice)
         out[:, ~np.isfinite(self.sigma.to_numpy(np.float64))] = np.nan
         return pd.DataFrame(out.T, self.fractions.index, metadata.index)
-    fit = _Fit(self, expression, "prediction")
+    fit = Fit(self, expression, "prediction")
     out = fit.empty(m)
 
     def use(tile: Tile) -> None:
@@ -290,7 +292,7 @@ def remove(
     variance that the terms explain is not zero afterwards, but small; do not fit it again as if
     nothing had been removed.
     """
-    fit = _Fit(self, expression, "corrected expression")
+    fit = Fit(self, expression, "corrected expression")
     choice = fit.choice(terms)
     X = fit.design.X
     columns = prediction.chosen_columns(fit.terms, choice)
@@ -315,7 +317,7 @@ def _part(
     return fixed + prediction.random_part(columns, tile.effects, choice)
 
 
-class _Fit:
+class Fit:
     """A result as arrays, with the measurements that belong to it."""
 
     def __init__(self, result: Any, expression: Any, what: str) -> None:
