@@ -2,7 +2,8 @@
 
 Transforms use what they found in the samples of the fit (the mean of `scale`, the knots of `bs`),
 factors are coded by its levels, and grouping factors get its codes; levels that it does not have
-are numbered from there on, and a missing one is -1. A sample without a value of a fixed variable gets a row of NaN.
+are numbered from there on, and a missing one is -1. A sample without a value of a fixed variable
+gets a row of NaN.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""The density of measurements under a fitted model: what samples are worth that it has not seen.
 
-At given b, sigma and theta the measurements of a gene are normal, ``y ~ N(X b, sigma^2 V)``. Samples
-s beside those of the fit, t, have the density
+At given b, sigma and theta the measurements of a gene are normal, ``y ~ N(X b, sigma^2 V)``.
+Samples s beside those of the fit, t, have the density
 
     log p(y_s | y_t) = log p(y_t, y_s) - log p(y_t),
 

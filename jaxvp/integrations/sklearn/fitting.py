@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import _num_samples, check_consistent_length, validate_data
 
 import jaxvp
 from jaxvp.results import SERIES, TABLES, Results
@@ -32,9 +32,8 @@ def check_metadata(metadata: Any, X: Any) -> pd.DataFrame:
     ValueError
         If it has another number of rows, or both have names and these differ.
     """
-    rows = len(X) if hasattr(X, "__len__") else X.shape[0]
     if metadata is None:
-        return pd.DataFrame(index=range(rows))
+        return pd.DataFrame(index=range(_num_samples(X)))
     if not isinstance(metadata, pd.DataFrame):
         raise TypeError(
             "metadata must be a pandas DataFrame, one row a sample of X, not "
@@ -84,4 +83,3 @@ def named(result: Results, estimator: Any) -> Results:
         names = [f"x{i}" for i in range(estimator.n_features_in_)]
     genes = pd.Index(np.asarray(names, dtype=object)).infer_objects()
     return replace(result, **{f: getattr(result, f).set_axis(genes) for f in (*TABLES, *SERIES)})
-

@@ -87,7 +87,7 @@ class VariancePartition(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.block_size = block_size
         self.solver = solver
 
-    def fit(self, X: Any, y: Any = None, *, metadata: pd.DataFrame | None = None):
+    def fit(self, X: Any, y: Any = None, *, metadata: Any = None):
         """Fit all features.
 
         Parameters
@@ -117,7 +117,7 @@ class VariancePartition(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return check_X(self, X, reset=False)
 
-    def score(self, X: Any, y: Any = None, *, metadata: pd.DataFrame | None = None) -> float:
+    def score(self, X: Any, y: Any = None, *, metadata: Any = None) -> float:
         """The criterion, averaged over the features that have a fit; greater is better.
 
         Parameters

@@ -1,4 +1,4 @@
-"""The estimated effects of some terms, taken out of X: of the samples of the fit and of new ones."""
+"""The estimated effects of some terms, taken out of X: of samples of the fit and of new ones."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class MixedEffectsResidualizer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
         self.reml = reml
         self.center = center
 
-    def fit(self, X: Any, y: Any = None, *, metadata: pd.DataFrame | None = None):
+    def fit(self, X: Any, y: Any = None, *, metadata: Any = None):
         """Fit all features; parameters and errors as of `VariancePartition.fit`."""
         self.result_: Results = fit(self, X, metadata, self.formula, reml=self.reml)
         fit_ = predictions.Fit(self.result_, None, "effects to remove")
@@ -73,7 +73,7 @@ class MixedEffectsResidualizer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
         self._level = mean if self.center else np.zeros(len(mean))
         return self
 
-    def transform(self, X: Any, *, metadata: pd.DataFrame | None = None):
+    def transform(self, X: Any, *, metadata: Any = None):
         """X without the effects of the removed terms.
 
         Parameters
@@ -113,7 +113,7 @@ class MixedEffectsResidualizer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
         part = self._part(fixed, chosen_columns(terms, self._choice)) - self._level
         return (values - np.where(np.isnan(part), 0, part)).astype(values.dtype, copy=False)
 
-    def fit_transform(self, X: Any, y: Any = None, *, metadata: pd.DataFrame | None = None):
+    def fit_transform(self, X: Any, y: Any = None, *, metadata: Any = None):
         """`fit`, then `transform` with the same metadata."""
         return self.fit(X, y, metadata=metadata).transform(X, metadata=metadata)
 

@@ -55,7 +55,7 @@ class VarianceSelector(SelectorMixin, BaseEstimator):
         self.formula = formula
         self.reml = reml
 
-    def fit(self, X: Any, y: Any = None, *, metadata: pd.DataFrame | None = None):
+    def fit(self, X: Any, y: Any = None, *, metadata: Any = None):
         """Fit all features and choose among them; parameters as of `VariancePartition.fit`.
 
         Raises
