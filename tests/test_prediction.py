@@ -349,6 +349,48 @@ def test_samples_that_the_fit_dropped():
     assert by_random.notna().all(axis=None)
 
 
+@pytest.mark.parametrize("formula", [CROSSED, "~ Age + (1|Individual)", "~ Age"])
+def test_missing_measurements(formula):
+    """A gene is that of its own samples, whatever it has lost; others are not changed."""
+    expression, metadata, _ = references.sample("crossed")
+    design = build(Formula.parse(formula), metadata)
+    y = expression[list(design.samples)].to_numpy().copy()
+    rng = np.random.default_rng(3)
+    y[1, rng.permutation(100)[:30]] = np.nan
+    y[4, design.X[:, 1] > np.median(design.X[:, 1])] = np.nan
+    theta = rng.uniform(0.3, 2, (len(y), len(design.codes)))
+    Zs = [
+        np.eye(len(levels))[codes]
+        for levels, codes in zip(design.levels, design.codes, strict=True)
+    ]
+    seen = np.isfinite(y)
+    fits = [
+        oracles.dense_fit(v[s], design.X[s], [Z[s] for Z in Zs], t, not Zs)
+        for v, s, t in zip(y, seen, theta, strict=True)
+    ]
+    beta = np.array([fit.beta for fit in fits])
+    result = result_at(design, theta, [fit.sigma for fit in fits], beta)
+    result.diagnostics["n_obs"] = seen.sum(axis=1)
+    data = pd.DataFrame(y, result.sigma.index, metadata.index)
+    rest, fitted = result.residuals(data).to_numpy(), result.fitted(data).to_numpy()
+    effects = result.random_effects(data, format="wide")
+    np.testing.assert_array_equal(np.isnan(rest), ~seen)
+    for g, s in enumerate(seen):
+        fixed, Z = design.X @ beta[g], np.hstack([np.zeros((100, 0)), *Zs])
+        factor = np.diag(np.repeat(theta[g], [Z.shape[1] for Z in Zs]))
+        u, v = dense_effects(Z[s], factor, (y[g] - fixed)[s])
+        if Zs:
+            np.testing.assert_allclose(effects["effect"].iloc[g], u, atol=1e-11)
+            expected = v * fits[g].sigma ** 2
+            np.testing.assert_allclose(effects["variance"].iloc[g], expected, atol=1e-11)
+        np.testing.assert_allclose(fitted[g], fixed + Z @ u, atol=1e-11)
+        np.testing.assert_allclose(rest[g, s], (y[g] - fixed - Z @ u)[s], atol=1e-11)
+    more = data.copy()
+    more.iloc[1, np.flatnonzero(seen[1])[0]] = np.nan
+    with pytest.raises(jaxvp.DataError, match="'g1' are not those of the fit"):
+        result.fitted(more)
+
+
 # Other samples
 
 

@@ -104,7 +104,7 @@ def _fitted(call: Call, states: States, x: np.ndarray) -> Any:
     """Transforms that look at all samples at once."""
     from formulaic.transforms import basis_spline, center, poly, scale
 
-    options = dict(call.options)
+    options: dict[str, Any] = dict(call.options)
     known = call.text in states
     state = states.setdefault(call.text, {})
     if not known:

@@ -3,6 +3,8 @@
 What is read must be what was fitted. That costs nothing to see: ``r'V^-1 r`` follows from the
 effects and is ``N sigma^2`` at the fit (N = n by ML, n - p otherwise), so that another file, other
 units or samples in another order are found out at the first gene.
+
+A gene that lacks measurements has effects of its own samples (their weights are 1, the others' 0).
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ class Estimates(NamedTuple):
     sigma: Float[np.ndarray, " genes"]
     degrees: Float[np.ndarray, " genes"]
     """N: sigma^2 N is the profiled sum of squares"""
+    observed: Int[np.ndarray, " genes"]
+    """how many of the samples are measured"""
 
 
 class Tile(NamedTuple):
@@ -42,6 +46,7 @@ class Tile(NamedTuple):
     rows: Int[np.ndarray, " g"] | slice
     """of the result"""
     y: Float[np.ndarray, "n g"]
+    """NaN where it is not measured"""
     residual: Float[np.ndarray, "n g"]
     """y - X b"""
     effects: Effects
@@ -83,8 +88,9 @@ def stream(
     int or None
         The row of a gene whose measurements are not those that were fitted; it stops there.
     """
-    fitted = np.isfinite(estimates.sigma)
-    width = _tile_genes(len(X), structure, variances)
+    n = len(X)
+    fitted, whole = np.isfinite(estimates.sigma), estimates.observed == n
+    groups = [(fitted & whole, True), (fitted & ~whole, False)]
     wrong: list[int] = []
 
     def one_block(start: int) -> None:
@@ -92,18 +98,20 @@ def stream(
             return
         stop = min(start + block_size, len(rows))
         mine = rows[start:stop]
-        wanted = np.flatnonzero((mine >= 0) & fitted[mine])
-        if not len(wanted):
+        chosen = [(np.flatnonzero((mine >= 0) & group[mine]), alike) for group, alike in groups]
+        if not any(len(wanted) for wanted, _ in chosen):
             return
         block = read(start, stop)
-        for first in range(0, len(wanted), width):
-            places = wanted[first : first + width]
-            y = np.array(block[:, _slice(places)], dtype=np.float64, order="C")
-            tile, good = _tile(X, structure, estimates, y, mine[places], variances)
-            if not good.all():
-                wrong.append(int(mine[places][~good][0]))
-                return
-            use(tile)
+        for wanted, alike in chosen:
+            width = _tile_genes(n, structure, alike)
+            for first in range(0, len(wanted), width):
+                places = wanted[first : first + width]
+                y = np.array(block[:, _slice(places)], dtype=np.float64, order="C")
+                tile, good = _tile(X, structure, estimates, y, mine[places], variances, alike)
+                if not good.all():
+                    wrong.append(int(mine[places][~good][0]))
+                    return
+                use(tile)
 
     starts = range(0, len(rows), block_size)
     with ThreadPoolExecutor(max(1, min(_cores(), len(starts)))) as pool:
@@ -124,21 +132,27 @@ def _tile(
     y: Float[np.ndarray, "n g"],
     rows: Int[np.ndarray, " g"],
     variances: bool,
+    alike: bool,
 ) -> tuple[Tile, Bool[np.ndarray, " g"]]:
     """A tile, and which of its genes have the sigma of the fit."""
     coefficients, unit = estimates.coefficients[rows], estimates.sigma[rows]
     residual = y - X @ coefficients.T
+    weights = None if alike else np.isfinite(y).astype(np.float64)
     # In units of sigma, so that no square of a gene of 1e200 is infinite.
     with np.errstate(all="ignore"):
         scaled = residual / unit
+        if weights is not None:
+            scaled[weights == 0] = 0.0
         found = Effects([], [], np.zeros(len(rows)))
         if structure is not None:
             factors = [factor[rows] for factor in estimates.factors]
-            found = random_effects(structure, scaled, factors, variances=variances)
+            found = random_effects(structure, scaled, factors, weights, variances)
         left = np.einsum("ng,ng->g", scaled, scaled) - found.explained
-        size = np.einsum("ng,ng->g", y / unit, y / unit)
+        size = np.nansum((y / unit) ** 2, axis=0)
         limit = _TOLERANCE * estimates.degrees[rows] + _ROUNDING * size
         good = np.abs(left - estimates.degrees[rows]) <= limit
+        if weights is not None:
+            good &= weights.sum(axis=0) == estimates.observed[rows]
         effects = found._replace(
             values=[values * unit for values in found.values],
             variances=[values * unit * unit for values in found.variances],
@@ -153,13 +167,13 @@ def _slice(places: Int[np.ndarray, " g"]) -> Int[np.ndarray, " g"] | slice:
     return slice(first, last + 1) if follow else places
 
 
-def _tile_genes(n: int, structure: Structure | None, variances: bool) -> int:
+def _tile_genes(n: int, structure: Structure | None, alike: bool) -> int:
     """So many that a tile's arrays stay in the cache, or at least small."""
     entries = n
     if structure is not None:
         q, first = structure.n_others, structure.terms[0]
         dense = first.levels * first.width * q
-        entries = max(n, 2 * q * q, 0 if structure.intercepts is not None else dense)
+        entries = max(n, 2 * q * q, dense if structure.intercepts is None or not alike else 0)
     return int(np.clip(_TILE_BYTES // (8 * entries), 1, _LARGEST_TILE))
 
 

@@ -56,7 +56,7 @@ def random_effects(
     DataError
         If there is no such term, or the measurements are not there or not those of the fit.
     NotImplementedError
-        If observations were weighted or missing.
+        If observations were weighted, or there are random slopes.
 
     Notes
     -----
@@ -109,7 +109,8 @@ def fitted(self, expression: Any = None, *, terms: Iterable[str] | None = None) 
     Returns
     -------
     DataFrame
-        Genes x samples of the fit, in units of the measurements. NaN for genes without a fit.
+        Genes x samples of the fit, in units of the measurements; of a gene that lacks measurements
+        all samples. NaN for genes without a fit.
 
     Raises
     ------
@@ -154,7 +155,7 @@ def residuals(
     Returns
     -------
     DataFrame
-        Genes x samples of the fit. NaN for genes without a fit.
+        Genes x samples of the fit. NaN for genes without a fit, and where nothing was measured.
 
     Raises
     ------
@@ -378,25 +379,25 @@ class Fit:
 
 
 def _estimates(result: Any, design: Design) -> Estimates:
-    size = design.n - design.p if result.reml or not design.codes else design.n
+    observed = result.diagnostics["n_obs"].to_numpy().astype(np.int64)
+    lost = design.p if result.reml or not design.codes else 0
     theta = result.theta.to_numpy(np.float64)
     return Estimates(
         coefficients=result.coefficients.to_numpy(np.float64),
         factors=[theta[:, i, None, None] for i in range(len(design.codes))],
         sigma=result.sigma.to_numpy(np.float64),
-        degrees=np.full(len(theta), float(size)),
+        degrees=(observed - lost).astype(np.float64),
+        observed=observed,
     )
 
 
 def _design(result: Any, what: str) -> Design:
     if result.design is None:
         raise DataError(f"the result has no design, and the {what} need it: fit again")
-    fitted = np.isfinite(result.sigma.to_numpy(np.float64))
-    counts = result.diagnostics["n_obs"].to_numpy()[fitted]
-    if result.weighted or (counts != result.design.n).any():
-        raise NotImplementedError(
-            f"the {what} are not there yet for weighted or missing observations"
-        )
+    if result.weighted:
+        raise NotImplementedError(f"the {what} are not there yet for weighted observations")
+    if any(term.slopes for term in result.design.formula.random):
+        raise NotImplementedError(f"the {what} are not there yet for random slopes")
     return result.design
 
 

@@ -17,9 +17,10 @@ DTYPES = [np.float64, np.float32]
 
 def check_X(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     """X as an array of floats, samples x features; NaN is a measurement that is not there."""
-    return validate_data(
+    checked: Any = validate_data(
         estimator, X, reset=reset, dtype=DTYPES, ensure_all_finite="allow-nan", ensure_min_samples=1
     )
+    return checked
 
 
 def check_metadata(metadata: Any, X: Any) -> pd.DataFrame:

@@ -94,7 +94,8 @@ class VarianceSelector(SelectorMixin, BaseEstimator):
                 "has it"
             )
         text = Variable(self.component).text
-        return f"~ {text}" if kind_of(metadata[self.component]) == "numeric" else f"~ (1|{text})"
+        column: Any = metadata[self.component]
+        return f"~ {text}" if kind_of(column) == "numeric" else f"~ (1|{text})"
 
     def _get_support_mask(self):
         check_is_fitted(self)
