@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jaxvp.design import DesignError
     from jaxvp.expression import DataError
     from jaxvp.formula import FormulaError
+    from jaxvp.reporting import report
     from jaxvp.results import Results, load
     from jaxvp.runtime import enable_compile_cache
     from jaxvp.simulation import simulate
@@ -43,6 +44,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "fit": ("api", "fit"),
     "load": ("results", "load"),
     "pl": ("plots", None),
+    "report": ("reporting", "report"),
     "simulate": ("simulation", "simulate"),
     "sklearn": ("sklearn", None),
 }
@@ -61,6 +63,7 @@ __all__ = [
     "fit",
     "load",
     "pl",
+    "report",
     "simulate",
     "sklearn",
 ]

@@ -49,10 +49,16 @@ class FitConfig:
         Of the expression table, where names do not decide.
     format : {"parquet", "csv"}
         Of the result tables.
+    report : bool
+        Whether to write ``report.html`` beside them.
     reml : bool
     solver : {"newton", "optax"}
     block_size : int
         Genes fitted at once.
+    shard : str
+        ``"i/N"``: only the i-th of N slices of the genes.
+    dask : str
+        Address of a Dask scheduler whose workers fit the blocks.
     """
 
     expression: Path | None = None
@@ -65,9 +71,12 @@ class FitConfig:
     gene_column: str | None = None
     genes_in: str | None = None
     format: str | None = None
+    report: bool | None = None
     reml: bool | None = None
     solver: str | None = None
     block_size: int | None = None
+    shard: str | None = None
+    dask: str | None = None
 
     def updated(self, **options: Any) -> FitConfig:
         """The same with every option that is not None in place of this one's."""
@@ -88,7 +97,11 @@ CHOICES = {
     "solver": ("newton", "optax"),
 }
 _PATHS = ("expression", "metadata", "out")
-_TYPES = {"reml": (bool, "true or false"), "block_size": (int, "a positive whole number")}
+_TYPES = {
+    "reml": (bool, "true or false"),
+    "report": (bool, "true or false"),
+    "block_size": (int, "a positive whole number"),
+}
 
 
 def load(path: str | Path) -> FitConfig:

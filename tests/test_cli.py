@@ -202,6 +202,33 @@ def test_run_summary(folder, capsys):
     assert set(first["host"]["seconds"]) == {"read", "fit", "write"}
 
 
+def test_report(folder, study, capsys):
+    """A page beside the tables, with the command that makes it and the check of the metadata."""
+    gap = study.metadata.copy()
+    gap.loc[gap.index[0], "Age"] = np.nan
+    gap.rename_axis("sample").to_csv("m.csv")
+    folder.joinpath("fit.toml").write_text("reml = false\nreport = true\n")
+    assert run("--config", "fit.toml", "--format", "csv") == 0
+    assert "Tables and report.html in out" in capsys.readouterr().out
+    page = (folder / "out" / "report.html").read_text()
+    command = "jaxvp fit --expression x.csv --metadata m.csv --formula &#39;~ Age + (1|Individual)"
+    assert command in page and "--out out --format csv --report --ml</code>" in page
+    assert "59 of 60; without a value of Age (1)" in page
+    summary = json.loads((folder / "out" / "run.json").read_text())
+    assert summary["options"]["report"] == "True"
+    assert set(summary["host"]["seconds"]) == {"read", "fit", "write", "report"}
+
+
+def test_a_report_that_fails_leaves_the_tables(folder, monkeypatch):
+    def broken(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(jaxvp, "report", broken)
+    assert run("--report") == 4
+    assert (folder / "out" / "fractions.parquet").exists()
+    assert not (folder / "out" / "run.json").exists()
+
+
 def test_only_the_summary_knows_time_and_host(folder, capsys):
     """A second run writes the same bytes, but for the `host` of `run.json`."""
 
@@ -228,11 +255,12 @@ def test_only_the_summary_knows_time_and_host(folder, capsys):
 def test_options_reach_the_fit(folder, study, monkeypatch, options, given):
     """What is not said is left to the defaults of `jaxvp.fit`."""
 
-    def recorded(expression, formula, metadata, **options):
+    def recorded(expression, formula, metadata, *, executor, block_size, **options):
         pd.testing.assert_frame_equal(metadata, study.metadata, check_names=False)
+        options |= {} if block_size == "auto" else {"block_size": block_size}
         raise jaxvp.DataError(f"{formula} {options}")
 
-    monkeypatch.setattr(jaxvp, "fit", recorded)
+    monkeypatch.setattr("jaxvp.api.prepare", recorded)
     printed = []
     monkeypatch.setattr("click.echo", lambda text, **_: printed.append(text))
     assert run(*options) == 2
@@ -325,6 +353,6 @@ def test_a_bug_keeps_its_traceback(folder, monkeypatch):
     def broken(*args, **kwargs):
         raise ValueError("of our own")
 
-    monkeypatch.setattr(jaxvp, "fit", broken)
+    monkeypatch.setattr("jaxvp.api.prepare", broken)
     with pytest.raises(ValueError, match="of our own"):
         run()

@@ -42,6 +42,7 @@ def test_python_of_the_readme_runs():
     ("page", "printed"),
     [
         ("collinearity.md", "can be fitted"),
+        ("longitudinal.md", "Subject.Time"),
         ("prediction.md", "jaxvp.Results 2 ~ Age"),
         ("sklearn.md", "{'formula': "),
     ],

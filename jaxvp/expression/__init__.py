@@ -15,13 +15,18 @@ from jaxvp.expression.blocks import Expression
 from jaxvp.expression.files import read_table
 from jaxvp.expression.names import DataError
 from jaxvp.expression.opening import open_file
+from jaxvp.expression.origin import digest
+from jaxvp.expression.reopening import Reader, reader_of
 
 __all__ = [
     "Again",
     "DataError",
     "Expression",
+    "Reader",
     "align",
+    "digest",
     "find_again",
     "open_file",
     "read_table",
+    "reader_of",
 ]

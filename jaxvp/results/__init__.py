@@ -10,7 +10,7 @@ Those modules define methods, a theme a file; the class is here.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from jaxvp.design import Design
 from jaxvp.expression import DataError, Expression
 from jaxvp.fractions import RESIDUALS
 
-from . import archive, keeping, predictions, scores
+from . import archive, keeping, predictions, scores, variances
 from .keeping import SCALARS, SERIES, TABLES
 from .lookup import find
 
@@ -58,14 +58,15 @@ class Results:
     standard_errors: pd.DataFrame
     """of the coefficients"""
     theta: pd.DataFrame
-    """genes x random terms, in formula order: standard deviations relative to sigma, as in lme4"""
+    """genes x random terms, in formula order: standard deviations relative to sigma, as in lme4; of
+    a correlated term with slopes the relative factor's lower triangle, column by column"""
     sigma: pd.Series
     """residual standard deviation"""
     log_likelihood: pd.Series
     """at the optimum; the restricted one if `reml`"""
     diagnostics: pd.DataFrame
     """``status``, ``n_obs``, ``iterations``, ``gradient`` (largest violation of the optimality
-    conditions), ``singular`` (a variance component is exactly zero)"""
+    conditions), ``singular`` (a variance component is exactly zero, or a correlation 1 or -1)"""
     design: Design | None
     """samples, fixed columns and levels that all genes share"""
     formula: str
@@ -74,6 +75,8 @@ class Results:
     weighted: bool = False
     block_size: int
     """genes that were fitted at a time"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """what `jaxvp.fit` was told beside its tables and the formula, by the name of the argument"""
     versions: dict[str, str]
     """of Python and of the packages that the numbers come from"""
     measurements: Expression | None = None
@@ -178,6 +181,9 @@ class Results:
     residuals = predictions.residuals
     predict = predictions.predict
     remove = predictions.remove
+
+    covariance = variances.covariance
+    fractions_at = variances.fractions_at
 
     save = keeping.save
     write_tables = keeping.write_tables

@@ -2,13 +2,15 @@
 
 It is a zip archive; any tool that opens zip and Parquet reads it, and reading executes nothing::
 
-    result.json               format, version, formula, reml, weighted, block_size, versions, design
+    result.json               format, version, formula, reml, weighted, block_size, options,
+                              versions, design
     fractions.parquet         genes x components; and so on for every table of `Results`
     design/samples.parquet    name of every sample and its position in the metadata
     design/X.parquet          samples x fixed columns
     design/codes.parquet      samples x random terms, the number of the level (names: result.json)
+    design/slopes.parquet     samples x random slopes, the slope variable (where there are any)
 
-Version 1 had no `coding` in the design: what other samples are coded with.
+Version 1 had no `options`, and no `coding` in the design: what other samples are coded with.
 
 Numbers come back bit for bit. The same result gives the same bytes: times in the archive are fixed.
 """
@@ -37,6 +39,7 @@ READABLE = (1, 2)
 MANIFEST = "result.json"
 # Static fields of a design that are plain names and numbers.
 DESIGN_NAMES = ("columns", "terms", "term_of_column", "random_names", "levels")
+SLOPE_NAMES = ("coefficients", "blocks", "slope_levels")
 
 
 def write(
@@ -51,7 +54,8 @@ def write(
     manifest: dict[str, Any] = {"format": FORMAT, "version": VERSION, **scalars, "design": None}
     parts = dict(tables)
     if design is not None:
-        manifest["design"] = {name: getattr(design, name) for name in DESIGN_NAMES}
+        names = (*DESIGN_NAMES, *SLOPE_NAMES) if design.slopes else DESIGN_NAMES
+        manifest["design"] = {name: getattr(design, name) for name in names}
         manifest["design"]["coding"] = None if design.coding is None else asdict(design.coding)
         parts |= _design_tables(design)
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
@@ -80,6 +84,8 @@ def read(
             manifest = _manifest(path, archive)
             tables = {name: _table(archive, name) for name in names}
             design = _design(archive, manifest)
+            if manifest["version"] == 1:
+                manifest.setdefault("options", {})
             return tables, {name: manifest[name] for name in scalars}, design
     except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, pa.ArrowException) as error:
         raise DataError(
@@ -108,11 +114,16 @@ def _table(archive: zipfile.ZipFile, name: str) -> pd.DataFrame:
 
 def _design_tables(design: Design) -> dict[str, pd.DataFrame]:
     codes = dict(zip(design.random_names, design.codes, strict=True))
-    return {
+    tables = {
         "design/samples": pd.DataFrame({"sample": design.samples, "position": design.kept}),
         "design/X": pd.DataFrame(design.X, columns=list(design.columns)),
         "design/codes": pd.DataFrame(codes),
     }
+    if design.slopes:
+        columns = zip(design.random_names, design.multipliers, strict=True)
+        slopes = {name: column for name, column in columns if column is not None}
+        tables["design/slopes"] = pd.DataFrame(slopes)
+    return tables
 
 
 def _design(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> Design | None:
@@ -123,6 +134,15 @@ def _design(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> Design | None
     columns, coding = tuple(names["columns"]), names.get("coding")
     # A table without columns has no rows in Parquet: the samples say how many there are.
     X = _table(archive, "design/X").to_numpy(np.float64).reshape(len(samples), len(columns))
+    slopes: dict[str, Any] = {}
+    if "blocks" in names:
+        table = _table(archive, "design/slopes")
+        slopes["multipliers"] = tuple(
+            table[name].to_numpy() if name in table else None for name in names["random_names"]
+        )
+        slopes["coefficients"] = tuple(names["coefficients"])
+        slopes["blocks"] = tuple(map(tuple, names["blocks"]))
+        slopes["slope_levels"] = tuple((name, tuple(own)) for name, own in names["slope_levels"])
     return Design(
         X=X,
         codes=tuple(codes[name].to_numpy() for name in names["random_names"]),
@@ -135,4 +155,5 @@ def _design(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> Design | None
         samples=tuple(samples["sample"]),
         formula=Formula.parse(manifest["formula"]),
         coding=None if coding is None else Coding.read(coding),
+        **slopes,
     )

@@ -13,7 +13,7 @@ from .files import portable, write_folder
 
 TABLES = ("fractions", "variances", "coefficients", "standard_errors", "theta", "diagnostics")
 SERIES = ("sigma", "log_likelihood")
-SCALARS = ("formula", "reml", "weighted", "block_size", "versions")
+SCALARS = ("formula", "reml", "weighted", "block_size", "options", "versions")
 
 
 def save(self, path: str | os.PathLike[str]) -> None:

@@ -33,7 +33,8 @@ def collinearity_score(self, *, intercept: bool = True) -> pd.Series:
     DataError
         If the result has no design.
     NotImplementedError
-        If observations were weighted or missing: the design is then another one by gene.
+        If there are random slopes, or observations were weighted or missing (the design is then
+        another one by gene).
 
     Notes
     -----
@@ -85,6 +86,8 @@ def _shared_design(self, what: str) -> tuple[Design, Bool[np.ndarray, " genes"]]
     """The design of all genes, and which of them were fitted."""
     if self.design is None:
         raise DataError(f"the result has no design, and the {what} needs it: fit again")
+    if self.design.slopes:
+        raise NotImplementedError(f"the {what} is not there yet for random slopes")
     fitted = np.isfinite(self.sigma.to_numpy(np.float64))
     counts = self.diagnostics["n_obs"].to_numpy()[fitted]
     if self.weighted or (counts != self.design.n).any():
