@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxvp import batch, fractions
 from jaxvp.design import Design, build
-from jaxvp.expression import DataError, align
+from jaxvp.expression import DataError, align, split_weights
 from jaxvp.formula import Formula
 from jaxvp.results import Results
 from jaxvp.solver import SOLVERS, Status
@@ -68,8 +68,16 @@ def fit(
     metadata
         One row a sample; the index holds the sample names. Or the path of such a table, names in
         its first column. None only with an AnnData, for its own `obs`.
-    weights, rescale_weights
-        Not yet: precision weights come in a later version.
+    weights
+        Precision weights: the residual variance of an observation is ``sigma^2 / weight``. One a
+        measurement, a table of genes and samples aligned like the expression (voom's weights), or
+        one a sample, a Series by sample name. An array goes by position: of the shape of the
+        expression, or one number for each of its samples. An observation with weight zero is left
+        out of its gene.
+    rescale_weights
+        Divide the weights of every gene by their mean over the observations that count, so that
+        sigma is that of an average observation. False keeps them; theta, sigma and the residual's
+        share are then in their units.
     reml
         Restricted maximum likelihood instead of maximum likelihood. Fractions of variancePartition
         are ML.
@@ -117,18 +125,23 @@ def fit(
     >>> jaxvp.fit(adata, "~ (1|donor) + (1|batch)").to_anndata(adata)
     """
     parsed = Formula.parse(formula)
-    chosen = _check_options(weights, dtype, block_size, devices, solver, on_error)
-    measurements, table = align(expression, metadata)
+    chosen = _check_options(rescale_weights, dtype, block_size, devices, solver, on_error)
+    aligned, table = align(expression, metadata)
     design = build(parsed, table, reml)
-    measurements = measurements.take(design.kept)
-    compression = compress(design)
+    measurements = aligned.take(design.kept)
+    own, shared_weights = split_weights(weights, aligned, design.kept)
+    compression = compress(design, shared_weights)
     genes = measurements.n_genes
     size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
     with _progress(progress, genes) as report:
         fitted = batch.fit_all(
+            design,
             compression,
             measurements.block,
             genes,
+            fixed_part=fractions.FixedPart(design),
+            weights=None if own is None else own.block,
+            rescale_weights=rescale_weights,
             reml=reml,
             solver=solver,
             dtype=dtype,
@@ -136,17 +149,19 @@ def fit(
             devices=chosen,
             report=report,
         )
-    result = _results(design, fitted, measurements.gene_names, parsed, reml, size)
+    result = _results(
+        design, fitted, measurements.gene_names, parsed, reml, size, weighted=weights is not None
+    )
     _report_failures(result, on_error)
     return result
 
 
-def _check_options(weights, dtype, block_size, devices, solver, on_error) -> list[batch.Device]:
+def _check_options(
+    rescale_weights, dtype, block_size, devices, solver, on_error
+) -> list[batch.Device]:
     """Refuse what cannot be, before any work; the devices to use."""
-    if weights is not None:
-        raise NotImplementedError(
-            "weights= is not there yet: precision weights come in a later version of jaxvp"
-        )
+    if not isinstance(rescale_weights, bool | np.bool_):
+        raise DataError(f"rescale_weights={rescale_weights!r}: use True (the default) or False")
     if dtype not in ("float64", "float32"):
         raise DataError(f'dtype={dtype!r}: use "float64" (the default) or "float32"')
     if block_size != "auto" and (
@@ -193,14 +208,20 @@ def _progress(progress: bool | None, genes: int):
 
 
 def _results(
-    design: Design, fitted: batch.Fitted, genes: pd.Index, formula: Formula, reml: bool, size: int
+    design: Design,
+    fitted: batch.Fitted,
+    genes: pd.Index,
+    formula: Formula,
+    reml: bool,
+    size: int,
+    weighted: bool,
 ) -> Results:
     import pandas as pd
 
     if design.codes:
-        components = fractions.mixed(design, fitted.gamma, fitted.sigma, fitted.coefficients)
+        components = fractions.mixed(design, fitted.gamma, fitted.sigma, fitted.fixed_part)
     else:
-        components = fractions.fixed(design, fitted.sigma, fitted.coefficients)
+        components = fractions.fixed(design, fitted.n_obs, fitted.sigma, fitted.fixed_part)
     random = bool(design.codes)
     labels = np.array([status.label for status in Status], dtype=object)
 
@@ -210,7 +231,7 @@ def _results(
     diagnostics = pd.DataFrame(
         {
             "status": labels[fitted.status],
-            "n_obs": np.full(len(genes), design.n),
+            "n_obs": fitted.n_obs.astype(np.int64),
             "iterations": fitted.iterations,
             "gradient": fitted.gradient,
             "singular": (fitted.gamma == 0).any(axis=1),
@@ -229,7 +250,7 @@ def _results(
         design=design,
         formula=formula.text,
         reml=reml,
-        weighted=False,
+        weighted=weighted,
         block_size=size,
         versions=dict(_versions()),
     )

@@ -13,5 +13,6 @@ from jaxvp.expression.blocks import Expression
 from jaxvp.expression.files import read_table
 from jaxvp.expression.names import DataError
 from jaxvp.expression.opening import open_file
+from jaxvp.expression.weights import split_weights
 
-__all__ = ["DataError", "Expression", "align", "open_file", "read_table"]
+__all__ = ["DataError", "Expression", "align", "open_file", "read_table", "split_weights"]

@@ -154,7 +154,7 @@ def _by_name(
     if not common.all():
         metadata = metadata.loc[common]
     source = container.source(transposed)
-    return Expression(source, metadata.index, genes, as_rows(positions)), metadata
+    return Expression(source, metadata.index, genes, as_rows(positions), transposed), metadata
 
 
 def _unnamed_genes(axes: Axes, samples: pd.Index) -> str:
@@ -188,4 +188,4 @@ def _by_position(container: Container, metadata: pd.DataFrame) -> Expression:
             f"{culprit.sample}, column {culprit.gene}: leave such columns out, or convert them"
         )
     source = container.source(transposed)
-    return Expression(source, metadata.index, pd.RangeIndex(genes))
+    return Expression(source, metadata.index, pd.RangeIndex(genes), turned=transposed)

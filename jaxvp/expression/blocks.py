@@ -124,12 +124,19 @@ class Expression:
     sample_names, gene_names : Index
         An array without names has a RangeIndex of genes.
     n_samples, n_genes : int
+    turned : bool
+        Whether the container lies genes x samples.
     """
 
     def __init__(
-        self, source: Source, sample_names: pd.Index, gene_names: pd.Index, rows: Rows = slice(None)
+        self,
+        source: Source,
+        sample_names: pd.Index,
+        gene_names: pd.Index,
+        rows: Rows = slice(None),
+        turned: bool = False,
     ) -> None:
-        self._source, self._rows = source, rows
+        self._source, self._rows, self.turned = source, rows, turned
         self.sample_names, self.gene_names = sample_names, gene_names
 
     @property
@@ -141,6 +148,16 @@ class Expression:
     def n_genes(self) -> int:
         """Number of genes."""
         return len(self.gene_names)
+
+    @property
+    def n_source_samples(self) -> int:
+        """Number of samples of the container, those that are not wanted too."""
+        return self._source.n_samples
+
+    @property
+    def rows(self) -> Rows:
+        """Positions of the samples in the container."""
+        return self._rows
 
     def __repr__(self) -> str:
         return f"Expression: {self.n_samples:,} samples x {self.n_genes:,} genes"
@@ -155,7 +172,11 @@ class Expression:
         """
         positions = np.arange(self._source.n_samples)[self._rows][rows]
         return Expression(
-            self._source, self.sample_names[rows], self.gene_names, as_rows(positions)
+            self._source,
+            self.sample_names[rows],
+            self.gene_names,
+            as_rows(positions),
+            self.turned,
         )
 
     def block(self, start: int, stop: int) -> Float[np.ndarray, "n genes"]:

@@ -92,6 +92,7 @@ def evaluate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Eva
     (`jaxvp.solver.genes_last` maps it that way).
     """
     lanes = jnp.ndim(gene.within_yy)
+    shared = shared.of(gene.own)
     eliminate = factored if shared.n_columns > SWEEP_COLUMNS and lanes == 0 else swept
     moments, system = fence(lambda g, s: eliminate(g, shared, s, reml), gamma, gene)
     size = shared.n - shared.p if reml else shared.n

@@ -197,7 +197,7 @@ def _gamma(u: Array, m: Array) -> Array:
 
 
 def _refine(
-    table: Table, shared: Shared, rss: Float[Array, "*nodes genes"], size: int, x: Array
+    table: Table, shared: Shared, rss: Float[Array, "*nodes genes"], size: Array, x: Array
 ) -> Float[Array, "k genes"]:
     """Newton's method on the polynomial through the nodes."""
     coefficients, log_det = rss, table.log_det

@@ -27,6 +27,10 @@ residual, before any product is formed: a large mean cannot cancel digits away. 
 undone in `jaxvp.likelihood` (``log|V|``-free terms get ``2 (n - p) log s`` and so on) from
 ``PerGene.scale`` and ``PerGene.ols``.
 
+*Weights.* One weight a sample, the same for all genes, multiplies the rows of the model by its
+square root, and all of the above holds for these. Weights and missing values of a gene's own give
+it products of its own (`weighted`, in place of `Shared`'s: `Own`).
+
 *Host code.* Sparse matrices times a tile of measurements; they never enter JAX. Six passes over a
 tile that is in the cache: copy (turned), mean, centring, level sums of term 1, of the others, and
 ``y'y`` with ``Q'y``. Everything else follows from those sums, residualising and the within-products
@@ -36,16 +40,25 @@ spare, those genes are formed again from residuals and deviations.
 
 from .compression import Compression, class_nodes, compress
 from .products import statistics
-from .types import EPS, Array, Block, PerGene, Shared
+from .structure import Structure, structure
+from .types import EPS, Array, Block, Own, PerGene, Shared
+from .weighted import Sums, needed_nodes, own, sums
 
 __all__ = [
     "EPS",
     "Array",
     "Block",
     "Compression",
+    "Own",
     "PerGene",
     "Shared",
+    "Structure",
+    "Sums",
     "class_nodes",
     "compress",
+    "needed_nodes",
+    "own",
     "statistics",
+    "structure",
+    "sums",
 ]
