@@ -21,10 +21,13 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 
-from jaxvp.batch.block import Blocks, Work, column_covariance, fit_block
+from jaxvp.batch.block import fit_block
 from jaxvp.batch.fitted import Fitted, FixedPart
 from jaxvp.batch.own import Own
+from jaxvp.batch.patterns import Patterns
 from jaxvp.batch.program import Device, Program, capacity_for
+from jaxvp.batch.shared import column_covariance
+from jaxvp.batch.work import Blocks, Work
 from jaxvp.design import Design
 from jaxvp.solver import lanes, prepare
 from jaxvp.statistics import Compression, Shared
@@ -75,6 +78,7 @@ def fit_all(
         measurements,
         weights,
         Own(design, compression, genes),
+        Patterns(),
         rescale_weights,
     )
     starts = range(0, genes, block_size)

@@ -9,35 +9,17 @@ squares tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import numpy as np
-from jaxtyping import Float, Num
 
 from jaxvp.batch import patterns
-from jaxvp.batch.fitted import Fitted, FixedPart, Undo, write
-from jaxvp.batch.own import Own, fit_own
-from jaxvp.batch.program import Program, solve_block
-from jaxvp.likelihood import least_squares
+from jaxvp.batch.fitted import Fitted
+from jaxvp.batch.own import fit_own
+from jaxvp.batch.program import Program
+from jaxvp.batch.shared import fit_shared
+from jaxvp.batch.work import Work
 from jaxvp.solver import Status
-from jaxvp.statistics import Compression, statistics
-
-Blocks = Callable[[int, int], Num[np.ndarray, "n genes"]]
 
 _SAMPLES_TO_LOOK_AT = 8
-
-
-class Work(NamedTuple):
-    """What a call is about, the same for all blocks."""
-
-    compression: Compression
-    covariance: Float[np.ndarray, "p p"]  # of the fixed columns
-    fixed_part: FixedPart
-    measurements: Blocks
-    weights: Blocks | None  # of each gene's own
-    own: Own
-    rescale: bool
 
 
 def fit_block(program: Program, work: Work, start: int, stop: int, out: Fitted) -> None:
@@ -65,54 +47,3 @@ def fit_block(program: Program, work: Work, start: int, stop: int, out: Fitted) 
     if len(missing):
         out.status[missing] = Status.CONVERGED
         patterns.fit_missing(program, work, y, missing, out)
-
-
-def fit_shared(
-    program: Program,
-    work: Work,
-    y: Num[np.ndarray, "samples genes"],
-    out: Fitted,
-) -> None:
-    """Fit genes that share all but their measurements."""
-    compression = work.compression
-    shared, weighting = compression.shared, compression.weighting
-    out.n_obs[:] = int(shared.n)
-    if weighting is not None and len(weighting.rows) < len(y):
-        y = y[weighting.rows]
-    block = statistics(compression, y)
-    out.status[block.non_finite] = Status.NON_FINITE
-    out.status[block.constant] = Status.ZERO_VARIANCE
-    out.status[block.explained] = Status.ZERO_RESIDUAL
-    undo = Undo(
-        block.scale,
-        block.ols,
-        np.asarray(shared.n),
-        np.asarray(0.0 if weighting is None else weighting.half_log),
-        np.asarray(1.0 if weighting is None or work.rescale else weighting.mean),
-        work.covariance,
-    )
-    if shared.levels:
-        found = solve_block(program, block.gene, out.status == Status.CONVERGED)
-        gamma, estimates = found.gamma.astype(np.float64), found.estimates
-    else:
-        found, gamma = None, np.zeros((0, len(block.scale)))
-        estimates = least_squares(shared, block)
-        out.gradient[:] = 0.0
-    write(out, shared, undo, gamma, estimates, program.reml, work.fixed_part)
-    if found is not None:
-        out.certify(found)
-    out.blank()
-
-
-def column_covariance(
-    X: Float[np.ndarray, "n p"], compression: Compression
-) -> Float[np.ndarray, "p p"]:
-    """Covariance of the fixed columns over the samples, weighted as these are."""
-    weighting = compression.weighting
-    if weighting is None:
-        centred = X - X.mean(axis=0)
-        return centred.T @ centred / len(X)
-    w = weighting.root**2
-    X = X[weighting.rows]
-    centred = X - (w * X).sum(axis=0) / w.sum()
-    return centred.T @ (w * centred) / w.sum()

@@ -22,7 +22,7 @@ from jaxvp.solver import Status
 from jaxvp.statistics import Compression, Structure, Sums, needed_nodes, own, structure, sums
 
 if TYPE_CHECKING:
-    from jaxvp.batch.block import Work
+    from jaxvp.batch.work import Work
 
 # Products of one chunk.
 _CHUNK_BYTES = 32 << 20

@@ -38,7 +38,7 @@ included, as differences. Where such a difference loses more digits than the log
 spare, those genes are formed again from residuals and deviations.
 """
 
-from .compression import Compression, class_nodes, compress
+from .compression import Compression, class_nodes, compress, room_for_losses
 from .products import statistics
 from .structure import Structure, structure
 from .types import EPS, Array, Block, Own, PerGene, Shared
@@ -58,6 +58,7 @@ __all__ = [
     "compress",
     "needed_nodes",
     "own",
+    "room_for_losses",
     "statistics",
     "structure",
     "sums",

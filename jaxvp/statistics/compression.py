@@ -97,7 +97,24 @@ def class_nodes(
     return None
 
 
-def compress(design: Design, weights: Float[np.ndarray, " samples"] | None = None) -> Compression:
+def room_for_losses(design: Design, levels: int) -> tuple[int, int]:
+    """Classes and distinct sizes that suffice whatever samples a gene lacks.
+
+    ``levels`` is the number of levels of term 1.
+    """
+    largest = max(
+        int(np.bincount(codes).max()) for codes in design.codes if int(codes.max()) + 1 == levels
+    )
+    interpolation = class_nodes(np.arange(1.0, largest + 1))
+    classes = largest if interpolation is None else len(interpolation[0])
+    return min(classes, levels), min(levels, largest) + 1
+
+
+def compress(
+    design: Design,
+    weights: Float[np.ndarray, " samples"] | None = None,
+    room: tuple[int, int] | None = None,
+) -> Compression:
     """Everything that does not depend on the genes.
 
     Without random terms only Q and R are needed.
@@ -110,6 +127,9 @@ def compress(design: Design, weights: Float[np.ndarray, " samples"] | None = Non
         One a sample, zero or more, the same for all genes: every row of the model is multiplied by
         its square root. A sample of weight zero is left out; the columns of levels that are lost
         with it stay, empty.
+    room
+        Classes and distinct sizes to make room for (`room_for_losses`), so that designs that lack
+        different samples have arrays of one shape, and one compiled program.
     """
     X, all_codes = design.X, [np.asarray(codes) for codes in design.codes]
     counts = [int(codes.max()) + 1 for codes in all_codes]
@@ -174,7 +194,7 @@ def compress(design: Design, weights: Float[np.ndarray, " samples"] | None = Non
     distinct, repeats = np.unique(true_size, return_counts=True)
     present = [len(np.unique(codes)) for codes in all_codes]
     interpolation = class_nodes(sizes)
-    nodes, weights = interpolation if interpolation is not None else (sizes, None)
+    nodes, to_nodes = interpolation if interpolation is not None else (sizes, None)
     # Sparse, one row a class, until the last moment: a class has few of the K x K products.
     products = sp.vstack(
         [
@@ -182,18 +202,28 @@ def compress(design: Design, weights: Float[np.ndarray, " samples"] | None = Non
             for rows in (np.flatnonzero(class_of == c) for c in range(len(sizes)))
         ]
     )
-    between = products.toarray() if weights is None else (products.T @ weights.T).T
+    between = products.toarray() if to_nodes is None else (products.T @ to_nodes.T).T
     between = np.ascontiguousarray(between).reshape(len(nodes), k_columns, k_columns)
+    classes = len(sizes)
+    if room is not None:  # classes that hold no level
+        spare, classes = room[0] - len(nodes), room[0]
+        between = np.concatenate([between, np.zeros((spare, *between.shape[1:]))])
+        nodes = np.append(nodes, np.ones(spare))
+        if to_nodes is not None:
+            to_nodes = np.concatenate([to_nodes, np.zeros((spare, len(sizes)))])
+            classes = len(sizes)
+        unused = room[1] - len(distinct)
+        distinct, repeats = np.append(distinct, np.zeros(unused)), np.append(repeats, [0] * unused)
 
     # Row (c, i) of class_products picks F_ji / n_j for the levels j of class c.
     entry = sp.coo_array(scaled)
     class_products = sp.csr_array(
         (entry.data, (class_of[entry.row] * k_columns + entry.col, entry.row)),
-        shape=(len(sizes) * k_columns, len(level_size)),
+        shape=(classes * k_columns, len(level_size)),
     )
     class_indicator = sp.csr_array(
         (1 / level_size, (class_of, np.arange(len(level_size)))),
-        shape=(len(sizes), len(level_size)),
+        shape=(classes, len(level_size)),
     )
     shared = Shared(
         within=within,
@@ -219,6 +249,6 @@ def compress(design: Design, weights: Float[np.ndarray, " samples"] | None = Non
         q_of_others,
         class_products,
         class_indicator,
-        weights,
+        to_nodes,
     )
     return Compression(shared, q, q_of_ones, has_intercept, grouping, weighting)
