@@ -50,6 +50,11 @@ What is written to the output folder:
     type=_FILE,
     help="Samples x variables: CSV, TSV, Parquet (.gz too).  [default: obs of an AnnData]",
 )
+@click.option(
+    "--weights",
+    type=_FILE,
+    help="Precision weights: a table with the names of --expression, or one column by sample.",
+)
 @click.option("--layer", help="Of an AnnData.  [default: X]")
 @click.option(
     "--dataset",
@@ -90,8 +95,11 @@ def fit(config: Path | None, strict: bool, **options: Any) -> int:
     watch = output.Watch()
     jaxvp.enable_compile_cache()
     expression, metadata = inputs.read(wanted)
+    weights = inputs.read_weights(wanted)
     watch.lap("read")
-    result = jaxvp.fit(expression, wanted.formula, metadata, **wanted.given(*MODEL_OPTIONS))
+    result = jaxvp.fit(
+        expression, wanted.formula, metadata, weights=weights, **wanted.given(*MODEL_OPTIONS)
+    )
     watch.lap("fit")
     options = {name: str(value) for name, value in wanted.given().items()}
     output.write(result, wanted.out, wanted.format or "parquet", options, watch)

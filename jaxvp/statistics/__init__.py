@@ -29,7 +29,8 @@ undone in `jaxvp.likelihood` (``log|V|``-free terms get ``2 (n - p) log s`` and 
 
 *Weights.* One weight a sample, the same for all genes, multiplies the rows of the model by its
 square root, and all of the above holds for these. Weights and missing values of a gene's own give
-it products of its own (`weighted`, in place of `Shared`'s: `Own`).
+it products of its own (`weighted`, in place of `Shared`'s: `Own`; `traced` forms the same in pure
+JAX, differentiable).
 
 *Host code.* Sparse matrices times a tile of measurements; they never enter JAX. Six passes over a
 tile that is in the cache: copy (turned), mean, centring, level sums of term 1, of the others, and
@@ -41,6 +42,7 @@ spare, those genes are formed again from residuals and deviations.
 from .compression import Compression, class_nodes, compress, room_for_losses
 from .products import statistics
 from .structure import Structure, structure
+from .traced import Layout, layout, traced_statistics
 from .types import EPS, Array, Block, Own, PerGene, Shared
 from .weighted import Sums, needed_nodes, own, sums
 
@@ -49,6 +51,7 @@ __all__ = [
     "Array",
     "Block",
     "Compression",
+    "Layout",
     "Own",
     "PerGene",
     "Shared",
@@ -56,10 +59,12 @@ __all__ = [
     "Sums",
     "class_nodes",
     "compress",
+    "layout",
     "needed_nodes",
     "own",
     "room_for_losses",
     "statistics",
     "structure",
     "sums",
+    "traced_statistics",
 ]
