@@ -178,7 +178,7 @@ def test_measurements(study, change, message):
         ({"on_error": "ignore"}, DataError, "status"),
         ({"devices": []}, DataError, "devices"),
         ({"devices": ["gpu"]}, DataError, "devices"),
-        ({"weights": np.ones(N)}, NotImplementedError, "weights"),
+        ({"rescale_weights": "no"}, DataError, "rescale_weights"),
     ],
 )
 def test_options(study, options, error, message):

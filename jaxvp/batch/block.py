@@ -20,6 +20,8 @@ from jaxvp.batch.work import Work
 from jaxvp.solver import Status
 
 _SAMPLES_TO_LOOK_AT = 8
+# Share of genes with a hole in these from which on incomplete genes are sorted out beforehand.
+_MANY = 0.25
 
 
 def fit_block(program: Program, work: Work, start: int, stop: int, out: Fitted) -> None:
@@ -28,19 +30,18 @@ def fit_block(program: Program, work: Work, start: int, stop: int, out: Fitted) 
     if work.weights is not None:
         fit_own(program, work, y, work.weights(start, stop), out)
         return
+    missing = np.zeros(0, dtype=np.int64)
     complete = slice(None)
     rows = np.linspace(0, len(y) - 1, min(len(y), _SAMPLES_TO_LOOK_AT)).astype(int)
-    if np.isnan(y[rows]).any():
+    if np.isnan(y[rows]).any(axis=0).mean() > _MANY:
         whole = ~np.isnan(y).any(axis=0)
-        complete = np.flatnonzero(whole)
-        missing = np.flatnonzero(~whole)
-    else:
-        missing = np.zeros(0, dtype=np.int64)
-    if isinstance(complete, slice) or len(complete):
-        here = y if isinstance(complete, slice) else y[:, complete]
+        complete, missing = np.flatnonzero(whole), np.flatnonzero(~whole)
+    if len(missing) < len(out.status):
         part = Fitted(*(array[complete] for array in out))
-        fit_shared(program, work, here, part)
+        fit_shared(program, work, y[:, complete], part)
         out.put(complete, part)
+        # Where they are few they are found by their sums of squares, and the others stay in their
+        # places: the same bits as without them.
         doubtful = np.flatnonzero(out.status == Status.NON_FINITE)
         more = doubtful[np.isnan(y[:, doubtful]).any(axis=0)]
         missing = np.union1d(missing, more)
