@@ -125,7 +125,7 @@ def fit(
     >>> jaxvp.fit(adata, "~ (1|donor) + (1|batch)").to_anndata(adata)
     """
     parsed = Formula.parse(formula)
-    chosen = _check_options(rescale_weights, dtype, block_size, devices, solver, on_error)
+    chosen = _check_options(dtype, block_size, devices, solver, on_error)
     aligned, table = align(expression, metadata)
     design = build(parsed, table, reml)
     measurements = aligned.take(design.kept)
@@ -156,12 +156,8 @@ def fit(
     return result
 
 
-def _check_options(
-    rescale_weights, dtype, block_size, devices, solver, on_error
-) -> list[batch.Device]:
+def _check_options(dtype, block_size, devices, solver, on_error) -> list[batch.Device]:
     """Refuse what cannot be, before any work; the devices to use."""
-    if not isinstance(rescale_weights, bool | np.bool_):
-        raise DataError(f"rescale_weights={rescale_weights!r}: use True (the default) or False")
     if dtype not in ("float64", "float32"):
         raise DataError(f'dtype={dtype!r}: use "float64" (the default) or "float32"')
     if block_size != "auto" and (

@@ -178,7 +178,7 @@ def test_measurements(study, change, message):
         ({"on_error": "ignore"}, DataError, "status"),
         ({"devices": []}, DataError, "devices"),
         ({"devices": ["gpu"]}, DataError, "devices"),
-        ({"rescale_weights": "no"}, DataError, "rescale_weights"),
+        ({"weights": np.ones(N - 1)}, DataError, "one for each of the 24 samples"),
     ],
 )
 def test_options(study, options, error, message):

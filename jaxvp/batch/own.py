@@ -76,8 +76,7 @@ def fit_own(
     finite = np.isfinite(np.where(counts, y, 0.0)).all(axis=0)
     out.status[~finite] = Status.NON_FINITE
     out.status[out.n_obs <= work.compression.shared.p] = Status.TOO_FEW_OBSERVATIONS
-    given = weights if weights.shape == y.shape else np.broadcast_to(weights, y.shape)
-    none = ~(given > 0).any(axis=0)
+    none = ~(weights > 0).any(axis=0)
     out.status[~(np.isfinite(w) & (w >= 0)).all(axis=0) | none] = Status.BAD_WEIGHTS
     good = np.flatnonzero(out.status == Status.CONVERGED)
     if len(good):

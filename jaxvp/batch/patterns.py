@@ -108,7 +108,8 @@ def fit_missing(
     genes = np.flatnonzero(rare)
     if len(genes):
         alone = Fitted(*(array[genes] for array in part))
-        fit_own(program, work, y[:, genes], work.own.base[:, None], alone)
+        base = np.broadcast_to(work.own.base[:, None], (len(y), len(genes)))
+        fit_own(program, work, y[:, genes], base, alone)
         part.put(genes, alone)
     out.put(missing, part)
 
