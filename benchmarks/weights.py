@@ -1,9 +1,9 @@
-"""`python -m benchmarks.weights [--quick] [--studies A,B]`: weights and missing values beside mixedlm.
+"""`python -m benchmarks.weights [--quick] [--studies A,B]`: weights, missing values, and mixedlm.
 
-Each study of `configs/bench/weights.toml` is drawn once. jaxvp fits all its genes in a process of its own
-(warm fits, median); then one mixedlm process a core takes a share of the sample, a whole `lmer` a gene,
-weights passed, missing rows dropped. Both sides in the same run, both with all cores; the gap is
-mixedlm's log-likelihood less jaxvp's, at worst.
+Each study of `configs/bench/weights.toml` is drawn once. jaxvp fits all its genes in a process of
+its own (warm fits, median); then one mixedlm process a core takes a share of the sample, a whole
+`lmer` a gene, weights passed, missing rows dropped. Both sides in the same run, both with all
+cores; the gap is mixedlm's log-likelihood less jaxvp's, at worst.
 """
 
 from __future__ import annotations
