@@ -72,9 +72,9 @@ def test_products(study, formula):
                 inverse, Uh, r = np.linalg.inv(V), U[here], residual / scale
                 c = 1 / (1 + gamma * gene.own.sizes[:, j])
                 uu = gene.own.within[..., j] + np.tensordot(c, gene.own.between[..., j], 1)
-                np.testing.assert_allclose(uu, Uh.T @ inverse @ Uh, atol=3e-9)
+                np.testing.assert_allclose(uu, Uh.T @ inverse @ Uh, atol=1e-8)
                 uy = gene.within_uy[:, j] + c @ gene.between_uy[..., j]
-                np.testing.assert_allclose(uy, Uh.T @ inverse @ r, atol=3e-9)
+                np.testing.assert_allclose(uy, Uh.T @ inverse @ r, atol=1e-8)
                 yy = gene.within_yy[j] + c @ gene.between_yy[:, j]
                 assert yy == pytest.approx(r @ inverse @ r, rel=1e-9)
                 size = gene.own.level_sizes[:, j]
@@ -112,7 +112,7 @@ def test_weights_of_all_genes_are_rows_times_their_roots(study):
 def test_nodes_are_enough(ratio):
     """The interpolated function at sizes between the nodes, for all gamma."""
     half = np.log(ratio) / 2
-    count = int(node_counts(np.array([half]), 10_000)[0])
+    count = int(node_counts(np.array([half]), 10_000, 1000)[0])
     knots, barycentric = chebyshev(count)
     z = np.linspace(-1, 1, 501) + 1e-7
     weights = barycentric[:, None] / (z - knots[:, None])
@@ -120,4 +120,4 @@ def test_nodes_are_enough(ratio):
     for gamma in 10.0 ** np.arange(-8, 9):
         exact = 1 / (1 + gamma * np.exp(half * z))
         found = (1 / (1 + gamma * np.exp(half * knots))) @ weights
-        np.testing.assert_allclose(found, exact, atol=3e-11)
+        np.testing.assert_allclose(found, exact, atol=3e-10)

@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-# Relative; with it the deviance of n samples errs by n 1e-11 at most.
-_ERROR = 1e-11
+# Relative error that is allowed: the deviance of n samples errs by n times as much at most.
+_ERROR, _ERROR_OF_DEVIANCE = 1e-10, 1e-7
 # Every count of nodes is a program to compile.
 _COUNTS = (12, 20, 32, 48, 72, 108, 162, 243)
 
@@ -29,10 +29,12 @@ def log_range(
     return (low + high) / 2, np.maximum((high - low) / 2, 1e-3)
 
 
-def node_counts(half: Float[np.ndarray, " genes"], levels: int) -> Int[np.ndarray, " genes"]:
+def node_counts(
+    half: Float[np.ndarray, " genes"], levels: int, n: int
+) -> Int[np.ndarray, " genes"]:
     """Nodes that each gene needs; ``levels`` means that every level is a class of its own."""
     ratio = np.pi / half
-    needed = -np.log(_ERROR) / np.log(ratio + np.sqrt(ratio**2 + 1))
+    needed = -np.log(min(_ERROR, _ERROR_OF_DEVIANCE / n)) / np.log(ratio + np.sqrt(ratio**2 + 1))
     counts = np.append([count for count in _COUNTS if count < levels], levels)
     return counts[np.minimum(np.searchsorted(counts, needed), len(counts) - 1)]
 

@@ -36,6 +36,7 @@ class Structure(NamedTuple):
     sum_cells: sp.csr_array  # cells x n
     sum_pairs: sp.csr_array  # pairs of columns of other terms that meet x n
     pair: tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]
+    entry_level: Int[np.ndarray, " entries"]
     first: Int[np.ndarray, " products"]  # entries
     second: Int[np.ndarray, " products"]
     level: Int[np.ndarray, " products"]
@@ -81,6 +82,7 @@ def structure(design: Design, shared: Shared) -> Structure:
         _indicators(cell_of, len(cells), n),
         _indicators(pair_of, len(pairs), n),
         (pairs // max(q, 1), pairs % max(q, 1)),
+        entry_level,
         one,
         two,
         entry_level[one],

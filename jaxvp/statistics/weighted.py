@@ -149,7 +149,7 @@ def _inverse(
 
 def needed_nodes(s: Structure, found: Sums) -> Int[np.ndarray, " genes"]:
     """Nodes that each gene's class sums need: genes of one count make a block of `own`."""
-    return node_counts(log_range(found.level_size)[1], s.levels)
+    return node_counts(log_range(found.level_size)[1], s.levels, len(s.Q))
 
 
 def own(s: Structure, found: Sums, nodes: int) -> PerGene:
@@ -172,13 +172,46 @@ def own(s: Structure, found: Sums, nodes: int) -> PerGene:
             found.n,
         ),
     )
+    pattern = _Pattern.of(s, min(genes, _TILE))
     for start in range(0, genes, _TILE):
         part = slice(start, min(start + _TILE, genes))
-        _fill(s, found, part, nodes, out)
+        _fill(s, found, part, nodes, pattern, out)
     return out
 
 
-def _fill(s: Structure, found: Sums, part: slice, nodes: int, out: PerGene) -> None:
+class _Pattern(NamedTuple):
+    """A sparse matrix of a tile: rows are genes and places, columns genes and levels."""
+
+    indices: Int[np.ndarray, " all"]
+    indptr: Int[np.ndarray, " rows_and_1"]
+    places: int
+
+    @classmethod
+    def of(cls, s: Structure, genes: int) -> _Pattern:
+        gene, count = np.arange(genes)[:, None], len(s.level)
+        indices = (s.level + gene * s.levels).reshape(-1)
+        indptr = np.append((s.indptr[:-1] + gene * count).reshape(-1), genes * count)
+        return cls(indices.astype(np.int32), indptr.astype(np.int32), len(s.indptr) - 1)
+
+    def times(
+        self,
+        products: Float[np.ndarray, "g products"],
+        weights: Float[np.ndarray, "g J C"],
+    ) -> Float[np.ndarray, "g places C"]:
+        """Sum over the levels."""
+        genes, levels, nodes = weights.shape
+        places = self.places
+        data, indices = products.reshape(-1), self.indices[: products.size]
+        matrix = sp.csr_array(
+            (data, indices, self.indptr[: genes * places + 1]),
+            shape=(genes * places, genes * levels),
+        )
+        return (matrix @ weights.reshape(genes * levels, nodes)).reshape(genes, places, nodes)
+
+
+def _fill(
+    s: Structure, found: Sums, part: slice, nodes: int, pattern: _Pattern, out: PerGene
+) -> None:
     """One tile of genes."""
     assert out.own is not None
     w, y, size = found.w[:, part], found.y[:, part], found.level_size[:, part]
@@ -188,7 +221,10 @@ def _fill(s: Structure, found: Sums, part: slice, nodes: int, out: PerGene) -> N
     a = s.sum_levels @ wy
     columns = [s.sum_levels @ (w * s.Q[:, i, None]) for i in range(p)]
     entries = np.concatenate([s.sum_cells @ w, *columns, a])
-    _classes(s, entries, size, share, part, nodes, out)
+    # Genes first: the entries of one are in the cache while their products are formed.
+    scaled = np.ascontiguousarray((entries * np.sqrt(share)[s.entry_level]).T)
+    products = scaled.take(s.first, axis=1) * scaled.take(s.second, axis=1)
+    _classes(s, products, size, part, nodes, pattern, out)
 
     def deviations(values, level_sums):
         return values - np.take(level_sums * share, s.level_of, axis=0)
@@ -206,55 +242,49 @@ def _fill(s: Structure, found: Sums, part: slice, nodes: int, out: PerGene) -> N
         for j in range(i + 1):
             value = (wd * centred[j]).sum(axis=0)
             within[q + i, q + j, part] = within[q + j, q + i, part] = value
-    met = np.zeros((q, q, y.shape[1]))
+    inner = s.place[1] < q
+    one, two = (columns[inner] for columns in s.place)
+    between = np.add.reduceat(products, s.indptr[:-1], axis=1)[:, inner].T
+    within[one, two, part] = -between
     one, two = s.pair
-    met[one, two] = met[two, one] = s.sum_pairs @ w
-    within[:q, :q, part] = met - out.own.between[:, :q, :q, part].sum(axis=0)
+    within[one, two, part] += s.sum_pairs @ w
+    upper = np.triu_indices(q, 1)
+    within[upper[1], upper[0], part] = within[upper[0], upper[1], part]
 
 
 def _classes(
     s: Structure,
-    entries: Float[np.ndarray, "entries g"],
+    products: Float[np.ndarray, "g products"],
     size: Float[np.ndarray, "J g"],
-    share: Float[np.ndarray, "J g"],
     part: slice,
     nodes: int,
+    pattern: _Pattern,
     out: PerGene,
 ) -> None:
     """Class sums of all products of two entries of one level."""
     assert out.own is not None
-    genes, levels = size.shape[1], s.levels
-    products = entries[s.first] * entries[s.second] * share[s.level]
     one, two = s.place
     places = len(one)
-    if nodes == levels:
-        sums = np.zeros((levels, places, genes))
-        sums[s.level, np.repeat(np.arange(places), np.diff(s.indptr))] = products
-        out.own.sizes[:, part] = np.where(size > 0, size, 1.0)
+    there = size > 0
+    if nodes == s.levels:
+        sums = np.zeros((nodes, places, size.shape[1]))
+        sums[s.level, np.repeat(np.arange(places), np.diff(s.indptr))] = products.T
+        out.own.sizes[:, part] = np.where(there, size, 1.0)
     else:
         middle, half = log_range(size)
         knots, barycentric = chebyshev(nodes)
         out.own.sizes[:, part] = np.exp(middle + half * knots[:, None])
-        z = np.where(size > 0, (np.log(np.where(size > 0, size, 1.0)) - middle) / half, 0.0)
-        # Genes first from here on: one sparse row a gene and place.
+        z = np.where(there, (np.log(np.where(there, size, 1.0)) - middle) / half, 0.0)
         gap = z.T[:, :, None] - knots
-        gap = np.where(np.abs(gap) < 1e-15, 1e-15, gap)
-        weights = barycentric / gap
+        gap[np.abs(gap) < 1e-15] = 1e-15
+        weights = np.divide(barycentric, gap, out=gap)
         weights /= weights.sum(axis=-1, keepdims=True)
-        count = len(s.level)
-        shift = np.arange(genes)[:, None]
-        indices = (s.level + shift * levels).reshape(-1).astype(np.int32)
-        indptr = np.append((s.indptr[:-1] + shift * count).reshape(-1), genes * count)
-        matrix = sp.csr_array(
-            (np.ascontiguousarray(products.T).reshape(-1), indices, indptr.astype(np.int32)),
-            shape=(genes * places, genes * levels),
-        )
-        sums = (matrix @ weights.reshape(genes * levels, nodes)).reshape(genes, places, nodes)
-        sums = np.ascontiguousarray(sums.transpose(2, 1, 0))
+        sums = np.ascontiguousarray(pattern.times(products, weights).transpose(2, 1, 0))
     K = out.within_uy.shape[0]
     inner = two < K
-    out.own.between[:, one[inner], two[inner], part] = sums[:, inner]
-    out.own.between[:, two[inner], one[inner], part] = sums[:, inner]
-    edge = (two == K) & (one < K)
-    out.between_uy[:, one[edge], part] = sums[:, edge]
+    one, two, uu = one[inner], two[inner], sums[:, inner]
+    out.own.between[:, one, two, part] = uu
+    out.own.between[:, two, one, part] = uu
+    edge = (s.place[1] == K) & (s.place[0] < K)
+    out.between_uy[:, s.place[0][edge], part] = sums[:, edge]
     out.between_yy[:, part] = sums[:, -1]
