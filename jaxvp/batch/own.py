@@ -19,7 +19,17 @@ from jaxvp.batch.program import Program, capacity_for, solve_block
 from jaxvp.design import Design
 from jaxvp.likelihood import Estimates
 from jaxvp.solver import Status
-from jaxvp.statistics import Compression, Structure, Sums, needed_nodes, own, structure, sums
+from jaxvp.statistics import (
+    Compression,
+    PerGene,
+    Structure,
+    Sums,
+    needed_nodes,
+    own,
+    room_for,
+    structure,
+    sums,
+)
 
 if TYPE_CHECKING:
     from jaxvp.batch.work import Work
@@ -42,6 +52,7 @@ class Own:
             self.base[weighting.rows] = weighting.root[:, 0] ** 2 * weighting.mean
         self._structure: Structure | None = None
         self._lock = threading.Lock()
+        self._rooms = threading.local()
 
     @property
     def structure(self) -> Structure:
@@ -50,6 +61,13 @@ class Own:
             if self._structure is None:
                 self._structure = structure(self.design, self.shared)
             return self._structure
+
+    def room(self, nodes: int) -> PerGene:
+        """Arrays of this thread for a chunk."""
+        rooms = self._rooms.__dict__
+        if nodes not in rooms:
+            rooms[nodes] = room_for(self.structure, nodes, self.chunk(nodes))
+        return rooms[nodes]
 
     def chunk(self, nodes: int) -> int:
         """Genes that are solved at a time: by the bytes of their products."""
@@ -130,7 +148,7 @@ def _fit_chunk(
         capacity=work.own.chunk(nodes),
         width=min(_WIDTH, work.own.chunk(nodes)),
     )
-    gene = own(work.own.structure, here, nodes)
+    gene = own(work.own.structure, here, nodes, work.own.room(nodes))
     solved = solve_block(program, gene, np.ones(len(genes), dtype=bool))
     part = Fitted(*(array[genes] for array in out))
     _write(part, work, here, solved.gamma.astype(np.float64), solved.estimates, program.reml)

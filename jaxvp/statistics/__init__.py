@@ -44,7 +44,7 @@ from .products import statistics
 from .structure import Structure, structure
 from .traced import Layout, layout, traced_statistics
 from .types import EPS, Array, Block, Own, PerGene, Shared
-from .weighted import Sums, needed_nodes, own, sums
+from .weighted import Sums, needed_nodes, own, room_for, sums
 
 __all__ = [
     "EPS",
@@ -62,6 +62,7 @@ __all__ = [
     "layout",
     "needed_nodes",
     "own",
+    "room_for",
     "room_for_losses",
     "statistics",
     "structure",

@@ -20,6 +20,45 @@ from .compression import indicator
 from .types import Shared
 
 
+# Genes whose products are formed at once.
+TILE = 32
+
+
+class Tile(NamedTuple):
+    """A sparse matrix of a tile: rows are genes and places, columns genes and levels."""
+
+    indices: Int[np.ndarray, " all"]
+    indptr: Int[np.ndarray, " rows_and_1"]
+    places: int
+
+    @classmethod
+    def of(
+        cls,
+        level: Int[np.ndarray, " products"],
+        indptr: Int[np.ndarray, " places_and_1"],
+        levels: int,
+    ) -> Tile:
+        gene, count = np.arange(TILE)[:, None], len(level)
+        indices = (level + gene * levels).reshape(-1)
+        starts = np.append((indptr[:-1] + gene * count).reshape(-1), TILE * count)
+        return cls(indices.astype(np.int32), starts.astype(np.int32), len(indptr) - 1)
+
+    def times(
+        self,
+        products: Float[np.ndarray, "g products"],
+        weights: Float[np.ndarray, "g J C"],
+    ) -> Float[np.ndarray, "g places C"]:
+        """Sum over the levels."""
+        genes, levels, nodes = weights.shape
+        places = self.places
+        data, indices = products.reshape(-1), self.indices[: products.size]
+        matrix = sp.csr_array(
+            (data, indices, self.indptr[: genes * places + 1]),
+            shape=(genes * places, genes * levels),
+        )
+        return (matrix @ weights.reshape(genes * levels, nodes)).reshape(genes, places, nodes)
+
+
 class Structure(NamedTuple):
     """Of a design: K columns U = [Z_2 ... Z_k, Q], of which q are indicators; J levels of term 1.
 
@@ -42,6 +81,7 @@ class Structure(NamedTuple):
     level: Int[np.ndarray, " products"]
     place: tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]  # columns, of K + 1
     indptr: Int[np.ndarray, " places_and_1"]  # products, sorted by place
+    tile: Tile
     term_of_other: Int[np.ndarray, " q"]
 
     @property
@@ -73,6 +113,7 @@ def structure(design: Design, shared: Shared) -> Structure:
     order = np.lexsort((entry_level[one], place))
     one, two, place = one[order], two[order], place[order]
     distinct, starts = np.unique(place, return_index=True)
+    indptr = np.append(starts, len(place))
     return Structure(
         Q,
         design.X - design.X.mean(axis=0),
@@ -87,7 +128,8 @@ def structure(design: Design, shared: Shared) -> Structure:
         two,
         entry_level[one],
         (distinct // (q + p + 1), distinct % (q + p + 1)),
-        np.append(starts, len(place)),
+        indptr,
+        Tile.of(entry_level[one], indptr, levels),
         np.repeat(np.arange(1, len(codes)), shared.levels[1:]) if codes else np.zeros(0, int),
     )
 

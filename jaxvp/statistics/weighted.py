@@ -23,15 +23,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
 from .nodes import chebyshev, log_range, node_counts
-from .structure import Structure
+from .structure import TILE, Structure
 from .types import EPS, Own, PerGene
 
-# Genes whose products are formed at once.
-_TILE = 32
 # What is left of a fixed column beside the ones before it: R's 1e-7, of lengths.
 _RANK = 1e-14
 
@@ -152,66 +149,42 @@ def needed_nodes(s: Structure, found: Sums) -> Int[np.ndarray, " genes"]:
     return node_counts(log_range(found.level_size)[1], s.levels, len(s.Q))
 
 
-def own(s: Structure, found: Sums, nodes: int) -> PerGene:
-    """Products of genes that need no more than ``nodes`` nodes (J of them: one class a level)."""
-    genes = found.w.shape[1]
-    p = s.Q.shape[1]
-    q = s.sum_others.shape[0]
-    K = q + p
-    out = PerGene(
+def room_for(s: Structure, nodes: int, genes: int) -> PerGene:
+    """Arrays for the products of so many genes, to be used again and again by `own`."""
+    K = s.sum_others.shape[0] + s.Q.shape[1]
+    return PerGene(
         np.zeros((K, genes)),
-        np.zeros(genes),
+        np.ones(genes),
         np.zeros((nodes, K, genes)),
         np.zeros((nodes, genes)),
         Own(
             np.zeros((K, K, genes)),
             np.zeros((nodes, K, K, genes)),
             np.ones((nodes, genes)),
-            found.level_size,
-            np.ones_like(found.level_size),
-            found.n,
+            np.ones((s.levels, genes)),
+            np.ones((s.levels, genes)),
+            np.ones(genes),
         ),
     )
-    pattern = _Pattern.of(s, min(genes, _TILE))
-    for start in range(0, genes, _TILE):
-        part = slice(start, min(start + _TILE, genes))
-        _fill(s, found, part, nodes, pattern, out)
+
+
+def own(s: Structure, found: Sums, nodes: int, room: PerGene | None = None) -> PerGene:
+    """Products of genes that need no more than ``nodes`` nodes (J of them: one class a level).
+
+    They are written into the first genes of ``room``, which is returned: memory that is there is
+    much faster than memory to be had, and what no pair of columns shares stays zero.
+    """
+    genes = found.w.shape[1]
+    out = room_for(s, nodes, genes) if room is None else room
+    assert out.own is not None
+    out.own.level_sizes[:, :genes] = found.level_size
+    out.own.n[:genes] = found.n
+    for start in range(0, genes, TILE):
+        _fill(s, found, slice(start, min(start + TILE, genes)), nodes, out)
     return out
 
 
-class _Pattern(NamedTuple):
-    """A sparse matrix of a tile: rows are genes and places, columns genes and levels."""
-
-    indices: Int[np.ndarray, " all"]
-    indptr: Int[np.ndarray, " rows_and_1"]
-    places: int
-
-    @classmethod
-    def of(cls, s: Structure, genes: int) -> _Pattern:
-        gene, count = np.arange(genes)[:, None], len(s.level)
-        indices = (s.level + gene * s.levels).reshape(-1)
-        indptr = np.append((s.indptr[:-1] + gene * count).reshape(-1), genes * count)
-        return cls(indices.astype(np.int32), indptr.astype(np.int32), len(s.indptr) - 1)
-
-    def times(
-        self,
-        products: Float[np.ndarray, "g products"],
-        weights: Float[np.ndarray, "g J C"],
-    ) -> Float[np.ndarray, "g places C"]:
-        """Sum over the levels."""
-        genes, levels, nodes = weights.shape
-        places = self.places
-        data, indices = products.reshape(-1), self.indices[: products.size]
-        matrix = sp.csr_array(
-            (data, indices, self.indptr[: genes * places + 1]),
-            shape=(genes * places, genes * levels),
-        )
-        return (matrix @ weights.reshape(genes * levels, nodes)).reshape(genes, places, nodes)
-
-
-def _fill(
-    s: Structure, found: Sums, part: slice, nodes: int, pattern: _Pattern, out: PerGene
-) -> None:
+def _fill(s: Structure, found: Sums, part: slice, nodes: int, out: PerGene) -> None:
     """One tile of genes."""
     assert out.own is not None
     w, y, size = found.w[:, part], found.y[:, part], found.level_size[:, part]
@@ -224,7 +197,7 @@ def _fill(
     # Genes first: the entries of one are in the cache while their products are formed.
     scaled = np.ascontiguousarray((entries * np.sqrt(share)[s.entry_level]).T)
     products = scaled.take(s.first, axis=1) * scaled.take(s.second, axis=1)
-    _classes(s, products, size, part, nodes, pattern, out)
+    _classes(s, products, size, part, nodes, out)
 
     def deviations(values, level_sums):
         return values - np.take(level_sums * share, s.level_of, axis=0)
@@ -258,7 +231,6 @@ def _classes(
     size: Float[np.ndarray, "J g"],
     part: slice,
     nodes: int,
-    pattern: _Pattern,
     out: PerGene,
 ) -> None:
     """Class sums of all products of two entries of one level."""
@@ -279,7 +251,7 @@ def _classes(
         gap[np.abs(gap) < 1e-15] = 1e-15
         weights = np.divide(barycentric, gap, out=gap)
         weights /= weights.sum(axis=-1, keepdims=True)
-        sums = np.ascontiguousarray(pattern.times(products, weights).transpose(2, 1, 0))
+        sums = np.ascontiguousarray(s.tile.times(products, weights).transpose(2, 1, 0))
     K = out.within_uy.shape[0]
     inner = two < K
     one, two, uu = one[inner], two[inner], sums[:, inner]
