@@ -19,7 +19,6 @@ from jaxvp.design import Design
 from .compression import indicator
 from .types import Shared
 
-
 # Genes whose products are formed at once.
 TILE = 32
 
