@@ -133,6 +133,8 @@ def fit(
     compression = compress(design, shared_weights)
     genes = measurements.n_genes
     size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
+    asked = block_size if block_size == "auto" else size  # a plain int, also of NumPy's
+    options = {"reml": bool(reml), "dtype": dtype, "solver": solver, "block_size": asked}
     with _progress(progress, genes) as report:
         fitted = batch.fit_all(
             design,
@@ -150,7 +152,13 @@ def fit(
             report=report,
         )
     result = _results(
-        design, fitted, measurements.gene_names, parsed, reml, size, weighted=weights is not None
+        design,
+        fitted,
+        measurements.gene_names,
+        parsed,
+        size,
+        options,
+        weighted=weights is not None,
     )
     _report_failures(result, on_error)
     return result
@@ -208,8 +216,8 @@ def _results(
     fitted: batch.Fitted,
     genes: pd.Index,
     formula: Formula,
-    reml: bool,
     size: int,
+    options: dict[str, Any],
     weighted: bool,
 ) -> Results:
     import pandas as pd
@@ -245,9 +253,10 @@ def _results(
         diagnostics=diagnostics,
         design=design,
         formula=formula.text,
-        reml=reml,
+        reml=options["reml"],
         weighted=weighted,
         block_size=size,
+        options=options,
         versions=dict(_versions()),
     )
 
