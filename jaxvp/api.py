@@ -135,6 +135,8 @@ def fit(
     size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
     asked = block_size if block_size == "auto" else size  # a plain int, also of NumPy's
     options = {"reml": bool(reml), "dtype": dtype, "solver": solver, "block_size": asked}
+    if weights is not None:
+        options["rescale_weights"] = bool(rescale_weights)
     with _progress(progress, genes) as report:
         fitted = batch.fit_all(
             design,

@@ -103,11 +103,9 @@ def fit(config: Path | None, strict: bool, **options: Any) -> int:
     watch = output.Watch()
     jaxvp.enable_compile_cache()
     expression, metadata = inputs.read(wanted)
-    weights = inputs.read_weights(wanted)
+    told = wanted.given(*MODEL_OPTIONS) | inputs.read_weights(wanted)
     watch.lap("read")
-    result = jaxvp.fit(
-        expression, wanted.formula, metadata, weights=weights, **wanted.given(*MODEL_OPTIONS)
-    )
+    result = jaxvp.fit(expression, wanted.formula, metadata, **told)
     watch.lap("fit")
     options = {name: str(value) for name, value in wanted.given().items()}
     report = output.reporter(result, wanted, metadata, expression) if wanted.report else None

@@ -89,17 +89,18 @@ def read(config: FitConfig) -> Inputs:
     return Inputs(expression, metadata)
 
 
-def read_weights(config: FitConfig) -> Any:
-    """Weights as `jaxvp.fit` takes them: a table, or of a table of one column that column."""
+def read_weights(config: FitConfig) -> dict[str, Any]:
+    """Weights as `jaxvp.fit` takes them, if any: a table, or of one with one column that column."""
     if config.weights is None:
-        return None
+        return {}
     from jaxvp.expression import open_file, read_table
 
     text = config.weights.suffix not in (".npy", *ANNOTATED)
     weights = open_file(config.weights, names_column=config.gene_column if text else None)
     if text and weights.shape[1] == 1:
-        return read_table(config.weights, names_column=config.sample_column).iloc[:, 0]
-    return weights
+        table = read_table(config.weights, names_column=config.sample_column)
+        return {"weights": table.iloc[:, 0]}
+    return {"weights": weights}
 
 
 def _check_sides(path: Path, container: Any, metadata: pd.DataFrame) -> None:
