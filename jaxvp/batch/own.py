@@ -34,7 +34,8 @@ from jaxvp.statistics import (
 if TYPE_CHECKING:
     from jaxvp.batch.work import Work
 
-# Products of one chunk.
+# Measurements that are looked at together; products of one chunk that is solved.
+_SAMPLES_BYTES = 16 << 20
 _CHUNK_BYTES = 32 << 20
 _LARGEST_CHUNK = 256
 _WIDTH = 16
@@ -87,6 +88,20 @@ def fit_own(
     out: Fitted,
 ) -> None:
     """Fit genes by their own weights; a missing value has weight zero."""
+    size = max(_WIDTH, _SAMPLES_BYTES // (8 * len(y)))
+    for start in range(0, y.shape[1], size):
+        part = slice(start, start + size)
+        here = Fitted(*(array[part] for array in out))  # views
+        _fit_some(program, work, y[:, part], weights[:, part], here)
+
+
+def _fit_some(
+    program: Program,
+    work: Work,
+    y: Num[np.ndarray, "n genes"],
+    weights: Num[np.ndarray, "n genes"],
+    out: Fitted,
+) -> None:
     y = np.array(y, dtype=np.float64, order="C")
     w = np.where(np.isnan(y), 0.0, weights)
     counts = w > 0

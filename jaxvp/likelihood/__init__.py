@@ -6,8 +6,8 @@ I)``. With ``V = I + sum_i gamma_i Z_i Z_i'``, ``P = V^-1 - V^-1 X (X' V^-1 X)^-
 
     ML:    log|V| + n log r            REML:  log|V| + log|X' V^-1 X| + (n - p) log r.
 
-With weights ``V = W^-1 + ...``: the statistics carry W, and ``-sum log w`` is added where scales are
-undone (`jaxvp.batch`). A gene whose weights or samples are its own brings its system with it
+With weights ``V = W^-1 + ...``: the statistics carry W, and ``-sum log w`` is added where scales
+are undone (`jaxvp.batch`). A gene whose weights or samples are its own brings its system with it
 (``PerGene.own``), and the same lines run on arrays that have the gene axis.
 
 *Sweeping.* Adding one random column ``z`` with variance ratio ``gamma`` to ``V`` changes every
