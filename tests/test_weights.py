@@ -16,6 +16,10 @@ from jaxvp import DataError
 GENES, N = 12, 60
 MIXED, FIXED = "~ Age + Tissue + (1|Individual) + (1|Batch)", "~ Age + Tissue"
 
+# Programs of their own to compile: not in the quick tests.
+SLOW_REML = pytest.param(True, marks=pytest.mark.slow)
+SLOW_MIXED = pytest.param(MIXED, marks=pytest.mark.slow)
+
 
 @functools.cache
 def study():
@@ -78,7 +82,7 @@ def observed(what, gene):
 
 
 @pytest.mark.parametrize("what", ["own", "sample", "holes", "both"])
-@pytest.mark.parametrize("reml", [False, True])
+@pytest.mark.parametrize("reml", [False, SLOW_REML])
 def test_mixed_against_dense_algebra(what, reml):
     result = fitted(MIXED, reml, what)
     X, Zs, names = oracles.design(MIXED, study()[1])
@@ -150,7 +154,7 @@ def test_fixed_against_statsmodels(what):
     assert result.weighted == (what != "holes")
 
 
-@pytest.mark.parametrize("formula", [MIXED, FIXED])
+@pytest.mark.parametrize("formula", [SLOW_MIXED, FIXED])
 def test_dropping_by_hand_gives_the_same(formula):
     """Zero weights, missing values and a zero of all genes: the same as a smaller study."""
     expression, metadata = study()
@@ -178,6 +182,7 @@ def test_dropping_by_hand_gives_the_same(formula):
         assert (result.diagnostics["n_obs"] == (~lost).sum()).all()
 
 
+@pytest.mark.slow
 def test_common_patterns_share(monkeypatch):
     """Genes that lack the same samples, by statistics that they share and by each one's own."""
     expression, metadata = study()
@@ -202,8 +207,15 @@ def test_common_patterns_share(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("formula", [MIXED, FIXED])
-@pytest.mark.parametrize("enough", [1, 64], ids=["shared", "own"])
+@pytest.mark.parametrize(
+    "formula, enough",
+    [
+        pytest.param(MIXED, 1, id="mixed-shared", marks=pytest.mark.slow),
+        pytest.param(MIXED, 64, id="mixed-own"),
+        pytest.param(FIXED, 1, id="fixed-shared"),
+        pytest.param(FIXED, 64, id="fixed-own"),
+    ],
+)
 def test_statuses(formula, enough, monkeypatch):
     monkeypatch.setattr("jaxvp.batch.patterns._ENOUGH", enough)
     expression, metadata = study()

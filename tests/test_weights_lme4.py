@@ -7,7 +7,13 @@ from references import part, sample, weighted
 import jaxvp
 
 
-@pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])
+@pytest.mark.parametrize(
+    "reml",
+    [
+        pytest.param(False, id="ML"),
+        pytest.param(True, id="REML", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     "name",
     [
