@@ -37,11 +37,13 @@ def test_python_of_the_readme_runs():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:these variables say the same")
-@pytest.mark.parametrize("page", ["collinearity.md"])
-def test_python_of_the_docs_runs(page, capsys):
+@pytest.mark.parametrize(
+    ("page", "says"), [("collinearity.md", "can be fitted"), ("longitudinal.md", "Subject.Time")]
+)
+def test_python_of_the_docs_runs(page, says, capsys):
     code = "\n".join(blocks(ROOT / "docs" / page, "python"))
     exec(compile(code, page, "exec"), {})
-    assert "can be fitted" in capsys.readouterr().out
+    assert says in capsys.readouterr().out
 
 
 def test_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):

@@ -10,6 +10,7 @@ squares tell.
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Num
 
 from jaxvp.batch import patterns
 from jaxvp.batch.fitted import Fitted
@@ -24,11 +25,19 @@ _SAMPLES_TO_LOOK_AT = 8
 _MANY = 0.25
 
 
-def fit_block(program: Program, work: Work, start: int, stop: int, out: Fitted) -> None:
-    """Fit the genes ``start:stop`` into ``out``."""
-    y = work.measurements(start, stop)
-    if work.weights is not None:
-        fit_own(program, work, y, work.weights(start, stop), out)
+def fit_block(
+    program: Program,
+    work: Work,
+    y: Num[np.ndarray, "n genes"],
+    weights: Num[np.ndarray, "n genes"] | None,
+    out: Fitted,
+) -> None:
+    """Fit a block of genes into ``out``; ``weights`` are of each gene's own."""
+    if weights is not None:
+        fit_own(program, work, y, weights, out)
+        return
+    if work.compression.slopes is not None:
+        fit_shared(program, work, y, out)
         return
     missing = np.zeros(0, dtype=np.int64)
     complete = slice(None)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jaxvp.design import Design
 from jaxvp.likelihood import Estimates
-from jaxvp.solver import Solution, Status, newton
-from jaxvp.statistics import Shared
+from jaxvp.solver import SlopeSolution, Solution, Status, newton
+from jaxvp.statistics import Shared, SlopeShared
 
 # Residual share below which a gene counts as explained exactly.
 _RESIDUAL_SHARE = 1e-12
@@ -19,15 +19,60 @@ _RESIDUAL_SHARE = 1e-12
 _LARGEST_VIOLATION = 1.0
 
 
-# Variances of the fixed components over sigma^2, of coefficients over sigma and the covariance of
-# the fixed columns (one of all genes, or one a gene): see `jaxvp.fractions.FixedPart`.
-FixedPart: TypeAlias = Callable[[Any, Any], Any]
+class FixedPart:
+    """Variances of the fixed components, from coefficients and the covariance of the columns.
+
+    Those of a mixed model are the columns but the intercept, those of a fixed model its terms.
+    """
+
+    def __init__(self, design: Design) -> None:
+        self.mixed = bool(design.codes)
+        self.columns = [j for j, term in enumerate(design.term_of_column) if term >= 0]
+        self.terms = [
+            [j for j, t in enumerate(design.term_of_column) if t == term]
+            for term in range(len(design.terms))
+        ]
+
+    @property
+    def names(self) -> list:
+        """One for each of them."""
+        return self.columns if self.mixed else self.terms
+
+    def __call__(
+        self,
+        coefficients: Float[np.ndarray, "genes p"],
+        covariance: Float[np.ndarray, "*genes p p"],
+    ) -> Float[np.ndarray, "genes m"]:
+        """In the squared units of the coefficients; one covariance of all genes, or one a gene."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if not self.mixed:
+                parts = [_form(coefficients, covariance, columns) for columns in self.terms]
+                return np.stack(parts, axis=1) if parts else np.zeros((len(coefficients), 0))
+            variances = np.diagonal(covariance, axis1=-2, axis2=-1)[..., self.columns]
+            single = coefficients[:, self.columns] ** 2 * variances
+            whole = _form(coefficients, covariance, list(range(coefficients.shape[1])))
+            total = single.sum(axis=1)
+            rescale = np.where(total == 0, 0.0, np.maximum(whole, 0.0) / total)
+            return single * rescale[:, None]
+
+
+def _form(
+    coefficients: Float[np.ndarray, "genes p"],
+    covariance: Float[np.ndarray, "*genes p p"],
+    columns: list[int],
+) -> Float[np.ndarray, " genes"]:
+    """Variance of the part of some columns."""
+    b = coefficients[:, columns]
+    within = covariance[(..., *np.ix_(columns, columns))]
+    if within.ndim == 2:
+        return np.einsum("gi,ij,gj->g", b, within, b, optimize=True)
+    return np.einsum("gi,gij,gj->g", b, within, b)
 
 
 class Fitted(NamedTuple):
     """All genes, fitted; random terms in formula order. Genes that could not be fitted hold NaN."""
 
-    gamma: Float[np.ndarray, "genes k"]
+    gamma: Float[np.ndarray, "genes k"]  # relative variance of every random component
     sigma: Float[np.ndarray, " genes"]
     coefficients: Float[np.ndarray, "genes p"]
     standard_errors: Float[np.ndarray, "genes p"]
@@ -37,9 +82,10 @@ class Fitted(NamedTuple):
     iterations: Int[np.ndarray, " genes"]
     n_obs: Int[np.ndarray, " genes"]
     status: Int[np.ndarray, " genes"]
+    theta: Float[np.ndarray, "genes t"]  # square roots of gamma; with slopes, relative factors
 
     @classmethod
-    def empty(cls, genes: int, k: int, p: int, m: int) -> Fitted:
+    def empty(cls, genes: int, k: int, p: int, m: int, t: int) -> Fitted:
         """Nothing is fitted yet."""
         shapes = [(genes, k), (genes,), (genes, p), (genes, p), (genes,), (genes,), (genes, m)]
         return cls(
@@ -47,6 +93,7 @@ class Fitted(NamedTuple):
             np.zeros(genes, dtype=np.int32),
             np.zeros(genes, dtype=np.int32),
             np.zeros(genes, dtype=np.int8),
+            np.full((genes, t), np.nan),
         )
 
     def put(self, where: Int[np.ndarray, " some"] | slice, part: Fitted) -> None:
@@ -62,6 +109,7 @@ class Fitted(NamedTuple):
         failed = self.status != Status.CONVERGED
         for array in (
             self.gamma,
+            self.theta,
             self.sigma,
             self.coefficients,
             self.standard_errors,
@@ -73,7 +121,7 @@ class Fitted(NamedTuple):
         self.gradient[never] = np.nan
         self.iterations[never] = 0
 
-    def certify(self, found: Solution) -> None:
+    def certify(self, found: Solution | SlopeSolution) -> None:
         """Which genes are at an optimum."""
         self.gradient[:] = found.violation
         self.iterations[:] = found.evaluations
@@ -96,15 +144,17 @@ class Undo(NamedTuple):
 
 def write(
     out: Fitted,
-    shared: Shared,
+    shared: Shared | SlopeShared,
     undo: Undo,
     gamma: Float[np.ndarray, "k genes"],
+    random: Float[np.ndarray, " genes"],
     found: Estimates,
     reml: bool,
     fixed_part: FixedPart,
 ) -> None:
     """Undo elimination order, scaling, residualising and the division of weights.
 
+    ``random`` is the variance of all random terms, over the samples and relative to sigma^2.
     Weights ``c w`` in place of ``w`` are the same model with ``sigma^2 c`` and ``gamma / c``.
     """
     size = undo.n - shared.p if reml else undo.n
@@ -124,7 +174,7 @@ def write(
         out.fixed_part[:] = fixed_part(relative, undo.covariance)
         if shared.levels:
             out.fixed_part[:] /= np.reshape(undo.mean_weight, (-1, 1))
-        share = 1 / (1 + gamma.sum(axis=0) + whole)
+        share = 1 / (1 + random + whole)
     # Where nothing is left, not even rounding, there is nothing to compare with.
     explained: Bool[np.ndarray, " genes"] = (share < _RESIDUAL_SHARE) | (found.sigma == 0)
     out.status[explained & (out.status == Status.CONVERGED)] = Status.ZERO_RESIDUAL

@@ -198,4 +198,14 @@ def _write(
     mean = np.ones_like(found.mean_weight) if work.rescale else found.mean_weight
     undo = Undo(found.scale, found.ols, found.n, found.half_log, mean, found.covariance)
     estimates = jax.tree.map(np.asarray, estimates)
-    write(out, work.compression.shared, undo, gamma, estimates, reml, work.fixed_part)
+    write(
+        out,
+        work.compression.shared,
+        undo,
+        gamma,
+        gamma.sum(axis=0),
+        estimates,
+        reml,
+        work.fixed_part,
+    )
+    out.theta[:] = np.sqrt(out.gamma)

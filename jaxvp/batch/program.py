@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from jaxvp.solver import MAX_ITERATIONS, Solution, Table, solve
-from jaxvp.statistics import PerGene, Shared
+from jaxvp.solver import MAX_ITERATIONS, SlopeSolution, Solution, Table, solve, solve_slopes
+from jaxvp.statistics import PerGene, Shared, SlopeShared
 
 Device: TypeAlias = Any  # jax.Device, which is a variable to type checkers
 
@@ -23,7 +23,7 @@ def capacity_for(genes: int, width: int) -> int:
 class Program(NamedTuple):
     """What every block of a call shares."""
 
-    shared: tuple[Shared, Table | None]  # on the device
+    shared: tuple[Shared | SlopeShared, Table | None]  # on the device
     solver: str
     width: int
     reml: bool
@@ -33,11 +33,12 @@ class Program(NamedTuple):
 
 
 _solve = jax.jit(solve, static_argnums=(0, 1, 2))
+_solve_slopes = jax.jit(solve_slopes, static_argnums=(0, 1))
 _compiled: set[Any] = set()
 _compiling = threading.Lock()
 
 
-def solve_block(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution:
+def solve_block(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | SlopeSolution:
     """Run the solver on a block of at most `capacity` genes; those not ``wanted`` are not stepped.
 
     Two threads never compile the same program.
@@ -50,8 +51,11 @@ def solve_block(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution
     placed = jax.device_put((gene, stepped, np.int32(MAX_ITERATIONS)), program.device)
     arguments = (shared, *placed, table)
 
-    def run() -> Solution:
-        found = _solve(program.solver, program.width, program.reml, *arguments)
+    def run() -> Solution | SlopeSolution:
+        if isinstance(shared, SlopeShared):
+            found = _solve_slopes(program.width, program.reml, *arguments[:-1])
+        else:
+            found = _solve(program.solver, program.width, program.reml, *arguments)
         # Out of the device, and out of float32, before the context ends.
         return jax.tree.map(lambda a: np.asarray(a)[..., :genes], found)
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Num
 from jaxvp.batch.fitted import Fitted, Undo, write
 from jaxvp.batch.program import Program, solve_block
 from jaxvp.likelihood import least_squares
-from jaxvp.solver import Status
+from jaxvp.solver import SlopeSolution, Status, relative_factors
 from jaxvp.statistics import Compression, statistics
 
 if TYPE_CHECKING:
@@ -43,12 +43,22 @@ def fit_shared(
     )
     if shared.levels:
         found = solve_block(program, block.gene, out.status == Status.CONVERGED)
-        gamma, estimates = found.gamma.astype(np.float64), found.estimates
+        estimates = found.estimates
+        if isinstance(found, SlopeSolution):
+            gamma, factors = relative_factors(found, shared, compression.slopes)
+            out.theta[:] = compression.slopes.in_formula_order(factors)
+            random = np.square(found.deviations, dtype=np.float64).sum(axis=0)
+        else:
+            gamma = found.gamma.astype(np.float64)
+            random = gamma.sum(axis=0)
     else:
         found, gamma = None, np.zeros((0, len(block.scale)))
+        random = np.zeros(len(block.scale))
         estimates = least_squares(shared, block)
         out.gradient[:] = 0.0
-    write(out, shared, undo, gamma, estimates, program.reml, work.fixed_part)
+    write(out, shared, undo, gamma, random, estimates, program.reml, work.fixed_part)
+    if not isinstance(found, SlopeSolution):
+        out.theta[:] = np.sqrt(out.gamma)
     if found is not None:
         out.certify(found)
     out.blank()

@@ -23,8 +23,6 @@ class Work(NamedTuple):
     compression: Compression
     covariance: Float[np.ndarray, "p p"]  # of the fixed columns
     fixed_part: FixedPart
-    measurements: Blocks
-    weights: Blocks | None  # of each gene's own
     own: Own
     patterns: Patterns
     rescale: bool

@@ -13,6 +13,18 @@ from jaxvp.expression.blocks import Expression
 from jaxvp.expression.files import read_table
 from jaxvp.expression.names import DataError
 from jaxvp.expression.opening import open_file
+from jaxvp.expression.origin import digest
+from jaxvp.expression.reopening import Reader, reader_of
 from jaxvp.expression.weights import split_weights
 
-__all__ = ["DataError", "Expression", "align", "open_file", "read_table", "split_weights"]
+__all__ = [
+    "DataError",
+    "Expression",
+    "Reader",
+    "align",
+    "digest",
+    "open_file",
+    "read_table",
+    "reader_of",
+    "split_weights",
+]

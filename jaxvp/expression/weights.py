@@ -152,7 +152,7 @@ def _table(container: Container, expression: Expression) -> Expression:
 
 def _array(container: Container, expression: Expression) -> Expression:
     shape = (expression.n_source_samples, expression.n_genes)
-    if container.shape == shape[::-1] and (shape[0] != shape[1] or expression.turned):
+    if container.shape == shape[::-1] and (shape[0] != shape[1] or expression.transposed):
         turned = True
     elif container.shape == shape:
         turned = False

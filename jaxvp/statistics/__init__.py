@@ -41,12 +41,14 @@ spare, those genes are formed again from residuals and deviations.
 
 from .compression import Compression, class_nodes, compress, room_for_losses
 from .products import statistics
+from .slopes import CHUNK, RandomBlock, Slopes, SlopeShared, compress_slopes
 from .structure import Structure, structure
 from .traced import Layout, layout, traced_statistics
 from .types import EPS, Array, Block, Own, PerGene, Shared
 from .weighted import Sums, needed_nodes, own, room_for, sums
 
 __all__ = [
+    "CHUNK",
     "EPS",
     "Array",
     "Block",
@@ -54,11 +56,15 @@ __all__ = [
     "Layout",
     "Own",
     "PerGene",
+    "RandomBlock",
     "Shared",
+    "SlopeShared",
+    "Slopes",
     "Structure",
     "Sums",
     "class_nodes",
     "compress",
+    "compress_slopes",
     "layout",
     "needed_nodes",
     "own",

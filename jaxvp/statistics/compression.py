@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,17 +33,21 @@ class Grouping(NamedTuple):
     nodes: (
         Float[np.ndarray, "C classes"] | None
     )  # interpolation weights, None where classes are few
+    # With random slopes: Q of all levels, n x rows, and the rows whose products are summed.
+    bases: sp.csr_array | None = None
+    pairs: tuple[Any, Any] = (slice(None), slice(None))
 
 
 class Compression(NamedTuple):
     """A design prepared for taking blocks of genes: the factors of every product."""
 
-    shared: Shared
+    shared: Any  # Shared, or SlopeShared
     q: Float[np.ndarray, "n p"]
     q_of_ones: Float[np.ndarray, " p"]  # Q'1
     has_intercept: bool  # 1 is in the span of Q: a gene may be shifted
     grouping: Grouping | None  # None without random terms
-    weighting: Weighting | None  # None: all samples count the same
+    weighting: Weighting | None = None  # None: all samples count the same
+    slopes: Any = None  # Slopes, of a design with random slopes
 
 
 class Weighting(NamedTuple):
@@ -97,6 +101,29 @@ def class_nodes(
     return None
 
 
+def fixed_part(
+    X: Float[np.ndarray, "n p"], root: Float[np.ndarray, "n 1"] | None = None
+) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "p p"], np.ndarray, bool]:
+    """Q and R^-1 of ``X = Q R``, log|det R|, and whether 1 is in the span of Q.
+
+    ``root`` is what the rows of X were multiplied by, and 1 with them.
+    """
+    norms = np.maximum(np.sqrt((X**2).sum(axis=0)), np.finfo(float).tiny)
+    q, r = np.linalg.qr(X / norms)
+    r = r * norms
+    r_inverse = np.linalg.inv(r) if X.shape[1] else np.zeros((0, 0))
+    log_det_r = np.asarray(np.log(np.abs(np.diag(r))).sum())
+    ones = 1.0 if root is None else root[:, 0]
+    return q, r_inverse, log_det_r, bool(np.abs(q @ ones_in(q, root) - ones).max() < 1e-9)
+
+
+def ones_in(
+    q: Float[np.ndarray, "n p"], root: Float[np.ndarray, "n 1"] | None
+) -> Float[np.ndarray, " p"]:
+    """Q'1, or Q' times the roots of the weights."""
+    return q.sum(axis=0) if root is None else root[:, 0] @ q
+
+
 def room_for_losses(design: Design, levels: int) -> tuple[int, int]:
     """Classes and distinct sizes that suffice whatever samples a gene lacks.
 
@@ -142,15 +169,8 @@ def compress(
     order = sorted(
         range(len(counts)), key=lambda i: -counts[i]
     )  # stable: formula order breaks ties
-    norms = np.maximum(np.sqrt((X**2).sum(axis=0)), np.finfo(float).tiny)
-    q, r = np.linalg.qr(X / norms)
-    r = r * norms
-
-    r_inverse = np.linalg.inv(r) if p else np.zeros((0, 0))
-    log_det_r = np.asarray(np.log(np.abs(np.diag(r))).sum())
-    ones = 1.0 if root is None else root[:, 0]
-    q_of_ones = q.sum(axis=0) if root is None else ones @ q
-    has_intercept = bool(np.abs(q @ q_of_ones - ones).max() < 1e-9)
+    q, r_inverse, log_det_r, has_intercept = fixed_part(X, root)
+    q_of_ones = ones_in(q, root)
     if not counts:
         none = np.zeros(0)
         shared = Shared(
