@@ -189,10 +189,10 @@ def prepare(
             f'solver={solver!r} fits random intercepts; random slopes need solver="newton"'
         )
     measurements = aligned.take(design.kept)
+    own, shared_weights = split_weights(weights, aligned, design.kept)
     if weights is not None and (design.slopes or executor is not None):
         what = "an executor" if executor is not None else "random slopes"
         raise NotImplementedError(f"weights with {what} are not there yet: leave one of them out")
-    own, shared_weights = split_weights(weights, aligned, design.kept)
     given = None if weights is None else Weights(own, shared_weights, bool(rescale_weights))
     compression = batch.compression_of(design, shared_weights)
     size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
