@@ -1,0 +1,43 @@
+"""The figure of the README and of the front page, from the bundled influenza data.
+
+    python docs/draw_influenza.py
+
+Left: which share of the variance of 4,147 genes each variable explains. Right: one gene for each of
+three of them, so that a reader sees what a share looks like in the measurements.
+"""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+import jaxvp
+
+FORMULA = "~ Age + (1|Subject) + (1|Hours) + (1|Gender) + (1|Condition) + (1|Condition:Hours)"
+TARGET = Path(__file__).parent / "images" / "influenza.png"
+
+
+def draw() -> Figure:
+    expression, metadata = jaxvp.datasets.influenza()
+    result = jaxvp.fit(expression, FORMULA, metadata)
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    # Subfigures of a grid keep the two halves' margins apart.
+    left, right = figure.subfigures(1, 2, width_ratios=(1.05, 1))
+    ax = left.subplots()
+    jaxvp.pl.violins(result.sort_columns(), ax=ax)
+    ax.set_title(f"{len(expression):,} genes, {len(metadata)} samples", loc="left")
+    top, bottom = right.subplots(2, 1)
+    jaxvp.pl.stratify(
+        expression, metadata, "ISG15", ["Hours", "Condition"], result=result, ax=top
+    )
+    top.set_title("ISG15 rises in those who fall ill (sx), not in the others (asx)", loc="left", fontsize=10)
+    jaxvp.pl.stratify(expression, metadata, "HLA-DQA1", "Subject", result=result, ax=bottom)
+    bottom.set_title(
+        f"HLA-DQA1: {result.fractions.loc['HLA-DQA1', 'Subject']:.0%} of its variance between people",
+        loc="left",
+        fontsize=10,
+    )
+    return figure
+
+
+if __name__ == "__main__":
+    draw().savefig(TARGET, dpi=130)
