@@ -27,7 +27,10 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinxcontrib.bibtex",
 ]
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "unsrt"
 exclude_patterns = ["_build"]
 default_role = "code"  # in docstrings, single backticks are names of code
 templates_path: list[str] = []
