@@ -1,0 +1,116 @@
+"""README and documentation say what is so: every block runs, every link leads somewhere, it builds.
+
+Pages are `documents.PAGES`. Blocks of one page run in order, in a folder of their own that holds a
+small study by the names that the pages use; Python blocks of a page share their variables. Pages
+that are notebooks are run by the build.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from documents import DOCS, NAMES, PAGES, ROOT, blocks, is_notebook, runnable
+
+from jaxvp import config
+from jaxvp.simulation import simulate
+
+# Languages of blocks that are not for typing.
+SHOWN = {"text", "toml", "bibtex"}
+EACH = pytest.mark.parametrize("page", PAGES, ids=NAMES)
+RUN = [page for page in PAGES if runnable(page) and not is_notebook(page)]
+
+
+@EACH
+def test_every_block_is_run_or_says_why_not(page):
+    for block in blocks(page):
+        where = f"{page.name}:{block.line}"
+        assert block.language, f"{where}: name the language of the block"
+        known = block.language in SHOWN | {"python", "bash"} or block.language.startswith("{")
+        assert known or block.reason, f"{where}: nothing runs {block.language!r}: say why not"
+        if is_notebook(page) and block.language in ("python", "bash"):
+            assert block.reason, f"{where}: a notebook runs cells: make it a {{code-cell}}"
+
+
+@EACH
+def test_no_code_hides_in_an_indent(page):
+    text = re.sub(r"^(```+).*?^\1", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for found in re.finditer(r"\n\n {4,}(\S[^\n]*)", text):
+        before = text[: found.start()].rstrip().rsplit("\n", 1)[-1]
+        in_a_list = re.match(r"\s*([-*:]|\d+\.)\s|\s{2,}\S", before)
+        assert in_a_list, f"{page.name}: fence the block of {found[1]!r} and name its language"
+
+
+@EACH
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+@EACH
+def test_make_targets_exist(page):
+    lines = "\n".join(b.text for b in blocks(page) if b.language == "bash").splitlines()
+    for words in (shlex.split(line, comments=True) for line in lines):
+        if words[:1] == ["make"]:
+            command = ["make", "-n", "PYTHON=python3", *words[1:]]
+            subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+
+def test_config_of_the_docs_is_valid(tmp_path):
+    study(tmp_path)
+    assert config.load(tmp_path / "study.toml").formula == "~ Age + (1|Individual) + (1|Tissue)"
+
+
+def study(folder: Path) -> None:
+    """The files that the pages name."""
+    (toml,) = [b.text for b in blocks(DOCS / "cli.md") if b.language == "toml"]
+    (folder / "study.toml").write_text(toml)
+    expression, metadata, _ = simulate(20, 60, {"Individual": 12, "Tissue": 3, "Batch": 4})
+    metadata = metadata.rename_axis(index="sample")
+    expression.to_csv(folder / "expression.csv.gz")
+    expression.to_parquet(folder / "expression.parquet")
+    metadata.to_csv(folder / "samples.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:these variables say the same")
+@pytest.mark.parametrize("page", RUN, ids=[str(page.relative_to(ROOT)) for page in RUN])
+def test_blocks_run(page, tmp_path, monkeypatch, compile_cache):
+    study(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    scripts = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = os.pathsep.join([scripts, environment["PATH"]])
+    namespace = {}
+    for block in runnable(page):
+        where = f"{page.name}:{block.line}"
+        if block.language == "python":
+            # Lines of an error are those of the page.
+            exec(compile("\n" * (block.line - 1) + block.text, page.name, "exec"), namespace)
+        else:
+            command = ["bash", "-euo", "pipefail", "-c", block.text]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, f"{where}\n{done.stdout}\n{done.stderr}"
+    if page.name == "README.md" and page.parent == ROOT:
+        result = namespace["result"]
+        assert result.fractions.shape == (4147, 6)
+        assert abs(result.fractions.sum(axis=1) - 1).max() < 1e-12
+
+
+@pytest.mark.slow
+def test_the_documentation_builds(tmp_path):
+    """Warnings are errors, an exception in a notebook too."""
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-j", "auto"]
+    command += ["-d", str(tmp_path / "doctrees"), str(DOCS), str(tmp_path / "html")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    for page in PAGES:
+        if DOCS in page.parents:
+            built = tmp_path / "html" / page.relative_to(DOCS).with_suffix(".html")
+            assert built.is_file(), built
+    lesson = (tmp_path / "html" / "lessons" / "4-use-case.html").read_text()
+    assert "cell_output" in lesson and "gene_1" in lesson
