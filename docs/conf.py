@@ -5,11 +5,13 @@ answers. Warnings are errors, and so is an exception in a cell.
 """
 
 import os
+import sys
 from pathlib import Path
 
 import jaxvp
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # mathml
 
 # Kernels and commands inherit these: pages that fit models of the same shape compile them once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -22,6 +24,7 @@ copyright = "The jaxvp authors, Apache-2.0"
 version = release = jaxvp.__version__
 
 extensions = [
+    "mathml",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
@@ -47,12 +50,14 @@ napoleon_use_ivar = True
 autodoc_typehints = "none"  # docstrings say it in words
 autodoc_member_order = "bysource"
 
+html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
 html_title = "jaxvp"
 html_static_path = ["_static"]
 html_css_files = ["jaxvp.css"]
 html_show_sourcelink = False
-html_sidebars = {"index": []}
+# Only the lessons have pages beside them.
+html_sidebars = {path.stem: [] for path in HERE.glob("*.md")}
 html_theme_options = {
     "header_links_before_dropdown": 6,
     "navigation_with_keys": False,
