@@ -4,6 +4,7 @@ Nothing is kept between builds but JAX's compiled programs: a page shows what th
 answers. Warnings are errors, and so is an exception in a cell.
 """
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XDG_CACHE_HOME"] = str(HERE / "_build" / "cache")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(jaxvp.enable_compile_cache())
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# A page is no place for what XLA and matplotlib say on a busy or a new machine.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+importlib.import_module("matplotlib.font_manager")  # makes its cache
 
 project = "jaxvp"
 copyright = "The jaxvp authors, Apache-2.0"
