@@ -702,3 +702,46 @@ def test_repr_is_short():
         repr(build(Formula.parse("~ 0 + (1|Individual)"), STUDY)).splitlines()[1]
         == "  fixed columns: 0"
     )
+
+
+# ---- a likelihood without a maximum --------------------------------------------------------------
+
+
+def nested_in_fixed():
+    rng = np.random.default_rng(0)
+    a = np.repeat(list("ABCDEF"), 10)
+    return pd.DataFrame(
+        {
+            "a": a,
+            "c": np.where(a < "D", "x", "y"),
+            "b": rng.choice(list("pqrst"), 60),
+            "Age": rng.normal(size=60),
+        }
+    )
+
+
+def test_reml_says_which_term_is_inside_the_fixed_part():
+    metadata = nested_in_fixed()
+    formula = Formula.parse("~ Age + a + (1|b) + (1|c)")
+    with pytest.raises(DesignError, match=r"REML.*\(1\|c\).*combination of the fixed part"):
+        build(formula, metadata, reml=True)
+    # By ML its variance is zero, exactly; and beside the fixed part there is something to see of b.
+    with pytest.warns(UserWarning, match="categorical fixed"):
+        build(formula, metadata)
+        build(Formula.parse("~ Age + a + (1|b)"), metadata, reml=True)
+
+
+def test_ml_refuses_a_model_that_explains_any_samples():
+    metadata = pd.DataFrame(
+        {"g": list("aabbccdd"), "x": np.arange(8.0) ** 2, "h": list("pqpqrsrs")}
+    )
+    saturated = "~ x + I(x^2) + I(x^3) + I(x^4) + (1|g)"
+    full = np.column_stack([metadata["x"] ** k for k in range(5)])
+    Z = (metadata["g"].to_numpy()[:, None] == list("abcd")).astype(float)
+    assert np.linalg.matrix_rank(np.column_stack([full / full.max(0), Z])) == 8
+    with pytest.raises(DesignError, match=r"5 fixed columns and 4 levels.*8 samples.*no maximum"):
+        build(Formula.parse(saturated), metadata)
+    build(Formula.parse(saturated), metadata, reml=True)
+    build(Formula.parse("~ x + I(x^2) + I(x^3) + (1|g)"), metadata)
+    # The random terms alone reach rank n nowhere here, the sums of levels are no measure of it.
+    build(Formula.parse("~ x + (1|g) + (1|h)"), metadata)

@@ -156,7 +156,8 @@ def test_iterations_run_out(study, monkeypatch):
     assert left.any()
     assert result.fractions[left].isna().all(axis=None)
     assert (result.diagnostics["gradient"][left] > 1e-6).all()
-    assert (result.diagnostics["iterations"][left] == 2).all()
+    # Two each time that a gene begins again.
+    assert result.diagnostics["iterations"][left].isin([2, 4, 6]).all()
 
 
 def test_blocks_are_a_matter_of_the_design():

@@ -1,7 +1,8 @@
 """A formula applied to metadata: what all genes of a study share.
 
 `build` reads the variables (`variables`), drops samples with missing values, computes and codes the
-fixed part (`fixed`, with `transforms` and `rank`) and numbers the grouping factors (`random`).
+fixed part (`fixed`, with `transforms` and `rank`), numbers the grouping factors (`random`) and asks
+whether the samples determine them (`information`).
 The result holds arrays and names, no table; from here on nobody needs pandas or formulas.
 
 Everything that makes a model unfit is found here, before any gene is looked at.
@@ -18,6 +19,7 @@ from jaxvp.formula import Formula
 from jaxvp.warning import warn
 
 from .fixed import FixedPart, build_fixed, label
+from .information import check_information
 from .random import build_random, check_random, identical_groupings
 from .variables import DesignError, Factor, interaction, is_missing, select, to_names
 
@@ -115,6 +117,7 @@ def build(formula: Formula, metadata: pd.DataFrame, reml: bool = False) -> Desig
         metadata = metadata.loc[keep, []]
     fixed = build_fixed(formula, table, metadata.index)
     groups = build_random(formula, table)
+    check_information(fixed.X, tuple(codes for codes, _ in groups), formula.random, reml)
     _check_names(formula, fixed)
     _warn(formula, fixed, groups)
     return Design(

@@ -5,6 +5,8 @@ A solver is a module of functions over one gene, mapped over genes here:
 - ``start(shared)``: the state before the first evaluation;
 - ``step(deviance, samples_per_level, state)``: the state after one more evaluation, frozen once
   ``state.done``;
+- ``RESTARTS``: is there, for several local optima, ``restart(shared, start, best)``, the state for
+  another attempt (``done`` where none is worth it), and ``better(one, other)`` of two attempts?
 - ``state.x``, ``.score``, ``.tolerance``, ``.evaluations``, ``.done``, ``.estimates``;
 - ``GENES_LAST``: does ``step`` take the genes of a tile on a trailing axis?
 
@@ -113,7 +115,7 @@ def solve(
     Tiles of ``width`` genes are stepped one after the other, each until all its genes are done or
     the burst is over. Then the genes that are not done are gathered to the front, and only they go
     on: a slow gene costs its own iterations and nobody else's. All bursts are one loop, so that the
-    step is compiled once. Genes that are not ``wanted`` are never stepped.
+    step is compiled once, for second starts too. Genes that are not ``wanted`` are never stepped.
     """
     method = SOLVERS[solver]
     count = wanted.shape[0]
@@ -157,31 +159,49 @@ def solve(
         )
         return jnp.minimum(number + 1, len(_BURSTS) - 1), spent + steps, ids, state
 
+    def run(state):
+        ids = jnp.arange(count)
+        begin = (jnp.zeros_like(limit), jnp.zeros_like(limit), ids, state)
+        *_, ids, state = jax.lax.while_loop(
+            lambda c: (c[1] < limit) & ~jnp.all(c[3].done), burst, begin
+        )
+        back = jnp.zeros_like(ids).at[ids].set(jnp.arange(count))
+        return jax.tree.map(lambda leaf: _take(leaf, back), state)
+
     start = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), method.start(shared)
-    )
-    if table is not None:
-        start = start._replace(trial=_starts(table, shared, gene, reml))
-    ids = jnp.arange(count)
-    begin = (jnp.zeros_like(limit), jnp.zeros_like(limit), ids, start._replace(done=~wanted))
-    *_, ids, state = jax.lax.while_loop(
-        lambda c: (c[1] < limit) & ~jnp.all(c[3].done), burst, begin
-    )
-    back = jnp.zeros_like(ids).at[ids].set(jnp.arange(count))
-    x, score, tolerance, evaluations, estimates = jax.tree.map(
-        lambda leaf: _take(leaf, back),
-        (state.x, state.score, state.tolerance, state.evaluations, state.estimates),
-    )
+    )._replace(done=~wanted)
+    trials = None if table is None else _starts(table, shared, gene, reml)
+    tabled = 0 if trials is None else len(trials)
+
+    def attempt(number, best):
+        state = method.restart(shared, start, best)
+        if trials is not None:
+            trial = trials[jnp.minimum(number, tabled - 1)]
+            given = (number < tabled) & jnp.isfinite(trial).all(0)
+            # Who has no other valley and is not at an optimum begins again elsewhere.
+            done = jnp.where(number < tabled, newton.certified(best), state.done)
+            state = state._replace(
+                trial=jnp.where(given, trial, state.trial), done=jnp.where(given, ~wanted, done)
+            )
+        return method.better(best, run(state))
+
+    if method.RESTARTS:
+        found = jax.lax.fori_loop(0, max(tabled, 1) + 1, attempt, start)
+    else:
+        found = run(start)
     return Solution(
-        jnp.expm1(x) / m[:, None],
-        newton.violation(x, score),
-        tolerance,
-        evaluations,
-        estimates,
+        jnp.expm1(found.x) / m[:, None],
+        newton.violation(found.x, found.score),
+        found.tolerance,
+        found.evaluations,
+        found.estimates,
     )
 
 
-def _starts(table: Table, shared: Shared, gene: PerGene, reml: bool) -> Float[Array, "k genes"]:
+def _starts(
+    table: Table, shared: Shared, gene: PerGene, reml: bool
+) -> Float[Array, "attempts k genes"]:
     """Starting points, for tiles of genes whose tables fit into the memory of a block."""
     count = gene.within_yy.shape[-1]
     width = math.gcd(count, TABLE_GENES)
@@ -191,7 +211,8 @@ def _starts(table: Table, shared: Shared, gene: PerGene, reml: bool) -> Float[Ar
         found = starts(table, shared, here, reml)
         return jax.lax.dynamic_update_slice_in_dim(out, found, i * width, -1)
 
-    out = jnp.zeros((len(table.nodes), count), gene.within_yy.dtype)
+    attempts = 1 if table.to_coefficients else 2
+    out = jnp.zeros((attempts, len(table.nodes), count), gene.within_yy.dtype)
     return jax.lax.fori_loop(0, count // width, fill, out)
 
 

@@ -22,6 +22,7 @@ from jaxvp.statistics import Array, Shared
 # Starting at theta = 0 would be starting at a stationary point.
 _FIRST_THETA = 0.7
 GENES_LAST = False
+RESTARTS = False
 
 
 class State(NamedTuple):

@@ -48,7 +48,14 @@ _NEAR = 1e-6
 _RIDGE = 1e-6
 _LARGEST_X = 45.0  # m gamma of 3e19: beyond the reach of float64
 
+# Deviance or score below which a component is in doubt.
+_DOUBT = 0.5
+_FEW_SAMPLES = 80
+# Squared correlation, in the information, of two terms that can stand in for each other.
+_ALIKE = 0.8
+
 GENES_LAST = True
+RESTARTS = True
 
 
 class State(NamedTuple):
@@ -73,6 +80,53 @@ def violation(x: Float[Array, "k *genes"], score: Float[Array, "k *genes"]) -> S
     It is ``|score|`` where ``x > 0``, and the score's negative part at ``x = 0``.
     """
     return jnp.where(x > 0, abs(score), jnp.maximum(-score, 0)).max(0)
+
+
+def certified(state: State) -> Bool[Array, "*genes"]:
+    """Is `x` an optimum, to the tolerance or to the score's rounding?"""
+    wrong = violation(state.x, state.score)
+    return wrong <= jnp.maximum(GRADIENT_TOLERANCE, state.tolerance)
+
+
+def restart(shared: Shared, start: State, best: State) -> State:
+    """Another attempt for who is in doubt, from the start for who is at no optimum.
+
+    A component in doubt is one that is barely zero (a small score there) or barely not (little
+    would be lost at zero): the deviance may have a second minimum on the other side. That is the
+    rule where samples are few, and everywhere where a second term could stand in for it, as their
+    information tells: then the two change places.
+    """
+    x, k = best.x, best.x.shape[0]
+    curvature = jnp.stack([best.hessian[i, i] for i in range(k)])
+    margin = jnp.where(x > 0, 0.5 * curvature * x**2, best.score)
+    least = margin.min(0)
+    number = lift(jnp.arange(k), least)
+    doubted = number == jnp.argmin(margin, axis=0)
+    information = jnp.where(doubted[:, None], best.fisher, 0.0).sum(0)
+    scale = jnp.stack([best.fisher[i, i] for i in range(k)])
+    alike = information**2 / (scale * jnp.where(doubted, scale, 0.0).sum(0))
+    alike = jnp.where(doubted, 0.0, alike)
+    partner = (number == jnp.argmax(alike, axis=0)) & (alike > _ALIKE)
+    twins = partner.any(0)
+    other_side = jnp.where(x > 0, 0.0, 1.0)
+    exchanged = jnp.where(twins, jnp.where(partner, x, 0.0).sum(0), other_side)
+    trial = jnp.where(doubted, exchanged, jnp.where(partner, jnp.where(doubted, x, 0.0).sum(0), x))
+    ended = certified(best)
+    few = shared.n <= _FEW_SAMPLES
+    worth = (least <= _DOUBT) & (few | twins)
+    return start._replace(
+        trial=jnp.where(ended, trial, start.trial), done=start.done | (ended & ~worth)
+    )
+
+
+def better(one: State, other: State) -> State:
+    """Of two ends of the same genes the lower one; of equal ones the first that is certified."""
+    slack = 1e-10 * (1 + abs(other.deviance))
+    equal = abs(other.deviance - one.deviance) <= slack
+    lower = other.deviance < one.deviance
+    take = jnp.where(equal, certified(other) & ~certified(one), lower)
+    chosen = jax.tree.map(lambda a, b: jnp.where(take, b, a), one, other)
+    return chosen._replace(evaluations=one.evaluations + other.evaluations)
 
 
 def start(shared: Shared) -> State:

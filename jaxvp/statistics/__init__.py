@@ -1,0 +1,51 @@
+r"""Cross-products, once: what all genes share and what belongs to one gene.
+
+The deviance of a gene needs the samples only through inner products, and most of those do not
+depend on the gene. Let term 1 be the random term with the most levels (``F_j = U'z_1j``, ``a_j =
+z_1j'y``, ``n_j`` the size of its level ``j``) and let the ``K`` columns of ``U = [Z_2 ... Z_k, Q]``
+be the indicators of the other random terms and an orthonormal basis of the fixed part, ``X = Q R``.
+Eliminating term 1 exactly, ``V_1 = I + gamma_1 Z_1 Z_1'``,
+
+    U' V_1^-1 U = S + sum_c w_c C_c,      w_c = 1 / (1 + gamma_1 n_c),
+    S   = U'U - sum_j F_j F_j' / n_j      (products of deviations from the level means: "within"),
+    C_c = sum_{j in c} F_j F_j' / n_j     (a class c holds the levels of one size n_c),
+
+and the same for ``U'y`` (with ``F_j a_j / n_j``) and ``y'y`` (with ``a_j^2 / n_j``). The number of
+samples never appears again. The within-products are formed from ``y`` minus its level means, never
+by subtraction of two large numbers, so that a small residual beside a dominant term keeps its
+digits.
+
+*Few classes.* ``gamma -> 1 / (1 + gamma n)`` is, for all ``gamma >= 0`` at once, a smooth function
+of ``log n``: a logistic curve shifted by ``log n``, analytic in a strip of half-width pi. Where
+there are more class sizes than Chebyshev nodes needed to interpolate it to rounding (about 20), the
+class sums are replaced by their interpolation weights times the sums, and the "sizes" by the nodes:
+the identity above and its derivatives in ``gamma`` keep holding to about 1e-14 with at most that
+many classes. ``log|V_1|`` uses the true sizes.
+
+*Scaling.* A gene is residualised on ``Q`` and divided by ``s``, the root mean square of that
+residual, before any product is formed: a large mean cannot cancel digits away. What that changes is
+undone in `jaxvp.likelihood` (``log|V|``-free terms get ``2 (n - p) log s`` and so on) from
+``PerGene.scale`` and ``PerGene.ols``.
+
+*Host code.* Sparse matrices times a tile of measurements; they never enter JAX. Six passes over a
+tile that is in the cache: copy (turned), mean, centring, level sums of term 1, of the others, and
+``y'y`` with ``Q'y``. Everything else follows from those sums, residualising and the within-products
+included, as differences. Where such a difference loses more digits than the log-likelihood can
+spare, those genes are formed again from residuals and deviations.
+"""
+
+from .compression import Compression, class_nodes, compress
+from .products import statistics
+from .types import EPS, Array, Block, PerGene, Shared
+
+__all__ = [
+    "EPS",
+    "Array",
+    "Block",
+    "Compression",
+    "PerGene",
+    "Shared",
+    "class_nodes",
+    "compress",
+    "statistics",
+]

@@ -1,0 +1,181 @@
+"""What all genes of a design share: orthonormal fixed part, factors of the products, class sums."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
+
+from jaxvp.design import Design
+
+from .types import Shared
+
+# More nodes than this are never needed: the interpolation error is then below 1e-14 for group sizes
+# that differ by a factor of 1e4 (measured in tests/test_statistics.py).
+_MAX_NODES = 64
+_INTERPOLATION_ERROR = 3e-15
+
+
+class Grouping(NamedTuple):
+    """The random terms' factors of the products."""
+
+    level_of: Int[np.ndarray, " n"]  # level of term 1
+    level_size: Float[np.ndarray, "levels 1"]
+    sum_levels: sp.csr_array  # levels x n, indicator of term 1
+    sum_others: sp.csr_array  # q x n, indicators of the other terms
+    others_of_levels: sp.csr_array  # q x levels, Z_o'Z_1 over the level sizes
+    q_of_levels: Float[np.ndarray, "levels p"]  # Z_1'Q
+    q_of_others: Float[np.ndarray, "q p"]  # Z_o'Q
+    class_products: sp.csr_array  # (classes K) x levels: F_j / n_j at class of j
+    class_indicator: sp.csr_array  # classes x levels: 1 / n_j at class of j
+    nodes: (
+        Float[np.ndarray, "C classes"] | None
+    )  # interpolation weights, None where classes are few
+
+
+class Compression(NamedTuple):
+    """A design prepared for taking blocks of genes: the factors of every product."""
+
+    shared: Shared
+    q: Float[np.ndarray, "n p"]
+    has_intercept: bool  # 1 is in the span of Q: a gene may be shifted
+    grouping: Grouping | None  # None without random terms
+
+
+def _indicator(codes: Int[np.ndarray, " n"], levels: int) -> sp.csr_array:
+    n = len(codes)
+    return sp.csr_array((np.ones(n), (codes, np.arange(n))), shape=(levels, n))
+
+
+def class_nodes(
+    sizes: Float[np.ndarray, " classes"],
+) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, "C classes"]] | None:
+    """Chebyshev nodes in ``log n`` and Lagrange weights that replace many class sizes.
+
+    None if they would not be fewer. The number of nodes is the smallest whose interpolation error
+    of ``1/(1 + gamma n)``, relative, over all ``gamma >= 0`` and all sizes given, is at rounding
+    level.
+    """
+    t = np.log(sizes)
+    middle, half = (t[0] + t[-1]) / 2, (t[-1] - t[0]) / 2
+    gamma = np.exp(np.linspace(-t[-1] - 12, -t[0] + 12, 200))
+    exact = 1 / (1 + gamma[:, None] * sizes)
+    for count in range(6, min(len(sizes), _MAX_NODES + 1)):
+        angle = (2 * np.arange(count) + 1) * np.pi / (2 * count)
+        knots = middle + half * np.cos(angle)
+        bary = (-1.0) ** np.arange(count) * np.sin(angle)
+        gap = t[None, :] - knots[:, None]
+        hit = np.abs(gap) < 1e-14 * max(1.0, half)
+        terms = bary[:, None] / np.where(hit, 1.0, gap)
+        weights = np.where(hit.any(axis=0), hit, terms / terms.sum(axis=0))
+        error = np.abs((1 / (1 + gamma[:, None] * np.exp(knots))) @ weights - exact) / exact
+        if error.max() < _INTERPOLATION_ERROR * 10:
+            return np.exp(knots), weights
+    return None
+
+
+def compress(design: Design) -> Compression:
+    """Everything that does not depend on the genes.
+
+    Without random terms only Q and R are needed.
+    """
+    n, p = design.X.shape
+    counts = [int(codes.max()) + 1 for codes in design.codes]
+    order = sorted(
+        range(len(counts)), key=lambda i: -counts[i]
+    )  # stable: formula order breaks ties
+    norms = np.maximum(np.sqrt((design.X**2).sum(axis=0)), np.finfo(float).tiny)
+    q, r = np.linalg.qr(design.X / norms)
+    r = r * norms
+
+    r_inverse = np.linalg.inv(r) if p else np.zeros((0, 0))
+    log_det_r = np.asarray(np.log(np.abs(np.diag(r))).sum())
+    has_intercept = bool(np.abs(q @ q.sum(axis=0) - 1).max() < 1e-9)
+    if not counts:
+        none = np.zeros(0)
+        shared = Shared(
+            np.zeros((p, p)),
+            np.zeros((0, p, p)),
+            none,
+            none,
+            none,
+            none,
+            log_det_r,
+            r_inverse,
+            n,
+            p,
+            (),
+            (),
+        )
+        return Compression(shared, q, has_intercept, None)
+
+    level_of = np.asarray(design.codes[order[0]])
+    sum_levels = _indicator(level_of, counts[order[0]])
+    others = [_indicator(np.asarray(design.codes[i]), counts[i]) for i in order[1:]]
+    sum_others = sp.csr_array(sp.vstack(others)) if others else sp.csr_array((0, n))
+    level_size = np.bincount(level_of).astype(np.float64)
+
+    # F_j (levels x K) and the products within levels: U minus its level means, squared up.
+    q_of_levels, q_of_others = sum_levels @ q, sum_others @ q
+    cross = sp.csr_array(sp.hstack([sum_levels @ sum_others.T, sp.csr_array(q_of_levels)]))
+    scaled = sp.csr_array(cross.multiply(1 / level_size[:, None]))
+    q_within = q - (sum_levels.T @ (q_of_levels / level_size[:, None]))
+    z_q = sum_others @ q_within
+    others_of_level = sum_others @ sum_levels.T
+    means = others_of_level.multiply(1 / level_size[None, :])
+    z_z = (sum_others @ sum_others.T - others_of_level @ means.T).toarray()
+    within = np.block([[z_z, z_q], [z_q.T, q_within.T @ q_within]])
+    k_columns = within.shape[0]
+
+    sizes, class_of, class_count = np.unique(level_size, return_inverse=True, return_counts=True)
+    interpolation = class_nodes(sizes)
+    nodes, weights = interpolation if interpolation is not None else (sizes, None)
+    # Sparse, one row a class, until the last moment: a class has few of the K x K products.
+    products = sp.vstack(
+        [
+            (cross[rows].T @ scaled[rows]).reshape((1, k_columns**2))
+            for rows in (np.flatnonzero(class_of == c) for c in range(len(sizes)))
+        ]
+    )
+    between = products.toarray() if weights is None else (products.T @ weights.T).T
+    between = np.ascontiguousarray(between).reshape(len(nodes), k_columns, k_columns)
+
+    # Row (c, i) of class_products picks F_ji / n_j for the levels j of class c.
+    entry = sp.coo_array(scaled)
+    class_products = sp.csr_array(
+        (entry.data, (class_of[entry.row] * k_columns + entry.col, entry.row)),
+        shape=(len(sizes) * k_columns, len(level_size)),
+    )
+    class_indicator = sp.csr_array(
+        (1 / level_size, (class_of, np.arange(len(level_size)))),
+        shape=(len(sizes), len(level_size)),
+    )
+    shared = Shared(
+        within=within,
+        between=between,
+        sizes=nodes,
+        level_sizes=sizes,
+        level_counts=class_count.astype(np.float64),
+        samples_per_level=np.array([n / counts[i] for i in order]),
+        log_det_r=log_det_r,
+        r_inverse=r_inverse,
+        n=n,
+        p=p,
+        levels=tuple(counts[i] for i in order),
+        order=tuple(order),
+    )
+    grouping = Grouping(
+        level_of,
+        level_size[:, None],
+        sum_levels,
+        sum_others,
+        sp.csr_array(means),
+        q_of_levels,
+        q_of_others,
+        class_products,
+        class_indicator,
+        weights,
+    )
+    return Compression(shared, q, has_intercept, grouping)

@@ -1,0 +1,158 @@
+"""One block of genes: six passes over tiles of measurements that stay in the cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from .compression import Compression, Grouping
+from .types import EPS, Block, PerGene
+
+
+def statistics(compression: Compression, y: Float[np.ndarray, "n genes"]) -> Block:
+    """Statistics of a block of genes.
+
+    ``y`` is samples x genes with any strides, its rows in the design's order. It is read once, in
+    tiles that stay in the cache.
+    """
+    n, genes = y.shape
+    shared = compression.shared
+    classes, k_columns = shared.between.shape[:2]
+    block = Block(
+        PerGene(
+            np.empty((k_columns, genes)),
+            np.empty(genes),
+            np.empty((classes, k_columns, genes)),
+            np.empty((classes, genes)),
+        ),
+        np.ones(genes),
+        np.zeros((shared.p, genes)),
+        *(np.zeros(genes, dtype=bool) for _ in range(3)),
+    )
+    tile = int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES))
+    for start in range(0, genes, tile):
+        part = slice(start, min(start + tile, genes))
+        with np.errstate(all="ignore"):
+            _fill(compression, y[:, part], block, part)
+    return block
+
+
+# A tile of measurements: small enough for the cache, large enough that NumPy's calls cost little.
+_TILE_BYTES = 1 << 21
+_TILE_GENES = (16, 512)
+# Smallest share of a sum of squares that may be what is left of a difference: the statistics keep
+# twelve digits, and for the more samples the log-likelihood, a multiple of n, eight.
+_SMALLEST_SHARE, _SMALLEST_SHARE_PER_SAMPLE = 1e-4, 1e-8
+
+
+def _fill(c: Compression, raw: np.ndarray, block: Block, part: slice) -> None:
+    """The products of one tile, written into ``block[..., part]``."""
+    n, q = len(raw), c.q
+    # Of one layout from here on: the same bits, however the measurements lie in memory.
+    y = np.array(raw, dtype=np.float64, order="C")
+    shift = np.zeros(raw.shape[1])
+    if c.has_intercept:
+        shift = np.full(n, 1 / n) @ y
+        shift[~np.isfinite(shift)] = 0.0
+        y -= shift
+    ols = q.T @ y
+    yy = np.einsum("ng,ng->g", y, y)
+    squares = yy - np.einsum("pg,pg->g", ols, ols)
+    limit = max(_SMALLEST_SHARE, _SMALLEST_SHARE_PER_SAMPLE * n)
+    # NaN fails every comparison, so it is looked at again, too.
+    plain = (yy > 1e-280) & (yy < 1e280) & (squares > limit * yy)
+    scale = np.sqrt(np.where(plain, squares, 1.0) / n)
+    block.scale[part] = scale
+    block.ols[:, part] = ols + shift * q.sum(axis=0)[:, None]
+    if c.grouping is not None:
+        within = _fill_products(c.grouping, y, ols, squares, 1 / scale, block.gene, part)
+        plain &= within > limit * n
+    again = np.flatnonzero(~plain)
+    if len(again):
+        _fill_carefully(c, raw[:, again], block, part.start + again)
+
+
+def _fill_products(
+    g: Grouping,
+    y: Float[np.ndarray, "n g"],
+    ols: Float[np.ndarray, "p g"],
+    squares: Float[np.ndarray, " g"],
+    shrink: Float[np.ndarray, " g"],
+    gene: PerGene,
+    part: slice,
+) -> Float[np.ndarray, " g"]:
+    """Products of one tile by differences of sums; ``within_yy`` of it."""
+    sums = (g.sum_levels @ y - g.q_of_levels @ ols) * shrink
+    others = (g.sum_others @ y - g.q_of_others @ ols) * shrink
+    q = len(others)
+    gene.within_uy[:q, part] = others - g.others_of_levels @ sums
+    gene.within_uy[q:, part] = -(g.q_of_levels / g.level_size).T @ sums
+    within = squares * shrink**2 - np.einsum("lg,lg->g", sums, sums / g.level_size)
+    gene.within_yy[part] = within
+    _fill_classes(g, sums, gene, part)
+    return within
+
+
+def _fill_classes(
+    g: Grouping, sums: Float[np.ndarray, "levels g"], gene: PerGene, part: Any
+) -> None:
+    """Class sums of the level sums of term 1."""
+    uy = g.class_products @ sums
+    yy = g.class_indicator @ (sums * sums)
+    if g.nodes is not None:
+        uy = g.nodes @ uy.reshape(yy.shape[0], -1)
+        yy = g.nodes @ yy
+    gene.between_uy[:, :, part] = uy.reshape(-1, gene.within_uy.shape[0], sums.shape[1])
+    gene.between_yy[:, part] = yy
+
+
+def _fill_carefully(
+    c: Compression, raw: np.ndarray, block: Block, part: Int[np.ndarray, " g"]
+) -> None:
+    """The same from residuals and from deviations from the level means, gene by gene scaled.
+
+    Needed by genes whose sum of squares is NaN, infinite or tiny, or nearly explained.
+    """
+    y = raw.astype(np.float64)
+    for j, gene in enumerate(part):
+        y[:, j], block.ols[:, gene], block.scale[gene], defect = _examine(y[:, j], c.q)
+        if defect is not None:
+            getattr(block, defect)[gene] = True
+    g = c.grouping
+    if g is None:
+        return
+    sums = g.sum_levels @ y
+    y -= np.take(sums / g.level_size, g.level_of, axis=0)
+    others = g.sum_others @ y
+    block.gene.within_yy[part] = np.einsum("ng,ng->g", y, y)
+    block.gene.within_uy[: len(others), part] = others
+    block.gene.within_uy[len(others) :, part] = c.q.T @ y
+    _fill_classes(g, sums, block.gene, part)
+
+
+def _examine(
+    y: Float[np.ndarray, " n"], q: Float[np.ndarray, "n p"]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " p"], float, str | None]:
+    """Scaled residual, least-squares coefficients, scale and defect (None: fit it) of one gene."""
+    nothing = (
+        np.ones(len(y)) / len(y),
+        np.zeros(q.shape[1]),
+        1.0,
+    )  # stands in for a gene that is not fitted
+    if not np.isfinite(y).all():
+        return *nothing, "non_finite"
+    largest = np.abs(y).max()
+    if largest == 0:
+        return *nothing, "constant"
+    y = y / largest
+    rounding = 8 * EPS
+    if np.abs(y - y.mean()).max() <= rounding:
+        return *nothing, "constant"
+    ols = q.T @ y
+    residual = y - q @ ols
+    scale = np.sqrt(np.mean(residual**2))
+    if scale <= rounding:
+        return *nothing, "explained"
+    return residual / scale, ols * largest, float(scale * largest), None

@@ -1,0 +1,60 @@
+"""What the statistics are: shared by all genes, and one gene's own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+# NumPy on the host, JAX on a device and inside compiled code.
+Array = jax.Array | np.ndarray
+EPS = float(np.finfo(np.float64).eps)
+
+
+class Shared(eqx.Module):
+    """What all genes of a design share. Arrays are NumPy on the host, JAX inside compiled code.
+
+    Random terms are numbered with the eliminated one first: ``order[0]`` is its place in the
+    formula.
+    """
+
+    within: Float[Array, "K K"]
+    between: Float[Array, "C K K"]  # class sums C_c
+    sizes: Float[Array, " C"]  # n_c, or interpolation nodes
+    level_sizes: Float[Array, " L"]  # distinct true sizes of the levels of term 1
+    level_counts: Float[Array, " L"]  # how many levels have that size
+    samples_per_level: Float[Array, " k"]  # mean, per random term in elimination order
+    log_det_r: Float[Array, ""]  # log|det R|, X = Q R
+    r_inverse: Float[Array, "p p"]  # R^-1
+    n: int = eqx.field(static=True)
+    p: int = eqx.field(static=True)
+    levels: tuple[int, ...] = eqx.field(static=True)  # number of levels, elimination order
+    order: tuple[int, ...] = eqx.field(static=True)  # elimination order -> formula order
+
+    @property
+    def n_columns(self) -> int:
+        """K: columns left when term 1 is eliminated."""
+        return sum(self.levels[1:]) + self.p
+
+
+class PerGene(eqx.Module):
+    """Statistics of a block of genes, the gene axis last (one gene: without it)."""
+
+    within_uy: Float[Array, "K *genes"]
+    within_yy: Float[Array, "*genes"]
+    between_uy: Float[Array, "C K *genes"]
+    between_yy: Float[Array, "C *genes"]
+
+
+class Block(NamedTuple):
+    """One block's `PerGene`, what undoes residualising and scaling, and the genes not to fit."""
+
+    gene: PerGene
+    scale: Float[np.ndarray, " genes"]  # s, in the units of the measurements
+    ols: Float[np.ndarray, "p genes"]  # least-squares coefficients on Q, units of the measurements
+    non_finite: Bool[np.ndarray, " genes"]
+    constant: Bool[np.ndarray, " genes"]
+    explained: Bool[np.ndarray, " genes"]  # exactly, by the fixed part alone
