@@ -26,10 +26,10 @@ def draw() -> Figure:
     jaxvp.pl.violins(result.sort_columns(), ax=ax)
     ax.set_title(f"{len(expression):,} genes, {len(metadata)} samples", loc="left")
     top, bottom = right.subplots(2, 1)
-    jaxvp.pl.stratify(
-        expression, metadata, "ISG15", ["Hours", "Condition"], result=result, ax=top
+    jaxvp.pl.stratify(expression, metadata, "ISG15", ["Hours", "Condition"], result=result, ax=top)
+    top.set_title(
+        "ISG15 rises in those who fall ill (sx), not in the others (asx)", loc="left", fontsize=10
     )
-    top.set_title("ISG15 rises in those who fall ill (sx), not in the others (asx)", loc="left", fontsize=10)
     jaxvp.pl.stratify(expression, metadata, "HLA-DQA1", "Subject", result=result, ax=bottom)
     bottom.set_title(
         f"HLA-DQA1: {result.fractions.loc['HLA-DQA1', 'Subject']:.0%} of its variance between people",

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from documents import DOCS, NAMES, PAGES, ROOT, blocks, is_notebook, runnable
 
+import jaxvp
 from jaxvp import config
 from jaxvp.simulation import simulate
 
@@ -115,3 +116,12 @@ def test_the_documentation_builds(tmp_path):
             assert built.is_file(), built
     lesson = (tmp_path / "html" / "lessons" / "4-use-case.html").read_text()
     assert "cell_output" in lesson and "gene_1" in lesson
+
+
+def test_every_public_name_is_in_the_reference():
+    listed = set(re.findall(r"auto\w+:: (?:jaxvp\.)?([\w.]+)", (DOCS / "api.md").read_text()))
+    modules = {"datasets", "pl"}
+    missing = set(jaxvp.__all__) - modules - listed
+    missing |= {name for name in jaxvp.pl.__all__ if f"plots.{name}" not in listed}
+    missing |= {name for name in jaxvp.datasets.__all__ if f"datasets.{name}" not in listed}
+    assert not missing, f"add to docs/api.md: {', '.join(sorted(missing))}"
