@@ -8,12 +8,17 @@ three of them, so that a reader sees what a share looks like in the measurements
 
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxvp
 
 FORMULA = "~ Age + (1|Subject) + (1|Hours) + (1|Gender) + (1|Condition) + (1|Condition:Hours)"
 TARGET = Path(__file__).parent / "images" / "influenza.png"
+
+
+def title(ax: Axes, text: str) -> None:
+    ax.set_title(text, loc="left", fontsize=10)
 
 
 def draw() -> Figure:
@@ -26,16 +31,12 @@ def draw() -> Figure:
     jaxvp.pl.violins(result.sort_columns(), ax=ax)
     ax.set_title(f"{len(expression):,} genes, {len(metadata)} samples", loc="left")
     top, bottom = right.subplots(2, 1)
-    jaxvp.pl.stratify(expression, metadata, "ISG15", ["Hours", "Condition"], result=result, ax=top)
-    top.set_title(
-        "ISG15 rises in those who fall ill (sx), not in the others (asx)", loc="left", fontsize=10
-    )
+    by = ["Hours", "Condition"]
+    jaxvp.pl.stratify(expression, metadata, "ISG15", by, result=result, ax=top)
+    title(top, "ISG15 rises in those who fall ill (sx), not in the others (asx)")
     jaxvp.pl.stratify(expression, metadata, "HLA-DQA1", "Subject", result=result, ax=bottom)
-    bottom.set_title(
-        f"HLA-DQA1: {result.fractions.loc['HLA-DQA1', 'Subject']:.0%} of its variance between people",
-        loc="left",
-        fontsize=10,
-    )
+    share = result.fractions.loc["HLA-DQA1", "Subject"]
+    title(bottom, f"HLA-DQA1: {share:.0%} of its variance between people")
     return figure
 
 

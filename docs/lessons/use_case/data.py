@@ -1,6 +1,7 @@
 """The study of lesson 4, and the three genes of it that R reads.
 
-python docs/lessons/use_case/data.py     # writes genes.csv beside this file; then: Rscript lme4.R
+python docs/lessons/use_case/data.py    # writes genes.csv beside this file
+Rscript lme4.R                          # there: reads it and writes lme4.csv
 """
 
 from pathlib import Path
