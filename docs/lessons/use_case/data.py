@@ -1,7 +1,9 @@
 """The study of lesson 4, and the three genes of it that R reads.
 
-python docs/lessons/use_case/data.py    # writes genes.csv beside this file
-Rscript lme4.R                          # there: reads it and writes lme4.csv
+    python docs/lessons/use_case/data.py    # writes genes.csv beside this file
+    Rscript lme4.R                          # there: reads it and writes lme4.csv
+
+The page has the same lines in a cell, and checks that the file holds what they draw.
 """
 
 from pathlib import Path
