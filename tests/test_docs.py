@@ -1,8 +1,8 @@
 """README and documentation say what is so: every block runs, every link leads somewhere, it builds.
 
 Pages are `documents.PAGES`. Blocks of one page run in order, in a folder of their own that holds a
-small study by the names that the pages use; Python blocks of a page share their variables. Pages
-that are notebooks are run by the build.
+small study by the names that the pages use; Python blocks of a page share their variables. Cells of
+pages that are notebooks are run by the build.
 """
 
 import os
@@ -22,7 +22,7 @@ from jaxvp.simulation import simulate
 # Languages of blocks that are not for typing.
 SHOWN = {"text", "toml", "bibtex"}
 EACH = pytest.mark.parametrize("page", PAGES, ids=NAMES)
-RUN = [page for page in PAGES if runnable(page) and not is_notebook(page)]
+RUN = [page for page in PAGES if runnable(page)]
 
 
 @EACH
@@ -32,7 +32,7 @@ def test_every_block_is_run_or_says_why_not(page):
         assert block.language, f"{where}: name the language of the block"
         known = block.language in SHOWN | {"python", "bash"} or block.language.startswith("{")
         assert known or block.reason, f"{where}: nothing runs {block.language!r}: say why not"
-        if is_notebook(page) and block.language in ("python", "bash"):
+        if is_notebook(page) and block.language == "python":
             assert block.reason, f"{where}: a notebook runs cells: make it a {{code-cell}}"
 
 
