@@ -53,6 +53,6 @@ def is_notebook(page: Path) -> bool:
 
 
 def runnable(page: Path) -> list[Block]:
-    """The blocks that a reader of the page would type, in order; of a notebook those for a shell."""
+    """The blocks that a reader would type, in order; of a notebook those for a shell."""
     languages = ("bash",) if is_notebook(page) else ("python", "bash")
     return [b for b in blocks(page) if b.language in languages and b.reason is None]
