@@ -123,9 +123,10 @@ def evaluate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Eva
     fisher = tuple(
         tuple(-log_det2[i][j] - log_det1[i] * log_det1[j] / size for j in terms) for i in terms
     )
-    # r is what is left of y'V_1^-1 y: its relative rounding error grows with what was taken away.
-    lost = class_sum(class_weights(shared, gamma[0])[0], gene.between_yy) + gene.within_yy
-    noise = 8 * jnp.finfo(r0.dtype).eps * (1 + lost / r0)
+    # r is what is left of y'V_1^-1 y, and pivots are what is left of the columns' squares: relative
+    # rounding errors grow with what was taken away.
+    taken = class_sum(class_weights(shared, gamma[0])[0], gene.between_yy) + gene.within_yy
+    noise = 8 * jnp.finfo(r0.dtype).eps * (1 + taken / r0 + moments.lost)
     rounding = tuple(noise * (abs(log_det1[i]) + size * abs(rss1[i]) / r0) for i in terms)
     found = fence(lambda system: estimates(system, shared, reml), system)
     return Evaluation(l0 + size * jnp.log(r0), score, hessian, fisher, rounding, found)

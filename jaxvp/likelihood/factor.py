@@ -41,7 +41,8 @@ def factored(
     ratio = spread(gamma, shared, gene.within_yy)
     root = jnp.concatenate([jnp.sqrt(ratio), jnp.ones(shared.p, uu.dtype)])
     random = (jnp.arange(columns) < q).astype(uu.dtype)
-    factor = jnp.linalg.cholesky(root[:, None] * uu[0] * root[None] + jnp.diag(random))
+    system = root[:, None] * uu[0] * root[None] + jnp.diag(random)
+    factor = jnp.linalg.cholesky(system)
     r = jax.scipy.linalg.solve_triangular(factor, jnp.diag(root), lower=True)
 
     r_det = r if reml else r[:q]
@@ -94,6 +95,7 @@ def factored(
         _matrix(lambda i, j: (a[blocks[i], blocks[j]] ** 2).sum(), len(blocks), zpy),
         jnp.stack([sums(zpy**2), sums(2 * zpy * zpy1)]),
         _matrix(lambda i, j: zpy[blocks[i]] @ images[j][blocks[i]], len(blocks), zpy),
+        (jnp.diag(system) / jnp.diag(factor) ** 2).max(),
     )
     fixed = FixedSystem(
         r[q:, q:].T @ r[q:, q:],

@@ -58,6 +58,7 @@ class System(NamedTuple):
     zpz: Array  # Z'P Z
     zpy: Array  # Z'P y
     fixed: FixedSystem
+    lost: Scalar  # of `Moments`
 
 
 def dot(a: Array, b: Array) -> Array:
@@ -78,6 +79,14 @@ def total(array: Array) -> Array:
     out = array[0]
     for i in range(1, array.shape[0]):
         out = out + array[i]
+    return out
+
+
+def largest(array: Array) -> Array:
+    """Maximum over the leading axis."""
+    out = array[0]
+    for i in range(1, array.shape[0]):
+        out = jnp.maximum(out, array[i])
     return out
 
 
@@ -119,15 +128,16 @@ def inverse(matrix: Array) -> tuple[Array, Scalar]:
     return matrix, log_det
 
 
-def _sweep_random(gammas: Array, m: Array) -> tuple[Array, Scalar]:
-    """Sweep the leading columns of a symmetric matrix; log|.| of the pivots.
+def _sweep_random(gammas: Array, m: Array) -> tuple[Array, Scalar, Scalar]:
+    """Sweep the leading columns of a symmetric matrix; log|.| of the pivots, and what was lost.
 
     A swept row is its old self over the pivot. Written so, not as the difference that the update
     would be, the predicted effects keep their digits where a term explains all but a millionth.
     Only rows are written so: of the swept part the lower triangle holds.
     """
     if not gammas.shape[0]:
-        return m, jnp.zeros_like(m[0, 0])
+        return m, jnp.zeros_like(m[0, 0]), jnp.zeros_like(m[0, 0])
+    squares = jnp.stack([m[j, j] for j in range(gammas.shape[0])])
     number = lift(jnp.arange(m.shape[0]), m[0, 0])
 
     def column(m, gammas, j):
@@ -146,7 +156,11 @@ def _sweep_random(gammas: Array, m: Array) -> tuple[Array, Scalar]:
         return fence(update, m, scaled).at[j].set(row), pivots.at[j].set(pivot)
 
     m, pivots = jax.lax.fori_loop(0, gammas.shape[0], sweep, (m, jnp.ones_like(gammas)))
-    return m, fence(lambda pivots: total(jnp.log(pivots)), pivots)
+
+    def ends(gammas, squares, pivots):
+        return total(jnp.log(pivots)), largest(gammas * squares / pivots)
+
+    return m, *fence(ends, gammas, squares, pivots)
 
 
 def _system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -> System:
@@ -162,7 +176,7 @@ def _system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -> Sys
         )
 
     m = fence(bordered, weights, gene)
-    m, log_det = _sweep_random(spread(gamma, shared, m[-1, -1]), m)
+    m, log_det, lost = _sweep_random(spread(gamma, shared, m[-1, -1]), m)
     log_det = log_det + log_det_eliminated(shared, gamma[0])[0]
     covariance, log_det_fixed = inverse(m[q:-1, q:-1])
 
@@ -181,7 +195,7 @@ def _system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -> Sys
 
     zz, zpz, zpy = fence(project, m, projected, beta)
     fixed = FixedSystem(covariance, beta, rss, log_det, log_det_fixed)
-    return System(zz, projected, zpz, zpy, fixed)
+    return System(zz, projected, zpz, zpy, fixed, lost)
 
 
 def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> tuple[Moments, FixedSystem]:
@@ -210,7 +224,8 @@ def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> tuple[Mom
 
     rss2 = fence(curvature, n2, u, w2, gene, form)
     rss = (system.fixed.rss, rss1, rss2)
-    moments = Moments(log_det, rss, *_blocks(system, traces, zpy1, shared, reml))
+    sums = _blocks(system, traces, zpy1, shared, reml)
+    moments = Moments(log_det, rss, *sums, system.lost)
     return moments, system.fixed
 
 

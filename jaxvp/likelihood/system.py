@@ -31,6 +31,7 @@ class Moments(NamedTuple):
     squares: Float[Array, "t t *genes"]  # |Z_i' P Z_j|^2
     data: Float[Array, "2 t *genes"]  # |Z_i' P y|^2, coefficients 0 and 1
     curved: Float[Array, "t t *genes"]  # y'P Z_i (Z_i' P Z_j) Z_j' P y
+    lost: Scalar  # largest ratio of a column's square to what the others leave of it: lost digits
 
 
 class FixedSystem(NamedTuple):

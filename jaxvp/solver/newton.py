@@ -240,8 +240,8 @@ def _propose(
     stuck = ~better & (radius < 1e-10)
     # Certified, and no step of Newton's any more: what is left is rounding.
     falling = better & jnp.isfinite(before) & (wrong < 0.25 * before)
-    settled = (wrong <= GRADIENT_TOLERANCE) & ~falling
-    done = state.done | (wrong <= jnp.maximum(_TIGHT, state.tolerance)) | stuck | settled
+    settled = (wrong <= jnp.maximum(GRADIENT_TOLERANCE, state.tolerance)) & ~falling
+    done = state.done | (wrong <= _TIGHT) | stuck | settled
     longest = abs(direction).max(0)
     cut = jnp.minimum(1.0, radius / jnp.maximum(longest, jnp.finfo(longest.dtype).tiny))
     trial = jnp.where(done, state.x, jnp.clip(state.x + cut * direction, 0.0, _LARGEST_X))
