@@ -39,11 +39,13 @@ def test_every_block_is_run_or_says_why_not(page):
 
 @EACH
 def test_no_code_hides_in_an_indent(page):
+    """Formulas may be indented; what can be typed is fenced, so that it is run."""
     text = re.sub(r"^(```+).*?^\1", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    for found in re.finditer(r"\n\n {4,}(\S[^\n]*)", text):
-        before = text[: found.start()].rstrip().rsplit("\n", 1)[-1]
-        in_a_list = re.match(r"\s*([-*:]|\d+\.)\s|\s{2,}\S", before)
-        assert in_a_list, f"{page.name}: fence the block of {found[1]!r} and name its language"
+    typed = (
+        r"\n\n {4}((?:jaxvp|python|pip|make|import|from|for|Rscript|dask|sbatch)\b|\w+ ?= ?\w+[.(])"
+    )
+    for found in re.finditer(typed + r"([^\n]*)", text):
+        pytest.fail(f"{page.name}: fence {found[1] + found[2]!r} and name its language")
 
 
 @EACH
