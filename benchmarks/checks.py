@@ -1,4 +1,4 @@
-"""What is promised beside speed: hard genes, files, memory, the violin plot, the demo.
+"""What is promised beside speed: hard genes, files, memory, violin plot, report, demo.
 
 Each check is one function of a study's folder, run in a process of its own, that returns rows for
 the last table: what, how much, and the promise with whether it was kept, if there is one.
@@ -121,13 +121,30 @@ def violins(folder: Path, options: dict[str, Any], size: str) -> list[Row]:
     from benchmarks.ours import timed
 
     result, _ = timed(*_in_order(data.read(folder)))
-    rows = []
+    rows, most = [], options["seconds"]
     for words in ("the first, with imports", "the next"):
         start = time.perf_counter()
         axes = jaxvp.pl.violins(result)
         axes.figure.canvas.draw()
         seconds = time.perf_counter() - start
-        rows.append(row(f"violins of {len(result.fractions):,} genes, {words}", seconds, "s"))
+        what = f"violins of {len(result.fractions):,} genes, {words}"
+        rows.append(row(what, seconds, "s", f"under {most:g} s", seconds < most))
+    return rows
+
+
+def report(folder: Path, options: dict[str, Any], size: str) -> list[Row]:
+    """The report: written, and opened in a browser if there is one."""
+    from benchmarks import data
+    from benchmarks import report as page
+    from benchmarks.ours import timed
+
+    result, _ = timed(*_in_order(data.read(folder)))
+    found = page.measure(result, folder, options["loads"][size])
+    rows, most = [], options["seconds"]
+    for name, (what, value, unit) in page.lines(found, len(result.fractions)).items():
+        promised = name in ("load", "ready") and found["load"]
+        limit = (f"under {most:g} s", value < most) if promised else ("", None)
+        rows.append(row(what, value, unit, *limit))
     return rows
 
 
@@ -175,7 +192,7 @@ def printed_seconds(text: str) -> dict[str, float]:
 
 
 def _measure(spec: dict[str, Any]) -> dict[str, Any]:
-    run = {"hard": hard, "files": files, "violins": violins}
+    run = {"hard": hard, "files": files, "violins": violins, "report": report}
     folder, rows = Path(spec["folder"]), []
     for name, options in spec["checks"].items():
         rows += run[name](folder, options, spec["size"])

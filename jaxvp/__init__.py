@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxvp.design import DesignError
     from jaxvp.expression import DataError
     from jaxvp.formula import FormulaError
+    from jaxvp.reporting import report
     from jaxvp.results import Results, load
     from jaxvp.runtime import enable_compile_cache
     from jaxvp.simulation import simulate
@@ -42,6 +43,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "fit": ("api", "fit"),
     "load": ("results", "load"),
     "pl": ("plots", None),
+    "report": ("reporting", "report"),
     "simulate": ("simulation", "simulate"),
 }
 
@@ -59,6 +61,7 @@ __all__ = [
     "fit",
     "load",
     "pl",
+    "report",
     "simulate",
 ]
 

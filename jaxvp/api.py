@@ -124,6 +124,8 @@ def fit(
     compression = compress(design)
     genes = measurements.n_genes
     size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
+    asked = block_size if block_size == "auto" else size  # a plain int, also of NumPy's
+    options = {"reml": bool(reml), "dtype": dtype, "solver": solver, "block_size": asked}
     with _progress(progress, genes) as report:
         fitted = batch.fit_all(
             compression,
@@ -136,7 +138,7 @@ def fit(
             devices=chosen,
             report=report,
         )
-    result = _results(design, fitted, measurements.gene_names, parsed, reml, size)
+    result = _results(design, fitted, measurements.gene_names, parsed, size, options)
     _report_failures(result, on_error)
     return result
 
@@ -193,7 +195,12 @@ def _progress(progress: bool | None, genes: int):
 
 
 def _results(
-    design: Design, fitted: batch.Fitted, genes: pd.Index, formula: Formula, reml: bool, size: int
+    design: Design,
+    fitted: batch.Fitted,
+    genes: pd.Index,
+    formula: Formula,
+    size: int,
+    options: dict[str, Any],
 ) -> Results:
     import pandas as pd
 
@@ -228,9 +235,10 @@ def _results(
         diagnostics=diagnostics,
         design=design,
         formula=formula.text,
-        reml=reml,
+        reml=options["reml"],
         weighted=False,
         block_size=size,
+        options=options,
         versions=dict(_versions()),
     )
 

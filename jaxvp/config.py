@@ -49,6 +49,8 @@ class FitConfig:
         Of the expression table, where names do not decide.
     format : {"parquet", "csv"}
         Of the result tables.
+    report : bool
+        Whether to write ``report.html`` beside them.
     reml : bool
     solver : {"newton", "optax"}
     block_size : int
@@ -65,6 +67,7 @@ class FitConfig:
     gene_column: str | None = None
     genes_in: str | None = None
     format: str | None = None
+    report: bool | None = None
     reml: bool | None = None
     solver: str | None = None
     block_size: int | None = None
@@ -88,7 +91,11 @@ CHOICES = {
     "solver": ("newton", "optax"),
 }
 _PATHS = ("expression", "metadata", "out")
-_TYPES = {"reml": (bool, "true or false"), "block_size": (int, "a positive whole number")}
+_TYPES = {
+    "reml": (bool, "true or false"),
+    "report": (bool, "true or false"),
+    "block_size": (int, "a positive whole number"),
+}
 
 
 def load(path: str | Path) -> FitConfig:

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import checks, data, floor, gpu, hard, peers, process, settings, table
+from benchmarks import report as report_page
 from jaxvp.simulation import simulate
 
 
@@ -227,6 +228,19 @@ def test_seconds_of_the_demo():
     assert checks.printed_seconds(text) == {"Cold": 3.36, "Warm": 0.5}
 
 
+def test_a_report_without_a_browser_is_a_row():
+    names = ("load", "ready", "sort number", "sort names", "search")
+    found = {"write": [2.0, 1.0], "bytes": 2_500_000, "browser": "chromium is not installed"}
+    rows = report_page.lines(found | dict.fromkeys(names, []), 1000)
+    assert rows["size"][1:] == (2.5, "MB") and rows["next"][1:] == (1.0, "s")
+    what, value, _ = rows["load"]
+    assert what == "report of 1,000 genes: open (chromium is not installed)" and value != value
+    found |= dict.fromkeys(names, [300.0, 100.0, 200.0]) | {"browser": "Chromium 1"}
+    rows = report_page.lines(found, 1000)
+    assert rows["load"][:2] == ("report of 1,000 genes: open in Chromium 1, median of 3", 0.2)
+    assert set(rows) == {"first", "next", "size", *names}
+
+
 def test_unknown_designs_are_refused():
     with pytest.raises(SystemExit, match="no design 'Z'"):
         command.main(["--quick", "--designs", "A,Z"])
@@ -261,6 +275,7 @@ def test_end_to_end(tmp_path, monkeypatch, capsys):
     assert text in capsys.readouterr().out
     assert "variancePartition: call sequence re-enacted in lme4" in text
     assert "hard genes" in text and "violins of 20 genes" in text and "demo" in text
+    assert "report of 20 genes: write" in text and "report of 20 genes: open" in text
     (saved,) = (tmp_path / "results").glob("quick-*.json")
     (entry,) = json.loads(saved.read_text())["designs"]
     assert entry["ours"]["genes"] == 20

@@ -202,6 +202,33 @@ def test_run_summary(folder, capsys):
     assert set(first["host"]["seconds"]) == {"read", "fit", "write"}
 
 
+def test_report(folder, study, capsys):
+    """A page beside the tables, with the command that makes it and the check of the metadata."""
+    gap = study.metadata.copy()
+    gap.loc[gap.index[0], "Age"] = np.nan
+    gap.rename_axis("sample").to_csv("m.csv")
+    folder.joinpath("fit.toml").write_text("reml = false\nreport = true\n")
+    assert run("--config", "fit.toml", "--format", "csv") == 0
+    assert "Tables and report.html in out" in capsys.readouterr().out
+    page = (folder / "out" / "report.html").read_text()
+    command = "jaxvp fit --expression x.csv --metadata m.csv --formula &#39;~ Age + (1|Individual)"
+    assert command in page and "--out out --format csv --report --ml</code>" in page
+    assert "59 of 60; without a value of Age (1)" in page
+    summary = json.loads((folder / "out" / "run.json").read_text())
+    assert summary["options"]["report"] == "True"
+    assert set(summary["host"]["seconds"]) == {"read", "fit", "write", "report"}
+
+
+def test_a_report_that_fails_leaves_the_tables(folder, monkeypatch):
+    def broken(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(jaxvp, "report", broken)
+    assert run("--report") == 2
+    assert (folder / "out" / "fractions.parquet").exists()
+    assert not (folder / "out" / "run.json").exists()
+
+
 def test_only_the_summary_knows_time_and_host(folder, capsys):
     """A second run writes the same bytes, but for the `host` of `run.json`."""
 

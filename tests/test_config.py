@@ -23,7 +23,7 @@ def test_every_key(written, tmp_path):
         written(
             'expression = "a/x.csv"\nmetadata = "/data/m.csv"\nformula = "~ (1|g)"\nout = "r/1"\n'
             'sample_column = "id"\ngene_column = "symbol"\ngenes_in = "rows"\nformat = "csv"\n'
-            'layer = "counts"\n'
+            'layer = "counts"\nreport = true\n'
             'reml = true\nsolver = "optax"\nblock_size = 64\ndataset = "influenza"\n'
         )
     )
@@ -38,6 +38,7 @@ def test_every_key(written, tmp_path):
         genes_in="rows",
         layer="counts",
         format="csv",
+        report=True,
         reml=True,
         solver="optax",
         block_size=64,

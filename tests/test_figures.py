@@ -536,6 +536,8 @@ def test_pyplot_is_left_alone():
         "for draw in t.draw_all(t.NAMES).values(): draw()\n"
         "e, m = t.jaxvp.datasets.simpson()\n"
         "t.jaxvp.pl.stratify(e, m, 'steady', 'Centre')\n"
+        "import tempfile\n"
+        "with tempfile.TemporaryDirectory() as f: t.jaxvp.report(t.results(t.FEW), f + '/r.html')\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "assert matplotlib.rcParams._get_backend_or_none() is None\n"
     )

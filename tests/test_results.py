@@ -79,6 +79,7 @@ def make(design, genes, values=None):
         reml=True,
         weighted=True,
         block_size=128,
+        options={"reml": False, "solver": "newton", "block_size": 128},
         versions={"jaxvp": "0.1.0", "python": "3.11"},
     )
 
@@ -101,7 +102,7 @@ def check_same(found, expected):
         check(one, other, check_exact=True, check_index_type="exact", check_names=True)
         if name != "diagnostics":
             np.testing.assert_array_equal(bits(one.to_numpy()), bits(other.to_numpy()))
-    for name in ("formula", "reml", "weighted", "block_size", "versions"):
+    for name in ("formula", "reml", "weighted", "block_size", "options", "versions"):
         assert getattr(found, name) == getattr(expected, name)
     check_same_design(found.design, expected.design)
 

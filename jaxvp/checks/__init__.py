@@ -20,10 +20,11 @@ from jaxvp.expression.metadata import check_metadata
 from jaxvp.formula import Formula
 
 from .findings import Finding, find
+from .fitted import examine_fitted
 from .structure import examine
 from .text import describe
 
-__all__ = ["DesignCheck", "Finding", "check_design"]
+__all__ = ["DesignCheck", "Finding", "check_design", "check_fitted"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -139,6 +140,33 @@ def check_design(formula: str | Formula, metadata: pd.DataFrame) -> DesignCheck:
         samples=len(metadata),
         **structure.public(),
         findings=find(parsed, structure, design, refused),
+    )
+
+
+def check_fitted(design: Design) -> DesignCheck:
+    """The same of a design that was fitted, without its metadata.
+
+    Parameters
+    ----------
+    design
+        `Results.design`.
+
+    Returns
+    -------
+    DesignCheck
+        Samples that were dropped before the fit are not counted, and a grouping factor that held
+        numbers is not remarked. An interaction that stands beside its own main effects is
+        correlated with all of its levels.
+    """
+    structure = examine_fitted(design)
+    formula = design.formula
+    return DesignCheck(
+        formula=formula.text,
+        model="mixed" if formula.random else "fixed",
+        can_be_fitted=True,
+        samples=design.n,
+        **structure.public(),
+        findings=find(formula, structure, design, None),
     )
 
 

@@ -99,7 +99,7 @@ def examine(
     }
     fixed = [":".join(map(label, term)) for term in formula.terms]
     groupings = _groupings(formula, rows)
-    nested, identical = _relations(groupings)
+    nested, identical = relations(groupings)
     parts = _parts(formula, metadata)
     columns, rank = (
         (design.p, design.p)
@@ -113,12 +113,12 @@ def examine(
         numeric=tuple(name for name in fixed if name not in categorical),
         fixed_factors=tuple(name for name in fixed if name in categorical),
         random=tuple(term.name for term in formula.random),
-        factors=_summary(groupings),
+        factors=summarise(groupings),
         nested=nested,
         identical=identical,
-        constant_within=_constant_within(formula, rows, groupings),
-        absorbed=() if design is None else _absorbed(design),
-        correlations=_correlations(parts),
+        constant_within=within(_numbers(formula, rows), groupings),
+        absorbed=() if design is None else absorbed(design),
+        correlations=correlate(parts),
         columns=columns,
         rank=rank,
         groupings=groupings,
@@ -157,7 +157,8 @@ def _groupings(formula: Formula, table: dict[str, pd.Series]) -> dict[str, Group
     return found
 
 
-def _summary(groupings: dict[str, Grouping]) -> pd.DataFrame:
+def summarise(groupings: dict[str, Grouping]) -> pd.DataFrame:
+    """`DesignCheck.factors`."""
     rows = [
         (
             group.role,
@@ -172,7 +173,7 @@ def _summary(groupings: dict[str, Grouping]) -> pd.DataFrame:
     return pd.DataFrame(rows, index=pd.Index(list(groupings), dtype=object), columns=list(TABLE))
 
 
-def _relations(
+def relations(
     groupings: dict[str, Grouping],
 ) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
     """Pairs (inner, outer), and identical pairs; not what the names say anyway (a in a:b)."""
@@ -191,20 +192,25 @@ def _relations(
     return tuple(nested), tuple(identical)
 
 
-def _constant_within(
-    formula: Formula, table: dict[str, pd.Series], groupings: dict[str, Grouping]
-) -> tuple[tuple[str, str], ...]:
-    read = {
-        name: None
+def _numbers(formula: Formula, table: dict[str, pd.Series]) -> dict[str, pd.Series]:
+    """The numeric variables of the fixed terms, by name."""
+    return {
+        name: table[name]
         for term in formula.terms
         for factor in term
         if _levels(factor, table) is None
         for name in names_in(factor)
         if name in table and kind_of(table[name]) == "numeric"
     }
+
+
+def within(
+    numbers: dict[str, pd.Series], groupings: dict[str, Grouping]
+) -> tuple[tuple[str, str], ...]:
+    """Pairs (number, random term) where the number is the same in all samples of a level."""
     found = []
-    for name in read:
-        values = to_numbers(table[name])
+    for name, column in numbers.items():
+        values = to_numbers(column)
         for random, group in groupings.items():
             repeats = len(group.sizes) < len(group.codes)
             if group.role == "random" and repeats and name not in group.variables:
@@ -217,7 +223,8 @@ def _constant_within(
     return tuple(found)
 
 
-def _absorbed(design: Design) -> tuple[str, ...]:
+def absorbed(design: Design) -> tuple[str, ...]:
+    """Random terms that the fixed part explains completely."""
     q = np.linalg.qr(design.X / np.maximum(np.linalg.norm(design.X, axis=0), 1e-300))[0]
     names = []
     for name, codes in zip(design.random_names, design.codes, strict=True):
@@ -237,7 +244,8 @@ def _parts(formula: Formula, metadata: pd.DataFrame, fixed_only: bool = False) -
         return []
 
 
-def _correlations(parts: list[Part]) -> pd.DataFrame | None:
+def correlate(parts: list[Part]) -> pd.DataFrame | None:
+    """Canonical correlations of the terms, if there are several."""
     if len(parts) < 2:
         return None
     try:

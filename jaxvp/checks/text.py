@@ -14,7 +14,7 @@ NAMED = 5  # samples or variables that are listed; of more, the number
 
 def describe(check: DesignCheck) -> str:
     """Everything, in lines that fit a terminal."""
-    lines = [check.formula.strip(), _verdict(check), "", *_model(check)]
+    lines = [check.formula.strip(), verdict(check), "", *_model(check)]
     if len(check.factors):
         lines += ["", *_factors(check)]
     if check.findings:
@@ -27,7 +27,8 @@ def describe(check: DesignCheck) -> str:
     return "\n".join(lines)
 
 
-def _verdict(check: DesignCheck) -> str:
+def verdict(check: DesignCheck) -> str:
+    """Whether it can be fitted, and how many warnings there are."""
     if not check.can_be_fitted:
         return "cannot be fitted"
     count = len(check.warnings)
@@ -35,7 +36,8 @@ def _verdict(check: DesignCheck) -> str:
     return f"can be fitted, as a {check.model} model{remarks}"
 
 
-def _model(check: DesignCheck) -> list[str]:
+def facts(check: DesignCheck) -> list[tuple[str, str]]:
+    """What is fitted to what: names and values."""
     samples = f"{check.kept} of {check.samples}"
     if check.dropped:
         gaps = ", ".join(f"{name} ({count})" for name, count in check.missing.items())
@@ -49,6 +51,19 @@ def _model(check: DesignCheck) -> list[str]:
         count = (check.parameters or 0, check.kept / (check.parameters or 1))
         what = f"{check.columns} fixed columns and {len(check.random) + 1} variances"
         rows.append(("parameters", f"{count[0]}: {what}; {count[1]:.1f} samples for each"))
+    return rows
+
+
+def factor_table(check: DesignCheck) -> list[tuple[str, ...]]:
+    """The factors with their levels, the header first."""
+    header = ("factor", "role", "levels", "smallest", "median", "largest", "seen once")
+    rows = zip(check.factors.index, *(check.factors[name] for name in check.factors), strict=True)
+    shown = [tuple(f"{x:g}" if isinstance(x, float) else str(x) for x in row) for row in rows]
+    return [header, *shown]
+
+
+def _model(check: DesignCheck) -> list[str]:
+    rows = facts(check)
     width = max(len(name) for name, _ in rows)
     return [
         line
@@ -58,11 +73,8 @@ def _model(check: DesignCheck) -> list[str]:
 
 
 def _factors(check: DesignCheck) -> list[str]:
-    header = ("factor", "role", "levels", "smallest", "median", "largest", "seen once")
-    rows = zip(check.factors.index, *(check.factors[name] for name in check.factors), strict=True)
-    shown = [[f"{x:g}" if isinstance(x, float) else str(x) for x in row] for row in rows]
-    table = [header, *shown]
-    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    table = factor_table(check)
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     return [
         "  ".join(
             cell.ljust(width) if i < 2 else cell.rjust(width)

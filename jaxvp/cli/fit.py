@@ -30,10 +30,12 @@ Examples:
   jaxvp fit -e proteins.parquet -m samples.tsv --sample-column run -f "~ (1|Batch)" -o results
   jaxvp fit -e study.h5ad --layer logcounts -f "~ (1|donor) + (1|batch)" -o results
   jaxvp fit --config study.toml --reml -o results/reml
+  jaxvp fit --dataset influenza -f "~ Age + (1|Subject)" -o results --report
 
 \b
 What is written to the output folder:
   one table each: fractions, variances, coefficients, ... (Parquet, or CSV by --format csv)
+  report.html    figures, all genes, design and methods on one page; with --report
   run.json       formula, options, versions, counts of each status; written last, when all is there
 """,
 )
@@ -76,6 +78,12 @@ What is written to the output folder:
     type=click.Choice(CHOICES["format"]),
     help="Of the result tables.  [default: parquet]",
 )
+@click.option(
+    "--report",
+    is_flag=True,
+    default=None,
+    help="Write report.html too: one page for a person, to send on and to print.",
+)
 @click.option("--reml/--ml", default=None, help="Restricted or full likelihood.  [default: ml]")
 @click.option("--solver", type=click.Choice(CHOICES["solver"]), help="[default: newton]")
 @click.option(
@@ -94,8 +102,9 @@ def fit(config: Path | None, strict: bool, **options: Any) -> int:
     result = jaxvp.fit(expression, wanted.formula, metadata, **wanted.given(*MODEL_OPTIONS))
     watch.lap("fit")
     options = {name: str(value) for name, value in wanted.given().items()}
-    output.write(result, wanted.out, wanted.format or "parquet", options, watch)
+    report = output.reporter(result, wanted, metadata, expression) if wanted.report else None
+    output.write(result, wanted.out, wanted.format or "parquet", options, watch, report)
     click.echo(output.describe(result))
-    click.echo(f"Tables in {wanted.out}")
+    click.echo(f"Tables{' and report.html' if report else ''} in {wanted.out}")
     all_fitted = set(output.status_counts(result)) <= {"converged"}
     return 0 if all_fitted or not strict else NOT_ALL_FITTED

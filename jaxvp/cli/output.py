@@ -10,15 +10,21 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import jaxvp
+
 if TYPE_CHECKING:
+    from jaxvp.config import FitConfig
     from jaxvp.results import Results
 
 SUMMARY = "run.json"
+REPORT = "report.html"
 
 
 class Watch:
@@ -42,17 +48,46 @@ class Watch:
 
 
 def write(
-    result: Results, folder: Path, format: Any, options: dict[str, Any], watch: Watch
+    result: Results,
+    folder: Path,
+    format: Any,
+    options: dict[str, Any],
+    watch: Watch,
+    report: Callable[[Path], Any] | None = None,
 ) -> None:
-    """Write the tables of a result and, when they are there, the summary of the run."""
+    """Write the tables of a result, the report if there is to be one, then the run's summary."""
     from jaxvp.results.files import atomic
 
     (folder / SUMMARY).unlink(missing_ok=True)
     result.write_tables(folder, format=format)
     watch.lap("write")
+    if report is not None:
+        report(folder / REPORT)
+        watch.lap("report")
     summary = run_summary(result, format, options) | {"host": host(watch)}
     with atomic(folder / SUMMARY) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def reporter(
+    result: Results, config: FitConfig, metadata: Any, expression: Any
+) -> Callable[[Path], Any]:
+    """What writes the report of a run, with the metadata that an AnnData may have brought."""
+    if metadata is None:
+        metadata = getattr(expression, "metadata", None)
+    return lambda path: jaxvp.report(result, path, metadata=metadata, call=command(config))
+
+
+def command(config: FitConfig) -> str:
+    """The command that does the same from options alone, whatever came from a file."""
+    words = ["jaxvp", "fit"]
+    for name, value in config.given().items():
+        option = "--ml" if (name, value) == ("reml", False) else f"--{name.replace('_', '-')}"
+        if option == "--ml" or value is True:
+            words.append(option)
+        elif value is not False:
+            words += [option, str(value)]
+    return shlex.join(words)
 
 
 def run_summary(result: Results, format: str, options: dict[str, Any]) -> dict[str, Any]:

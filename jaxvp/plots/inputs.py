@@ -24,11 +24,8 @@ def fractions_of(result: object, function: str, failed: bool = False) -> pd.Data
 
     Raises
     ------
-    DataError
-        If there is nothing to draw (no gene, none that was fitted, no component), or a value is
-        not a fraction.
-    TypeError
-        If it is neither a result nor a table.
+    DataError, TypeError
+        As every figure of fractions does; see `jaxvp.pl.violins`.
     """
     if not isinstance(result, Results | pd.DataFrame):
         raise TypeError(

@@ -95,6 +95,8 @@ def correlation_structure(
         gamma = theta.iloc[place].to_numpy(np.float64) ** 2
     else:
         fitted = theta.dropna()
+        if not len(theta):
+            raise DataError("the result has no gene: there is nothing to draw")
         if fitted.empty:
             raise DataError(f"none of the {len(theta):,} genes could be fitted: nothing to draw")
         gamma = fitted.median().to_numpy(np.float64) ** 2

@@ -9,7 +9,7 @@ a table by `Results.write_tables` (`files`).
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ __all__ = ["Results", "by_median", "load"]
 
 TABLES = ("fractions", "variances", "coefficients", "standard_errors", "theta", "diagnostics")
 SERIES = ("sigma", "log_likelihood")
-SCALARS = ("formula", "reml", "weighted", "block_size", "versions")
+SCALARS = ("formula", "reml", "weighted", "block_size", "options", "versions")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -78,6 +78,8 @@ class Results:
     weighted: bool = False
     block_size: int
     """genes that were fitted at a time"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """what `jaxvp.fit` was told beside its tables and the formula, by the name of the argument"""
     versions: dict[str, str]
     """of Python and of the packages that the numbers come from"""
 

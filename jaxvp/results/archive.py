@@ -2,7 +2,8 @@
 
 It is a zip archive; any tool that opens zip and Parquet reads it, and reading executes nothing::
 
-    result.json               format, version, formula, reml, weighted, block_size, versions, design
+    result.json               format, version, formula, reml, weighted, block_size, options,
+                              versions, design
     fractions.parquet         genes x components; and so on for every table of `Results`
     design/samples.parquet    name of every sample and its position in the metadata
     design/X.parquet          samples x fixed columns
