@@ -74,7 +74,7 @@ def study(folder: Path) -> None:
     (toml,) = [b.text for b in blocks(DOCS / "cli.md") if b.language == "toml"]
     (folder / "study.toml").write_text(toml)
     expression, metadata, _ = simulate(20, 60, {"Individual": 12, "Tissue": 3, "Batch": 4})
-    metadata = metadata.rename_axis(index="sample")
+    metadata = metadata.rename_axis(index="sample").assign(Donor=metadata["Individual"])
     expression.to_csv(folder / "expression.csv.gz")
     expression.to_parquet(folder / "expression.parquet")
     metadata.to_csv(folder / "samples.csv")
