@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,19 +14,20 @@ import numpy as np
 
 from jaxvp import batch, fractions
 from jaxvp.design import Design, build
+from jaxvp.executors import Failure, check_executor, describe
 from jaxvp.expression import DataError, align
 from jaxvp.formula import Formula
+from jaxvp.progress import bar
 from jaxvp.results import Results
 from jaxvp.solver import SOLVERS, Status
 from jaxvp.statistics import compress
+from jaxvp.study import Study
+from jaxvp.warning import warn
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger("jaxvp")
-
-# A bar that is gone before it can be read is noise.
-_GENES_WORTH_A_BAR = 2000
 
 
 class FitError(RuntimeError):
@@ -48,6 +48,7 @@ def fit(
     solver: str = "newton",
     progress: bool | None = None,
     on_error: str = "status",
+    executor: Executor | None = None,
 ) -> Results:
     """Fit one linear (mixed) model per gene and partition its variance.
 
@@ -89,6 +90,12 @@ def fit(
     on_error
         ``"status"``: a gene that cannot be fitted has NaN in every table and a ``status`` that says
         why. ``"raise"``: `FitError`.
+    executor
+        Any executor of `concurrent.futures`, to which blocks of genes are sent: a process pool
+        (``"spawn"`` or ``"forkserver"``: JAX does not survive a fork), `Client.get_executor()` of
+        Dask, MPI's. Workers read their own blocks where the file allows that, else they get them
+        as arrays; each uses the devices it has. Blocks of lost workers are computed again. The
+        genes of a block that fails have the status ``block_failed``, with a warning.
 
     Returns
     -------
@@ -116,34 +123,93 @@ def fit(
     >>> jaxvp.fit("expression.parquet", "~ Age + (1|Individual)", "samples.csv")
     >>> jaxvp.fit(adata, "~ (1|donor) + (1|batch)").to_anndata(adata)
     """
-    parsed = Formula.parse(formula)
-    chosen = _check_options(weights, dtype, block_size, devices, solver, on_error)
-    measurements, table = align(expression, metadata)
-    design = build(parsed, table, reml)
-    measurements = measurements.take(design.kept)
-    compression = compress(design)
-    genes = measurements.n_genes
-    size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
-    asked = block_size if block_size == "auto" else size  # a plain int, also of NumPy's
-    options = {"reml": bool(reml), "dtype": dtype, "solver": solver, "block_size": asked}
-    with _progress(progress, genes) as report:
-        fitted = batch.fit_all(
-            compression,
-            measurements.block,
-            genes,
-            reml=reml,
-            solver=solver,
-            dtype=dtype,
-            block_size=size,
-            devices=chosen,
-            report=report,
-        )
-    result = _results(design, fitted, measurements.gene_names, parsed, size, options)
+    study = prepare(
+        expression,
+        formula,
+        metadata,
+        weights=weights,
+        reml=reml,
+        dtype=dtype,
+        block_size=block_size,
+        devices=devices,
+        solver=solver,
+        on_error=on_error,
+        executor=executor,
+    )
+    fitted = study.empty()
+
+    def finished(start: int, stop: int, found: batch.Fitted, _: str | None) -> None:
+        for all_genes, block in zip(fitted, found, strict=True):
+            all_genes[start:stop] = block
+        report(stop - start)
+
+    with bar(progress, study.genes) as report:
+        failures = study.fit_blocks(study.blocks(), finished)
+    if failures:
+        _name_failed_blocks(study, fitted, failures)
+    result = results(study, fitted)
     _report_failures(result, on_error)
     return result
 
 
-def _check_options(weights, dtype, block_size, devices, solver, on_error) -> list[batch.Device]:
+def prepare(
+    expression: Any,
+    formula: str,
+    metadata: Any = None,
+    *,
+    weights: Any = None,
+    reml: bool = False,
+    dtype: str = "float64",
+    block_size: int | str = "auto",
+    devices: Sequence[batch.Device] | None = None,
+    solver: str = "newton",
+    on_error: str = "status",
+    executor: Executor | None = None,
+) -> Study:
+    """Everything before the first gene: options, names, design, what all genes share.
+
+    Parameters, errors and warnings are those of `fit`.
+    """
+    parsed = Formula.parse(formula)
+    chosen = _check_options(weights, dtype, block_size, devices, solver, on_error, executor)
+    measurements, table = align(expression, metadata)
+    design = build(parsed, table, reml)
+    measurements = measurements.take(design.kept)
+    compression = compress(design)
+    size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
+    asked = block_size if block_size == "auto" else size  # a plain int, also of NumPy's
+    return Study(
+        parsed, design, measurements, compression, reml, solver, dtype, size, asked, chosen,
+        executor,
+    )  # fmt: skip
+
+
+def results(study: Study, fitted: batch.Fitted, genes: slice = slice(None)) -> Results:
+    """The tables of all genes, or of a run of them that begins where a block does."""
+    names = study.measurements.gene_names[genes]
+    options = {
+        "reml": bool(study.reml),
+        "dtype": study.dtype,
+        "solver": study.solver,
+        "block_size": study.asked,
+    }
+    return _results(study.design, fitted, names, study.formula, study.block_size, options)
+
+
+def _name_failed_blocks(study: Study, fitted: batch.Fitted, failures: list[Failure]) -> None:
+    """Their genes get a status; where there is nothing else, it is an error."""
+    text = describe(failures, study.measurements.gene_names)
+    if len(failures) == len(study.blocks()):
+        raise FitError(text) from failures[0].error
+    warn(f"{text}. Their genes have the status {Status.BLOCK_FAILED.label!r}")
+    for failure in failures:
+        fitted.status[failure.start : failure.stop] = Status.BLOCK_FAILED
+        fitted.gradient[failure.start : failure.stop] = np.nan
+
+
+def _check_options(
+    weights, dtype, block_size, devices, solver, on_error, executor
+) -> list[batch.Device]:
     """Refuse what cannot be, before any work; the devices to use."""
     if weights is not None:
         raise NotImplementedError(
@@ -163,6 +229,9 @@ def _check_options(weights, dtype, block_size, devices, solver, on_error) -> lis
         raise DataError(f"solver={solver!r}: use one of {', '.join(map(repr, SOLVERS))}")
     if on_error not in ("status", "raise"):
         raise DataError(f'on_error={on_error!r}: use "status" (the default) or "raise"')
+    check_executor(executor, devices)
+    if executor is not None:
+        return []
     if devices is None:
         return jax.local_devices()
     devices = [devices] if isinstance(devices, jax.Device) else list(devices)
@@ -171,27 +240,6 @@ def _check_options(weights, dtype, block_size, devices, solver, on_error) -> lis
             f"devices={devices!r}: give a list of JAX devices, such as jax.devices()[:1], or None"
         )
     return devices
-
-
-class _Silent(nullcontext):
-    def __enter__(self):
-        return lambda genes: None
-
-
-def _progress(progress: bool | None, genes: int):
-    """A context that gives the function to call with the number of genes done."""
-    if progress is None:
-        progress = genes >= _GENES_WORTH_A_BAR and sys.stderr is not None and sys.stderr.isatty()
-    if not progress:
-        return _Silent()
-    from tqdm.auto import tqdm
-
-    class Bar(tqdm):
-        def __enter__(self):
-            super().__enter__()
-            return self.update
-
-    return Bar(total=genes, unit="gene", unit_scale=True, desc="jaxvp")
 
 
 def _results(
@@ -204,10 +252,16 @@ def _results(
 ) -> Results:
     import pandas as pd
 
-    if design.codes:
-        components = fractions.mixed(design, fitted.gamma, fitted.sigma, fitted.coefficients)
-    else:
-        components = fractions.fixed(design, fitted.sigma, fitted.coefficients)
+    # Block by block, as they are fitted: the last bits of a matrix product depend on its size.
+    parts = []
+    for start, stop in batch.blocks_of(len(genes), size) or [(0, 0)]:
+        sigma, coefficients = fitted.sigma[start:stop], fitted.coefficients[start:stop]
+        parts.append(
+            fractions.mixed(design, fitted.gamma[start:stop], sigma, coefficients)
+            if design.codes
+            else fractions.fixed(design, sigma, coefficients)
+        )
+    components = fractions.joined(parts)
     random = bool(design.codes)
     labels = np.array([status.label for status in Status], dtype=object)
 
@@ -239,8 +293,13 @@ def _results(
         weighted=False,
         block_size=size,
         options=options,
-        versions=dict(_versions()),
+        versions=versions(),
     )
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers come from."""
+    return dict(_versions())
 
 
 @functools.cache

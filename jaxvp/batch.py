@@ -60,25 +60,9 @@ def block_genes(shared: Shared) -> int:
     return int(np.clip(fits // width * width, width, _LARGEST_BLOCK))
 
 
-def fit_all(
-    compression: Compression,
-    measurements: Callable[[int, int], Num[np.ndarray, "n genes"]],
-    genes: int,
-    *,
-    reml: bool,
-    solver: str,
-    dtype: str,
-    block_size: int,
-    devices: Sequence[Device],
-    report: Callable[[int], object] = lambda done: None,
-) -> Fitted:
-    """Fit ``genes`` genes; ``measurements(start, stop)`` serves samples x genes.
-
-    ``report`` hears how many more are done.
-    """
-    shared = compression.shared
-    k, p = len(shared.levels), shared.p
-    out = Fitted(
+def empty(genes: int, k: int, p: int) -> Fitted:
+    """Room for genes that are not fitted yet."""
+    return Fitted(
         np.full((genes, k), np.nan),
         np.full(genes, np.nan),
         np.full((genes, p), np.nan),
@@ -88,49 +72,96 @@ def fit_all(
         np.zeros(genes, dtype=np.int32),
         np.zeros(genes, dtype=np.int8),
     )
-    starts = range(0, genes, block_size)
-    programs: queue.SimpleQueue[_Program] = queue.SimpleQueue()
-    workers = [device for device in devices for _ in range(_threads(device, len(devices)))]
-    workers = workers[: len(starts)]
-    with jax.enable_x64(True):
-        host = (shared, prepare(solver, shared, reml) if starts else None)
-        host = jax.tree.map(lambda a: np.asarray(a, dtype), host)
-        placed = {device: jax.device_put(host, device) for device in set(workers)}
-    for device in workers:
-        width = lanes(shared, device.platform)
-        capacity = _capacity(min(block_size, genes), width)
-        programs.put(
-            _Program(placed[device], solver, width, reml, capacity, np.dtype(dtype), device)
-        )
 
-    def one_block(start: int) -> None:
-        stop = min(start + block_size, genes)
-        program = programs.get()
+
+class Fitter:
+    """Fits blocks of the genes of one study; threads may call it at the same time.
+
+    Parameters
+    ----------
+    compression
+        Of the study's design.
+    genes
+        How many genes the study has: with `block_size` it decides the shapes that are compiled, so
+        that a block has the same numbers whoever fits it, and which others are fitted.
+    devices
+        Taken in turn.
+    """
+
+    def __init__(
+        self,
+        compression: Compression,
+        genes: int,
+        *,
+        reml: bool,
+        solver: str,
+        dtype: str,
+        block_size: int,
+        devices: Sequence[Device],
+    ) -> None:
+        self.compression = compression
+        shared = compression.shared
+        workers = [device for device in devices for _ in range(_threads(device, len(devices)))]
+        workers = workers[: -(-genes // block_size)]
+        with jax.enable_x64(True):
+            host = (shared, prepare(solver, shared, reml) if workers else None)
+            host = jax.tree.map(lambda a: np.asarray(a, dtype), host)
+            placed = {device: jax.device_put(host, device) for device in set(workers)}
+        self.threads = len(workers)
+        self._programs: queue.SimpleQueue[_Program] = queue.SimpleQueue()
+        for device in workers:
+            width = lanes(shared, device.platform)
+            capacity = _capacity(min(block_size, genes), width)
+            self._programs.put(
+                _Program(placed[device], solver, width, reml, capacity, np.dtype(dtype), device)
+            )
+
+    def __call__(self, y: Num[np.ndarray, "n genes"]) -> Fitted:
+        """Fit one block of genes."""
+        shared = self.compression.shared
+        out = empty(y.shape[1], len(shared.levels), shared.p)
+        program = self._programs.get()
         try:
             with jax.enable_x64(True):
-                _fit_block(
-                    program,
-                    compression,
-                    measurements(start, stop),
-                    jax.tree.map(lambda a: a[start:stop], out),
-                )
+                _fit_block(program, self.compression, y, out)
         finally:
-            programs.put(program)
-        report(stop - start)
-
-    if len(workers) <= 1:
-        for start in starts:
-            one_block(start)
+            self._programs.put(program)
         return out
-    with ThreadPoolExecutor(len(workers)) as pool:
-        pending = [pool.submit(one_block, start) for start in starts]
+
+
+def fit_all(
+    fitter: Fitter,
+    measurements: Callable[[int, int], Num[np.ndarray, "n genes"]],
+    blocks: Sequence[tuple[int, int]],
+    finished: Callable[[int, int, Fitted], object],
+) -> None:
+    """Fit blocks of genes with all threads of a fitter.
+
+    ``measurements(start, stop)`` serves samples x genes, ``finished(start, stop, fitted)`` gets a
+    block as soon as it is done; both are called by several threads.
+    """
+
+    def one_block(start: int, stop: int) -> None:
+        finished(start, stop, fitter(measurements(start, stop)))
+
+    threads = min(fitter.threads, len(blocks))
+    if threads <= 1:
+        for block in blocks:
+            one_block(*block)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        pending = [pool.submit(one_block, *block) for block in blocks]
         try:
             for done in pending:
                 done.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return out
+
+
+def blocks_of(genes: int, block_size: int) -> list[tuple[int, int]]:
+    """Where blocks begin and end."""
+    return [(start, min(start + block_size, genes)) for start in range(0, genes, block_size)]
 
 
 def _threads(device: Device, devices: int) -> int:

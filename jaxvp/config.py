@@ -55,6 +55,10 @@ class FitConfig:
     solver : {"newton", "optax"}
     block_size : int
         Genes fitted at once.
+    shard : str
+        ``"i/N"``: only the i-th of N slices of the genes.
+    dask : str
+        Address of a Dask scheduler whose workers fit the blocks.
     """
 
     expression: Path | None = None
@@ -71,6 +75,8 @@ class FitConfig:
     reml: bool | None = None
     solver: str | None = None
     block_size: int | None = None
+    shard: str | None = None
+    dask: str | None = None
 
     def updated(self, **options: Any) -> FitConfig:
         """The same with every option that is not None in place of this one's."""

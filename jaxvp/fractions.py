@@ -15,6 +15,7 @@ Source: Hoffman and Schadt (2016), variancePartition, BMC Bioinformatics 17:483,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,12 @@ def mixed(
         RESIDUALS,
     )
     return _components(names, shares, sigma)
+
+
+def joined(parts: Sequence[Components]) -> Components:
+    """Those of several blocks of genes, below each other."""
+    names, variances, shares = zip(*parts, strict=True)
+    return Components(names[0], np.concatenate(variances), np.concatenate(shares))
 
 
 def _components(

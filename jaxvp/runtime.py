@@ -1,4 +1,4 @@
-"""JAX's process-wide settings, as functions to call.
+"""Process-wide settings of JAX and of the linear algebra under NumPy, as functions to call.
 
 A library leaves the settings of its caller's process alone: nothing here happens by itself.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -62,3 +64,34 @@ def _processor() -> str:
     except OSError:
         model = platform.processor() or platform.machine()
     return hashlib.sha256(model.encode()).hexdigest()[:12]
+
+
+def blas_threads() -> int | None:
+    """How many threads NumPy's linear algebra uses; None where that is unknown.
+
+    The last bits of a product depend on it.
+    """
+    from threadpoolctl import threadpool_info
+
+    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    of_numpy = [library for library in found if "numpy" in library["filepath"]] or found
+    return of_numpy[0]["num_threads"] if of_numpy else None
+
+
+def set_blas_threads(count: int) -> None:
+    """From now on, in a process of one's own."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(count, user_api="blas")
+
+
+@contextmanager
+def using_blas_threads(count: int | None) -> Iterator[None]:
+    """For a while; None leaves them as they are."""
+    if count is None:
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(count, user_api="blas"):
+        yield

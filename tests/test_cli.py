@@ -224,7 +224,7 @@ def test_a_report_that_fails_leaves_the_tables(folder, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(jaxvp, "report", broken)
-    assert run("--report") == 2
+    assert run("--report") == 4
     assert (folder / "out" / "fractions.parquet").exists()
     assert not (folder / "out" / "run.json").exists()
 
@@ -255,11 +255,12 @@ def test_only_the_summary_knows_time_and_host(folder, capsys):
 def test_options_reach_the_fit(folder, study, monkeypatch, options, given):
     """What is not said is left to the defaults of `jaxvp.fit`."""
 
-    def recorded(expression, formula, metadata, **options):
+    def recorded(expression, formula, metadata, *, executor, block_size, **options):
         pd.testing.assert_frame_equal(metadata, study.metadata, check_names=False)
+        options |= {} if block_size == "auto" else {"block_size": block_size}
         raise jaxvp.DataError(f"{formula} {options}")
 
-    monkeypatch.setattr(jaxvp, "fit", recorded)
+    monkeypatch.setattr("jaxvp.api.prepare", recorded)
     printed = []
     monkeypatch.setattr("click.echo", lambda text, **_: printed.append(text))
     assert run(*options) == 2
@@ -352,6 +353,6 @@ def test_a_bug_keeps_its_traceback(folder, monkeypatch):
     def broken(*args, **kwargs):
         raise ValueError("of our own")
 
-    monkeypatch.setattr(jaxvp, "fit", broken)
+    monkeypatch.setattr("jaxvp.api.prepare", broken)
     with pytest.raises(ValueError, match="of our own"):
         run()

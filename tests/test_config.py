@@ -25,6 +25,7 @@ def test_every_key(written, tmp_path):
             'sample_column = "id"\ngene_column = "symbol"\ngenes_in = "rows"\nformat = "csv"\n'
             'layer = "counts"\nreport = true\n'
             'reml = true\nsolver = "optax"\nblock_size = 64\ndataset = "influenza"\n'
+            'shard = "2/8"\ndask = "tcp://host:8786"\n'
         )
     )
     assert config == FitConfig(
@@ -42,6 +43,8 @@ def test_every_key(written, tmp_path):
         reml=True,
         solver="optax",
         block_size=64,
+        shard="2/8",
+        dask="tcp://host:8786",
     )
     assert all(getattr(config, field.name) is not None for field in fields(FitConfig))
 

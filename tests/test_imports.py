@@ -14,25 +14,25 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "jaxvp"
 
 ORDER = [
-    *("warning", "memory", "formula", "design", "expression", "statistics", "likelihood"),
-    *("solver", "batch", "fractions", "collinearity", "checks", "results", "api", "plots"),
-    "reporting",
+    *("warning", "memory", "runtime", "formula", "design", "expression", "statistics"),
+    *("likelihood", "solver", "batch", "fractions", "collinearity", "checks", "results"),
+    *("executors", "study", "progress", "api", "runs", "plots", "reporting"),
 ]
 # "jaxvp" is the package itself: its public names.
 AROUND = {
     "datasets": set(),
     "simulation": set(),
     "config": set(),
-    "runtime": {"warning"},
     "cli": {
-        *("jaxvp", "config", "datasets", "expression", "formula", "plots", "results", "simulation")
+        *("jaxvp", "config", "datasets", "executors", "expression", "formula", "plots", "results"),
+        *("runs", "simulation"),
     },
 }
 ALLOWED = {name: set(ORDER[:i]) for i, name in enumerate(ORDER)} | AROUND
 # The rest of the package sees arrays.
 KNOW_PANDAS = {
-    *("formula", "design", "expression", "collinearity", "checks", "results", "api", "plots"),
-    "reporting",
+    *("formula", "design", "expression", "collinearity", "checks", "results", "api", "runs"),
+    *("plots", "reporting"),
     *AROUND,
 }
 HEAVY = ["pandas", "matplotlib", "pyarrow", "formulaic", "scipy.stats", "tqdm", "click", "jinja2"]

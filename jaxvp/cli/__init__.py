@@ -6,7 +6,7 @@ it, so that `--help` answers at once.
 
 Exit codes: 0 done, 1 a bug (with its traceback), 2 wrong usage or input (nothing was written),
 3 done, but with `--strict` some genes could not be fitted (`check`: the model cannot be fitted),
-130 interrupted.
+4 not done: what was finished is kept, the same command goes on, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ import jaxvp
 from jaxvp.cli.check import check
 from jaxvp.cli.demo import demo
 from jaxvp.cli.fit import fit
+from jaxvp.cli.merge import merge
 from jaxvp.cli.simulate import simulate
 from jaxvp.config import ConfigError
 
 BAD_INPUT = 2
+UNFINISHED = 4
 INTERRUPTED = 130
 
 
@@ -43,6 +45,7 @@ Exit codes:
   1    a bug; the traceback says where
   2    wrong usage or input; nothing was written
   3    done, but some genes could not be fitted (only with --strict); check: the model cannot be
+  4    not done (a full disk, lost workers); what was finished is kept, the same command goes on
   130  interrupted; no half-written file is left
 """,
 )
@@ -53,6 +56,7 @@ def cli() -> None:
 
 cli.add_command(check)
 cli.add_command(fit)
+cli.add_command(merge)
 cli.add_command(demo)
 cli.add_command(simulate)
 
@@ -73,15 +77,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not _is_about_input(error):
                 raise
             click.echo(f"Error: {error}", err=True)
-            return BAD_INPUT
+            return UNFINISHED if _is_unfinished(error) else BAD_INPUT
     return code or 0
+
+
+def _is_unfinished(error: Exception) -> bool:
+    """Whether the run is to be started again."""
+    from jaxvp.runs import UnfinishedError
+
+    return isinstance(error, UnfinishedError)
 
 
 def _is_about_input(error: Exception) -> bool:
     """Whether an error is the user's to mend; any other is ours, and keeps its traceback."""
     if isinstance(error, (ConfigError, NotImplementedError, OSError)):
         return True
-    return isinstance(error, (jaxvp.FormulaError, jaxvp.DesignError, jaxvp.DataError))
+    from jaxvp.runs import RunError
+
+    known = (jaxvp.FormulaError, jaxvp.DesignError, jaxvp.DataError, RunError)
+    return isinstance(error, known)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

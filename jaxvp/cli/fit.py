@@ -7,6 +7,10 @@ they are read.
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,12 @@ What is written to the output folder:
   one table each: fractions, variances, coefficients, ... (Parquet, or CSV by --format csv)
   report.html    figures, all genes, design and methods on one page; with --report
   run.json       formula, options, versions, counts of each status; written last, when all is there
+  unfinished/    finished blocks of a run that has not ended: the same command goes on from there
+
+
+Many machines (docs/cluster.md):
+  jaxvp fit --config study.toml --shard 3/8 -o results     one of 8 jobs; then: jaxvp merge results
+  jaxvp fit --config study.toml --dask tcp://scheduler:8786 -o results
 """,
 )
 @click.option(
@@ -89,22 +99,61 @@ What is written to the output folder:
 @click.option(
     "--block-size", type=click.IntRange(1), help="Genes fitted at once.  [default: by design]"
 )
+@click.option(
+    "--shard", metavar="i/N", help="Only the i-th of N slices of the genes, for `jaxvp merge`."
+)
+@click.option("--dask", metavar="ADDRESS", help="Scheduler whose workers fit: tcp://host:8786.")
 @click.option("--strict", is_flag=True, help="Exit with 3 when a gene could not be fitted.")
 def fit(config: Path | None, strict: bool, **options: Any) -> int:
     """Fit every gene and write which share of its variance each variable explains."""
     wanted = (load(config) if config else FitConfig()).updated(**options)
     inputs.check(wanted)
     assert wanted.formula and wanted.out
+    from jaxvp import executors, runs
+
+    shard = runs.Shard.parse(wanted.shard) if wanted.shard else None
+    if shard and wanted.report:
+        raise click.UsageError("--report is about all genes, --shard fits some: leave one out")
     watch = output.Watch()
     jaxvp.enable_compile_cache()
-    expression, metadata = inputs.read(wanted)
-    watch.lap("read")
-    result = jaxvp.fit(expression, wanted.formula, metadata, **wanted.given(*MODEL_OPTIONS))
-    watch.lap("fit")
-    options = {name: str(value) for name, value in wanted.given().items()}
-    report = output.reporter(result, wanted, metadata, expression) if wanted.report else None
-    output.write(result, wanted.out, wanted.format or "parquet", options, watch, report)
+    with ExitStack() as stack:
+        stack.enter_context(interruptible())
+        run = stack.enter_context(runs.Folder(wanted.out, shard))
+        executor = stack.enter_context(executors.connect(wanted.dask)) if wanted.dask else None
+        expression, metadata = inputs.read(wanted)
+        watch.lap("read")
+        given = wanted.given(*MODEL_OPTIONS)
+        result = run.fit(expression, wanted.formula, metadata, executor=executor, **given)
+        watch.lap("fit")
+        options = {name: str(value) for name, value in wanted.given().items()}
+        format = None if shard else wanted.format or "parquet"
+        report = output.reporter(result, wanted, metadata, expression) if wanted.report else None
+        folder = wanted.out if shard is None else run.state
+        output.write(result, folder, format, options, watch, report)
+        run.finish()
+    if run.continued:
+        click.echo(f"Continued: {run.continued:,} genes were finished before", err=True)
     click.echo(output.describe(result))
-    click.echo(f"Tables{' and report.html' if report else ''} in {wanted.out}")
+    if shard is None:
+        click.echo(f"Tables{' and report.html' if report else ''} in {wanted.out}")
+    else:
+        click.echo(f"Shard {shard} in {run.state}; when all are: jaxvp merge {wanted.out}")
     all_fitted = set(output.status_counts(result)) <= {"converged"}
     return 0 if all_fitted or not strict else NOT_ALL_FITTED
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM, a queue's word before it kills, is a Ctrl-C: finished blocks are kept."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

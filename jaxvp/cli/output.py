@@ -55,17 +55,24 @@ def write(
     watch: Watch,
     report: Callable[[Path], Any] | None = None,
 ) -> None:
-    """Write the tables of a result, the report if there is to be one, then the run's summary."""
-    from jaxvp.results.files import atomic
+    """Write the tables of a result, the report if there is to be one, then the run's summary.
 
-    (folder / SUMMARY).unlink(missing_ok=True)
-    result.write_tables(folder, format=format)
+    Without a format there is the summary alone: of a shard, whose blocks are written.
+    """
+    from jaxvp.results.files import atomic
+    from jaxvp.runs.errors import writing
+
+    with writing(folder):
+        (folder / SUMMARY).unlink(missing_ok=True)
+        if format is not None:
+            result.write_tables(folder, format=format)
     watch.lap("write")
     if report is not None:
-        report(folder / REPORT)
+        with writing(folder):
+            report(folder / REPORT)
         watch.lap("report")
     summary = run_summary(result, format, options) | {"host": host(watch)}
-    with atomic(folder / SUMMARY) as temporary:
+    with writing(folder), atomic(folder / SUMMARY) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
@@ -90,7 +97,7 @@ def command(config: FitConfig) -> str:
     return shlex.join(words)
 
 
-def run_summary(result: Results, format: str, options: dict[str, Any]) -> dict[str, Any]:
+def run_summary(result: Results, format: str | None, options: dict[str, Any]) -> dict[str, Any]:
     """What was fitted, how, and with what outcome: the same from run to run."""
     return {
         "formula": result.formula,

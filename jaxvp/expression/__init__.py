@@ -13,5 +13,16 @@ from jaxvp.expression.blocks import Expression
 from jaxvp.expression.files import read_table
 from jaxvp.expression.names import DataError
 from jaxvp.expression.opening import open_file
+from jaxvp.expression.origin import digest
+from jaxvp.expression.reopening import Reader, reader_of
 
-__all__ = ["DataError", "Expression", "align", "open_file", "read_table"]
+__all__ = [
+    "DataError",
+    "Expression",
+    "Reader",
+    "align",
+    "digest",
+    "open_file",
+    "read_table",
+    "reader_of",
+]

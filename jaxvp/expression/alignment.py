@@ -154,7 +154,10 @@ def _by_name(
     if not common.all():
         metadata = metadata.loc[common]
     source = container.source(transposed)
-    return Expression(source, metadata.index, genes, as_rows(positions)), metadata
+    aligned = Expression(
+        source, metadata.index, genes, as_rows(positions), container.origin, transposed
+    )
+    return aligned, metadata
 
 
 def _unnamed_genes(axes: Axes, samples: pd.Index) -> str:
@@ -188,4 +191,5 @@ def _by_position(container: Container, metadata: pd.DataFrame) -> Expression:
             f"{culprit.sample}, column {culprit.gene}: leave such columns out, or convert them"
         )
     source = container.source(transposed)
-    return Expression(source, metadata.index, pd.RangeIndex(genes))
+    names = pd.RangeIndex(genes)
+    return Expression(source, metadata.index, names, origin=container.origin, transposed=transposed)

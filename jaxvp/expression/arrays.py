@@ -16,6 +16,7 @@ from .blocks import ArraySource, Source
 from .lazy import Lazy, chunk_sizes
 from .mapped import is_mapped, mapped_source
 from .names import DataError
+from .origin import Origin
 from .sparse import Stored, sparse_source
 from .values import Culprit, find_in_array
 
@@ -32,6 +33,8 @@ class Matrix:
     what
         Names it in messages.
     """
+
+    origin: Origin | None = None
 
     def __init__(
         self,

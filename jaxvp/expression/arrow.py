@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from .blocks import Rows, Source
 from .names import DataError
+from .origin import Origin
 from .values import Culprit, describe
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class ArrowTable:
     """
 
     metadata: pd.DataFrame | None = None
+    origin: Origin | None = None
     genes_in: str | None = None
 
     def __init__(self, table: pa.Table) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
+from .origin import Origin
+
 Rows = slice | Int[np.ndarray, " n"]
 # One of pandas' own types is kept as it is: an ExtensionArray.
 Column = Shaped[np.ndarray, " n"] | Any
@@ -124,12 +126,24 @@ class Expression:
     sample_names, gene_names : Index
         An array without names has a RangeIndex of genes.
     n_samples, n_genes : int
+    origin : Origin or None
+        The file that is read.
+    source, rows, transposed
+        What serves the blocks: a source, the rows of it that are wanted, and whether its container
+        has samples in columns.
     """
 
     def __init__(
-        self, source: Source, sample_names: pd.Index, gene_names: pd.Index, rows: Rows = slice(None)
+        self,
+        source: Source,
+        sample_names: pd.Index,
+        gene_names: pd.Index,
+        rows: Rows = slice(None),
+        origin: Origin | None = None,
+        transposed: bool = False,
     ) -> None:
-        self._source, self._rows = source, rows
+        self.source, self.rows = source, rows
+        self.origin, self.transposed = origin, transposed
         self.sample_names, self.gene_names = sample_names, gene_names
 
     @property
@@ -153,9 +167,14 @@ class Expression:
         rows
             Their positions among the samples of this object.
         """
-        positions = np.arange(self._source.n_samples)[self._rows][rows]
+        positions = np.arange(self.source.n_samples)[self.rows][rows]
         return Expression(
-            self._source, self.sample_names[rows], self.gene_names, as_rows(positions)
+            self.source,
+            self.sample_names[rows],
+            self.gene_names,
+            as_rows(positions),
+            self.origin,
+            self.transposed,
         )
 
     def block(self, start: int, stop: int) -> Float[np.ndarray, "n genes"]:
@@ -163,5 +182,13 @@ class Expression:
 
         float64 or float32, any strides. It may be a view of the caller's data and is not to be
         written to. Threads may call this at the same time.
+
+        Raises
+        ------
+        DataError
+            If a file that is read block by block is no longer the one that was opened.
         """
-        return self._source.read(self._rows, start, min(stop, self.n_genes))
+        block = self.source.read(self.rows, start, min(stop, self.n_genes))
+        if self.origin is not None:
+            self.origin.check_block()
+        return block

@@ -16,6 +16,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from .blocks import Source
+from .origin import Origin
 from .values import Culprit
 
 
@@ -33,7 +34,11 @@ class Container(Protocol):
         ``"rows"`` or ``"columns"`` where that is known, else None: the names decide.
     metadata
         The table of samples that the container brings, or None.
+    origin
+        The file that it is read from, where `open_file` made it of one.
     """
+
+    origin: Origin | None
 
     @property
     def shape(self) -> tuple[int, int]: ...

@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Int, Shaped
 
 from .blocks import ArraySource, ColumnsSource, Source
+from .origin import Origin
 from .values import Culprit, find_in_array, find_in_frame
 
 
@@ -14,6 +15,7 @@ class Frame:
     """See `Container`."""
 
     metadata: pd.DataFrame | None = None
+    origin: Origin | None = None
 
     def __init__(self, frame: pd.DataFrame, genes_in: str | None = None) -> None:
         self.frame, self.genes_in = frame, genes_in

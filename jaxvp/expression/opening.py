@@ -17,8 +17,9 @@ from .container import Container
 from .files import COMPRESSION, PARQUET, SEPARATORS, read_table
 from .frames import Frame
 from .names import DataError
+from .origin import Origin
 from .parquet import ParquetTable
-from .reading import reading
+from .reading import Unchanged, reading
 
 ARRAYS = (".npy", ".h5ad", ".zarr")
 
@@ -61,6 +62,16 @@ def open_file(
     if genes_in not in (None, "rows", "columns"):
         raise DataError(f'genes_in={genes_in!r}: use "rows" or "columns"')
     _check(path, kind)
+    unchanged = Unchanged(path)
+    container = _open(path, kind, layer, names_column, genes_in)
+    at_once = isinstance(container, Frame)
+    container.origin = Origin(unchanged, layer, names_column, genes_in, at_once)
+    return container
+
+
+def _open(
+    path: Path, kind: str, layer: str | None, names_column: str | None, genes_in: str | None
+) -> Container:
     if kind in (".h5ad", ".zarr"):
         if names_column is not None:
             raise DataError(f"{path}: an AnnData has no names_column, its names are those of obs")
@@ -76,7 +87,10 @@ def open_file(
         return _open_npy(path, genes_in)
     if kind in PARQUET:
         return ParquetTable(path, names_column, genes_in)
-    return Frame(read_table(path, names_column=names_column), genes_in)
+    unchanged = Unchanged(path)
+    frame = read_table(path, names_column=names_column)
+    unchanged.check()
+    return Frame(frame, genes_in)
 
 
 def _check(path: Path, kind: str) -> None:

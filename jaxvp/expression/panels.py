@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -86,18 +88,39 @@ class PanelSource:
             return panel
 
 
+_narrow: ContextVar[int | None] = ContextVar("panel_bytes", default=None)
+
+
+def _panel_bytes() -> int:
+    return PANEL_BYTES if _narrow.get() is None else min(PANEL_BYTES, _narrow.get() or 1)
+
+
+@contextmanager
+def narrow_panels(size: int) -> Iterator[None]:
+    """Sources made in this context have panels of about so many bytes.
+
+    One of many readers of a file gets a block here and there: of a wide panel it would use little.
+    """
+    token = _narrow.set(size)
+    try:
+        yield
+    finally:
+        _narrow.reset(token)
+
+
 def even_edges(n_genes: int, bytes_per_gene: int, unit: int = 1) -> Int[np.ndarray, " edges"]:
     """Edges at multiples of `unit` genes, of about `PANEL_BYTES`."""
-    width = max(PANEL_BYTES // max(bytes_per_gene, 1) // unit, 1) * unit
+    width = max(_panel_bytes() // max(bytes_per_gene, 1) // unit, 1) * unit
     return np.append(np.arange(0, n_genes, width), n_genes)
 
 
 def joined_edges(sizes: Sequence[int], bytes_per_gene: int) -> Int[np.ndarray, " edges"]:
     """Edges between units of these sizes, joined while they fit in `PANEL_BYTES`."""
+    most = _panel_bytes()
     edges = [0]
     end = 0
     for size in sizes:
-        if end > edges[-1] and (end + size - edges[-1]) * bytes_per_gene > PANEL_BYTES:
+        if end > edges[-1] and (end + size - edges[-1]) * bytes_per_gene > most:
             edges.append(end)
         end += size
     return np.array([*edges, end]) if end > edges[-1] else np.array(edges)

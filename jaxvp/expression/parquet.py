@@ -26,6 +26,7 @@ from .arrow import (
 )
 from .blocks import Rows, Source
 from .files import place_of
+from .origin import Origin
 from .panels import LARGEST_PANEL, PanelSource, even_edges, joined_edges
 from .reading import Unchanged, reading
 from .spool import spooled
@@ -49,6 +50,7 @@ class ParquetTable:
     """
 
     metadata: pd.DataFrame | None = None
+    origin: Origin | None = None
 
     def __init__(
         self, path: Path, names_column: str | None = None, genes_in: str | None = None

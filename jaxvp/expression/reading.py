@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from .names import DataError
 
@@ -27,6 +28,19 @@ def reading(what: str | Path) -> Iterator[None]:
         raise DataError(f"{what} cannot be read: {reason}") from error
 
 
+class Stamp(NamedTuple):
+    """What tells versions of a file apart at no cost; of a folder, sums over all files in it."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @property
+    def portable(self) -> tuple[int, int]:
+        """What another machine sees of the same file."""
+        return self.size, self.mtime_ns
+
+
 class Unchanged:
     """Whether a file, or the folder of a store, is still what it was.
 
@@ -35,11 +49,22 @@ class Unchanged:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.stamp = self._stamp()
+        with reading(path):
+            self.is_file = path.is_file()
+            self.stamp = self._stamp()
 
-    def _stamp(self) -> tuple[int, int, int]:
-        status = os.stat(self.path)
-        return status.st_ino, status.st_size, status.st_mtime_ns
+    def _stamp(self) -> Stamp:
+        if self.is_file:
+            status = os.stat(self.path)
+            return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
+        found = [
+            os.stat(Path(folder, name)) for folder, _, names in os.walk(self.path) for name in names
+        ]
+        return Stamp(
+            sum(status.st_size for status in found),
+            max((status.st_mtime_ns for status in found), default=0),
+            sum(status.st_ino for status in found),
+        )
 
     def check(self) -> None:
         """Raise `DataError` if it is not."""

@@ -7,6 +7,7 @@ there); CSV holds the shortest text that reads back as the same number, and NaN 
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -24,14 +25,33 @@ FORMATS = ("parquet", "csv")
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place when all went well, and else is removed."""
+def atomic(path: Path, durable: bool = False) -> Iterator[Path]:
+    """A file beside `path` that takes its place when all went well, and else is removed.
+
+    With `durable` it is on the disk before: a power cut leaves the old file or the new one.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         yield temporary
+        if durable:
+            to_disk(temporary)
         os.replace(temporary, path)
+        if durable:
+            to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_folder(folder: Path, tables: Mapping[str, pd.DataFrame], format: str) -> None:

@@ -17,6 +17,7 @@ class Status(IntEnum):
     SINGLE_LEVEL = 6
     RANK_DEFICIENT = 7
     TOO_FEW_OBSERVATIONS = 8
+    BLOCK_FAILED = 9
 
     @property
     def label(self) -> str:
@@ -37,4 +38,5 @@ _MEANING = {
     Status.SINGLE_LEVEL: "a grouping factor has one level left after this gene's losses",
     Status.RANK_DEFICIENT: "the fixed part is rank deficient after this gene's losses",
     Status.TOO_FEW_OBSERVATIONS: "fewer observations than parameters, or than levels",
+    Status.BLOCK_FAILED: "its block of genes could not be computed: a worker was lost or failed",
 }

@@ -1,0 +1,102 @@
+"""A study on the threshold of its fit: everything is known but the genes' own numbers.
+
+`api.prepare` makes it of what the caller has; blocks of genes are fitted in any order, all or
+some of them, here or by an executor. A block's numbers never depend on which others are fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from jaxvp import batch, executors
+from jaxvp.design import Design
+from jaxvp.expression import Expression, digest, reader_of
+from jaxvp.formula import Formula
+from jaxvp.statistics import Compression
+
+Finished: TypeAlias = Callable[[int, int, batch.Fitted, str | None], object]
+
+
+class Study(NamedTuple):
+    """What is known before the first gene is fitted."""
+
+    formula: Formula
+    design: Design
+    measurements: Expression
+    compression: Compression
+    reml: bool
+    solver: str
+    dtype: str
+    block_size: int
+    asked: int | str  # the block size that the caller gave
+    devices: list[batch.Device]
+    executor: Executor | None
+
+    @property
+    def genes(self) -> int:
+        """How many there are."""
+        return self.measurements.n_genes
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Where blocks of genes begin and end."""
+        return batch.blocks_of(self.genes, self.block_size)
+
+    def empty(self) -> batch.Fitted:
+        """Room for all genes."""
+        return batch.empty(self.genes, len(self.design.codes), self.design.p)
+
+    def fit_blocks(
+        self, blocks: Sequence[tuple[int, int]], finished: Finished, digests: bool = False
+    ) -> list[executors.Failure]:
+        """Fit some blocks, here or by the executor, and name those that could not be computed.
+
+        ``finished(start, stop, fitted, digest)`` is called for each, from several threads; the
+        digest of its measurements is None unless `digests`.
+        """
+        if not blocks:
+            return []
+        options: Any = {name: getattr(self, name) for name in ("reml", "solver", "dtype")}
+        options |= {"block_size": self.block_size}
+        failures = []
+        if self.executor is None:
+            hashes: dict[int, str] = {}
+
+            def read(start: int, stop: int) -> Float[np.ndarray, "n genes"]:
+                block = self.measurements.block(start, stop)
+                if digests:
+                    hashes[start] = digest(block)
+                return block
+
+            batch.fit_all(
+                batch.Fitter(self.compression, self.genes, devices=self.devices, **options),
+                read,
+                blocks,
+                lambda start, stop, found: finished(start, stop, found, hashes.get(start)),
+            )
+        else:
+            cached = jax.config.values.get("jax_compilation_cache_dir") is not None
+            reader = reader_of(self.measurements)
+            job = executors.Job(
+                self.design,
+                self.genes,
+                reader=reader,
+                digests=digests,
+                compile_cache=cached,
+                **options,
+            )
+            failures = executors.fit_all(
+                self.executor,
+                job,
+                self.measurements.block,
+                blocks,
+                lambda start, stop, found: finished(start, stop, found.fitted, found.digest),
+            )
+        if self.measurements.origin is not None:
+            self.measurements.origin.check_all()
+        return failures
