@@ -73,6 +73,8 @@ def _measure(spec: dict[str, Any]) -> dict[str, Any]:
         expression, formula = expression.iloc[: design["genes"]], design["formula"]
         if list(expression.columns) != list(metadata.index):
             metadata = metadata.loc[expression.columns]
+    elif design["visits"]:
+        expression, metadata, formula = _growth(design)
     else:
         study = jaxvp.simulate(
             design["genes"],
@@ -84,6 +86,27 @@ def _measure(spec: dict[str, Any]) -> dict[str, Any]:
         )
         expression, metadata, formula = study.expression, study.metadata, study.formula
     return write(expression.to_numpy(float), metadata, formula, folder)
+
+
+def _growth(design: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Random intercepts and slopes over days; half of each are absent."""
+    import pandas as pd
+
+    ((factor, levels),) = design["levels"].items()
+    visits, genes = design["visits"], design["genes"]
+    rng = np.random.default_rng(design["seed"])
+    group, day = np.repeat(np.arange(levels), visits), np.tile(np.arange(float(visits)), levels)
+    names = [f"s{i + 1}" for i in range(levels * visits)]
+    metadata = pd.DataFrame({factor: [f"l{i}" for i in group], "Days": day}, index=names)
+    values = np.empty((genes, len(names)))
+    for gene in range(genes):
+        size = rng.choice([0.0, 1.0], 2) * rng.gamma(2, 0.5, 2) / [1.0, day.std()]
+        turn = rng.uniform(-1, 1)
+        z = rng.standard_normal((levels, 2))
+        z[:, 1] = turn * z[:, 0] + np.sqrt(1 - turn**2) * z[:, 1]
+        u = z * size
+        values[gene] = 7 + u[group, 0] + u[group, 1] * day + rng.standard_normal(len(day))
+    return pd.DataFrame(values, columns=names), metadata, f"~ Days + (Days|{factor})"
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ and bytes / (bytes per second of a large copy), with all cores: they can overlap
 and an add are two operations. Work that all genes share (the products of the design) is not
 counted.
 
+With random slopes T counts coefficients, K leaves out those of the factor with most of them, and c
+is classes of that factor's levels times pairs of its coefficients.
+
 The count is of this algorithm, one K x K factorisation for every gene and evaluation. A method that
 shares factorisations between genes can come out below 1 where K is large; the table shows that.
 """
@@ -73,6 +76,8 @@ def shape(formula: str, metadata: pd.DataFrame) -> Shape:
     from jaxvp.formula import Formula
 
     design = build(Formula.parse(formula), metadata)
+    if design.slopes:
+        return _with_slopes(design)
     sizes = [np.bincount(codes) for codes in design.codes]
     # Of factors with as many levels, the first is eliminated; without one there is only X.
     largest = max(sizes, key=len) if sizes else np.array([], int)
@@ -83,4 +88,18 @@ def shape(formula: str, metadata: pd.DataFrame) -> Shape:
         p=design.p,
         K=levels + design.p,
         classes=len(np.unique(largest)),
+    )
+
+
+def _with_slopes(design: Any) -> Shape:
+    """Sums by pair of coefficients and class; terms are coefficients."""
+    from jaxvp.statistics import compress_slopes
+
+    shared = compress_slopes(design).shared
+    return Shape(
+        n=design.n,
+        terms=len(design.codes),
+        p=design.p,
+        K=shared.n_columns,
+        classes=len(shared.between),
     )

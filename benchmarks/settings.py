@@ -40,6 +40,9 @@ class Design:
         Peer to the number of genes of its sample.
     samples, levels
         Of `jaxvp.simulate`; or `dataset` and `formula`.
+    visits
+        With one factor in `levels`: every level is seen so many times, on days 0, 1, 2, ..., and
+        has an intercept and a slope of its own, ``~ Days + (Days|factor)``.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Design:
     levels: dict[str, int] = dataclasses.field(default_factory=dict)
     dataset: str | None = None
     formula: str | None = None
+    visits: int = 0
     imbalance: float = 0.5
     seed: int = 1
 

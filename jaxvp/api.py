@@ -20,7 +20,6 @@ from jaxvp.formula import Formula
 from jaxvp.progress import bar
 from jaxvp.results import Results
 from jaxvp.solver import SOLVERS, Status
-from jaxvp.statistics import compress
 from jaxvp.study import Study
 from jaxvp.warning import warn
 
@@ -64,8 +63,8 @@ def fit(
         ``.csv``, ``.tsv``, ``.parquet``, ``.h5ad``, ``.zarr``, ``.npy``. What a file allows is read
         block by block.
     formula
-        ``"~ Age + (1|Individual) + (1|Tissue)"``. With a random term ``(1|g)`` a mixed model is
-        fitted, without one ordinary least squares.
+        ``"~ Age + (1|Individual) + (1|Tissue)"``. With a random term, ``(1|g)`` or one with slopes,
+        ``(Time|g)``, a mixed model is fitted, without one ordinary least squares.
     metadata
         One row a sample; the index holds the sample names. Or the path of such a table, names in
         its first column. None only with an AnnData, for its own `obs`.
@@ -84,7 +83,8 @@ def fit(
         JAX devices to use, each for blocks of its own; None is all that JAX has
         (``jax.local_devices()``). A CPU is used with all its cores.
     solver
-        ``"newton"``, or ``"optax"``: L-BFGS on the same deviance, slow, an independent check.
+        ``"newton"``, or ``"optax"``: L-BFGS on the same deviance, slow, an independent check of
+        models with random intercepts.
     progress
         True shows a progress bar, False none; None shows it where a person watches.
     on_error
@@ -174,8 +174,12 @@ def prepare(
     chosen = _check_options(weights, dtype, block_size, devices, solver, on_error, executor)
     measurements, table = align(expression, metadata)
     design = build(parsed, table, reml)
+    if design.slopes and solver != "newton":
+        raise DataError(
+            f'solver={solver!r} fits random intercepts; random slopes need solver="newton"'
+        )
     measurements = measurements.take(design.kept)
-    compression = compress(design)
+    compression = batch.compression_of(design)
     size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
     asked = block_size if block_size == "auto" else size  # a plain int, also of NumPy's
     return Study(
@@ -262,7 +266,7 @@ def _results(
             else fractions.fixed(design, sigma, coefficients)
         )
     components = fractions.joined(parts)
-    random = bool(design.codes)
+    singular = (fitted.theta[:, design.theta_diagonal] == 0).any(axis=1)
     labels = np.array([status.label for status in Status], dtype=object)
 
     def table(array: np.ndarray, columns: Sequence[str]) -> pd.DataFrame:
@@ -274,7 +278,7 @@ def _results(
             "n_obs": np.full(len(genes), design.n),
             "iterations": fitted.iterations,
             "gradient": fitted.gradient,
-            "singular": (fitted.gamma == 0).any(axis=1),
+            "singular": singular,
         },
         index=genes,
     )
@@ -283,7 +287,7 @@ def _results(
         variances=table(components.variances, components.names),
         coefficients=table(fitted.coefficients, design.columns),
         standard_errors=table(fitted.standard_errors, design.columns),
-        theta=table(np.sqrt(fitted.gamma) if random else fitted.gamma, design.random_names),
+        theta=table(fitted.theta, design.theta_names),
         sigma=pd.Series(fitted.sigma, index=genes, name="sigma"),
         log_likelihood=pd.Series(fitted.log_likelihood, index=genes, name="log_likelihood"),
         diagnostics=diagnostics,

@@ -24,9 +24,31 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, Num
 
+from jaxvp.design import Design
 from jaxvp.likelihood import Estimates, least_squares
-from jaxvp.solver import MAX_ITERATIONS, Solution, Status, Table, lanes, newton, prepare, solve
-from jaxvp.statistics import Block, Compression, PerGene, Shared, statistics
+from jaxvp.solver import (
+    MAX_ITERATIONS,
+    SlopeSolution,
+    Solution,
+    Status,
+    Table,
+    lanes,
+    newton,
+    prepare,
+    relative_factors,
+    solve,
+    solve_slopes,
+)
+from jaxvp.statistics import (
+    Block,
+    Compression,
+    PerGene,
+    Shared,
+    SlopeShared,
+    compress,
+    compress_slopes,
+    statistics,
+)
 
 Device: TypeAlias = Any  # jax.Device, which is a variable to type checkers
 
@@ -42,7 +64,7 @@ _LARGEST_VIOLATION = 1.0
 class Fitted(NamedTuple):
     """All genes, fitted; random terms in formula order. Genes that could not be fitted hold NaN."""
 
-    gamma: Float[np.ndarray, "genes k"]
+    gamma: Float[np.ndarray, "genes k"]  # relative variance of every random component
     sigma: Float[np.ndarray, " genes"]
     coefficients: Float[np.ndarray, "genes p"]
     standard_errors: Float[np.ndarray, "genes p"]
@@ -50,9 +72,10 @@ class Fitted(NamedTuple):
     gradient: Float[np.ndarray, " genes"]
     iterations: Int[np.ndarray, " genes"]
     status: Int[np.ndarray, " genes"]
+    theta: Float[np.ndarray, "genes m"]  # square roots of gamma; with slopes, relative factors
 
 
-def block_genes(shared: Shared) -> int:
+def block_genes(shared: Shared | SlopeShared) -> int:
     """Genes in a block: by the bytes of a gene's statistics, never by the machine: runs repeat."""
     classes, columns = shared.between.shape[:2]
     width = lanes(shared)
@@ -60,8 +83,14 @@ def block_genes(shared: Shared) -> int:
     return int(np.clip(fits // width * width, width, _LARGEST_BLOCK))
 
 
-def empty(genes: int, k: int, p: int) -> Fitted:
+def compression_of(design: Design) -> Compression:
+    """The design prepared for blocks of genes."""
+    return compress_slopes(design) if design.slopes else compress(design)
+
+
+def empty(design: Design, genes: int) -> Fitted:
     """Room for genes that are not fitted yet."""
+    k, p = len(design.random_names), design.p
     return Fitted(
         np.full((genes, k), np.nan),
         np.full(genes, np.nan),
@@ -71,6 +100,7 @@ def empty(genes: int, k: int, p: int) -> Fitted:
         np.full(genes, np.nan),
         np.zeros(genes, dtype=np.int32),
         np.zeros(genes, dtype=np.int8),
+        np.full((genes, len(design.theta_names)), np.nan),
     )
 
 
@@ -79,8 +109,8 @@ class Fitter:
 
     Parameters
     ----------
-    compression
-        Of the study's design.
+    design, compression
+        Of the study, and what `compression_of` made of it.
     genes
         How many genes the study has: with `block_size` it decides the shapes that are compiled, so
         that a block has the same numbers whoever fits it, and which others are fitted.
@@ -90,6 +120,7 @@ class Fitter:
 
     def __init__(
         self,
+        design: Design,
         compression: Compression,
         genes: int,
         *,
@@ -99,7 +130,7 @@ class Fitter:
         block_size: int,
         devices: Sequence[Device],
     ) -> None:
-        self.compression = compression
+        self.design, self.compression = design, compression
         shared = compression.shared
         workers = [device for device in devices for _ in range(_threads(device, len(devices)))]
         workers = workers[: -(-genes // block_size)]
@@ -118,8 +149,7 @@ class Fitter:
 
     def __call__(self, y: Num[np.ndarray, "n genes"]) -> Fitted:
         """Fit one block of genes."""
-        shared = self.compression.shared
-        out = empty(y.shape[1], len(shared.levels), shared.p)
+        out = empty(self.design, y.shape[1])
         program = self._programs.get()
         try:
             with jax.enable_x64(True):
@@ -180,7 +210,7 @@ def _capacity(genes: int, width: int) -> int:
 class _Program(NamedTuple):
     """What every block of a call shares."""
 
-    shared: tuple[Shared, Table | None]  # on the device
+    shared: tuple[Shared | SlopeShared, Table | None]  # on the device
     solver: str
     width: int
     reml: bool
@@ -190,18 +220,22 @@ class _Program(NamedTuple):
 
 
 _solve = jax.jit(solve, static_argnums=(0, 1, 2))
+_solve_slopes = jax.jit(solve_slopes, static_argnums=(0, 1))
 _compiled: set[Any] = set()
 _compiling = threading.Lock()
 
 
-def _solve_block(program: _Program, gene: PerGene, wanted: np.ndarray) -> Solution:
+def _solve_block(program: _Program, gene: PerGene, wanted: np.ndarray) -> Solution | SlopeSolution:
     """Run the solver on the program's device; two threads never compile the same program."""
     shared, table = program.shared
     placed = jax.device_put((gene, wanted, np.int32(MAX_ITERATIONS)), program.device)
     arguments = (shared, *placed, table)
 
-    def run() -> Solution:
-        found = _solve(program.solver, program.width, program.reml, *arguments)
+    def run() -> Solution | SlopeSolution:
+        if isinstance(shared, SlopeShared):
+            found = _solve_slopes(program.width, program.reml, *arguments[:-1])
+        else:
+            found = _solve(program.solver, program.width, program.reml, *arguments)
         # Out of the device, and out of float32, before the context ends.
         return jax.tree.map(np.asarray, found)
 
@@ -236,7 +270,8 @@ def _fit_block(program: _Program, compression: Compression, y: np.ndarray, out: 
     shared = compression.shared
     if not shared.levels:
         estimates = least_squares(shared, block)
-        _write(out, compression, block, np.zeros((0, genes)), estimates, program.reml)
+        none = np.zeros((0, genes))
+        _write(out, compression, block, none, np.zeros(genes), estimates, program.reml)
         out.gradient[:] = 0.0
         return _blank(out)
     wanted = np.zeros(program.capacity, dtype=bool)
@@ -248,8 +283,15 @@ def _fit_block(program: _Program, compression: Compression, y: np.ndarray, out: 
     found = jax.tree.map(lambda a: a[..., :genes], found)
     out.gradient[:] = found.violation
     out.iterations[:] = found.evaluations
-    gamma = found.gamma.astype(np.float64)
-    _write(out, compression, block, gamma, found.estimates, program.reml)
+    if isinstance(found, SlopeSolution):
+        gamma, factors = relative_factors(found, shared, compression.slopes)
+        out.theta[:] = compression.slopes.in_formula_order(factors)
+        random = np.square(found.deviations, dtype=np.float64).sum(axis=0)
+    else:
+        gamma = found.gamma.astype(np.float64)
+        out.theta[:, list(shared.order)] = np.sqrt(gamma).T
+        random = gamma.sum(axis=0)
+    _write(out, compression, block, gamma, random, found.estimates, program.reml)
     limit = np.clip(found.tolerance, newton.GRADIENT_TOLERANCE, _LARGEST_VIOLATION)
     out.status[(out.status == Status.CONVERGED) & ~(found.violation <= limit)] = (
         Status.MAX_ITERATIONS
@@ -263,7 +305,14 @@ def _blank(out: Fitted) -> None:
     Iterations and gradient stay where it was iterated, to tell how far it came.
     """
     failed = out.status != Status.CONVERGED
-    for array in (out.gamma, out.sigma, out.coefficients, out.standard_errors, out.log_likelihood):
+    for array in (
+        out.gamma,
+        out.theta,
+        out.sigma,
+        out.coefficients,
+        out.standard_errors,
+        out.log_likelihood,
+    ):
         array[failed] = np.nan
     never = failed & (out.status != Status.MAX_ITERATIONS)
     out.gradient[never] = np.nan
@@ -275,10 +324,14 @@ def _write(
     compression: Compression,
     block: Block,
     gamma: Float[np.ndarray, "k genes"],
+    random: Float[np.ndarray, " genes"],
     found: Estimates,
     reml: bool,
 ) -> None:
-    """Undo elimination order, scaling and residualising."""
+    """Undo elimination order, scaling and residualising.
+
+    ``random`` is the variance of all random terms, over the samples and relative to sigma^2.
+    """
     shared = compression.shared
     size = shared.n - shared.p if reml else shared.n
     centred = compression.q - compression.q.mean(axis=0)
@@ -291,7 +344,7 @@ def _write(
         out.log_likelihood[:] = found.log_likelihood - size * np.log(block.scale)
         fixed = raw / block.scale / found.sigma
         spread = np.einsum("pg,pg->g", fixed, centred.T @ centred @ fixed) / shared.n
-        share = 1 / (1 + gamma.sum(axis=0) + spread)
+        share = 1 / (1 + random + spread)
         # Where nothing is left, not even rounding, there is nothing to compare with.
         explained = (share < _RESIDUAL_SHARE) | (found.sigma == 0)
         explained &= out.status == Status.CONVERGED

@@ -6,6 +6,9 @@ add up to the variance of the whole fixed part, and ``sigma^2``,
 
     fraction = component / (sum_k tau_k^2 + sum_j v_j + sigma^2).
 
+A random slope is one component a coefficient, ``sigma^2 Gamma_aa``: the variance that one unit of
+its variable adds where the others are zero (`at` says what there is at other values).
+
 *Fixed model.* With ``f_t = X_t b_t`` for every fixed term, ``SS_t = sum_i (f_ti - mean f_t)^2`` and
 the residual sum of squares, each divided by the sum of all.
 
@@ -22,6 +25,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvp.design import Design
+from jaxvp.formula import names_in
 
 
 class Components(NamedTuple):
@@ -101,3 +105,82 @@ def fixed(
         explained.append(np.einsum("gi,ij,gj->g", b, within, b, optimize=True))
     residual = np.full(len(sigma), (n - p) / n)
     return _components((*design.terms, RESIDUALS), np.stack([*explained, residual], axis=1), sigma)
+
+
+def factors(
+    design: Design, theta: Float[np.ndarray, "genes m"]
+) -> list[Float[np.ndarray, "genes c c"]]:
+    """Lower triangular L of every correlated term."""
+    found, start = [], 0
+    for block in design.blocks or [(i,) for i in range(len(design.random_names))]:
+        c = len(block)
+        column, row = np.triu_indices(c)
+        factor = np.zeros((len(theta), c, c))
+        factor[:, row, column] = theta[:, start : start + len(row)]
+        start += len(row)
+        found.append(factor)
+    return found
+
+
+def at(
+    design: Design,
+    theta: Float[np.ndarray, "genes m"],
+    sigma: Float[np.ndarray, " genes"],
+    coefficients: Float[np.ndarray, "genes p"],
+    multipliers: Float[np.ndarray, "rows k"],
+    given: tuple[str, ...],
+) -> tuple[tuple[str, ...], Float[np.ndarray, "genes rows components"]]:
+    r"""Shares at given values of what stands left of the bars.
+
+    With z the multipliers of a grouping factor's coefficients there, its variance is ``sigma^2
+    z'Gamma z``, summed over its terms. The fixed columns that read a given variable are constant
+    there; the others have their variances over the samples, as in `mixed`; sigma^2; all divided by
+    their sum.
+
+    Parameters
+    ----------
+    design, theta, sigma, coefficients
+        The fits.
+    multipliers
+        Of the random components, one row a set of values.
+    given
+        The variables that have a value there.
+
+    Returns
+    -------
+    names, fractions
+        Grouping factors by name, fixed columns in the design's order, Residuals.
+    """
+    groups: dict[str, np.ndarray] = {}
+    blocks = design.blocks or [(i,) for i in range(len(design.random_names))]
+    for block, factor in zip(blocks, factors(design, theta), strict=True):
+        first = block[0]
+        name = design.groups[first]
+        there = np.einsum("rc,gck->grk", multipliers[:, list(block)], factor, optimize=True)
+        groups[name] = groups.get(name, 0.0) + (there**2).sum(axis=2)
+    columns = [j for j, term in enumerate(design.term_of_column) if term >= 0]
+    constant = {
+        number
+        for number, term in enumerate(design.formula.terms)
+        if any(name in given for factor in term for name in names_in(factor))
+    }
+    free = [j for j in columns if design.term_of_column[j] not in constant]
+    centred = design.X - design.X.mean(axis=0)
+    covariance = centred.T @ centred / len(centred)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = coefficients / sigma[:, None]
+        single = relative[:, free] ** 2 * np.diag(covariance)[free]
+        among = covariance[np.ix_(free, free)]
+        whole = np.einsum("gi,ij,gj->g", relative[:, free], among, relative[:, free])
+        total = single.sum(axis=1)
+        single = single * np.where(total == 0, 0.0, np.maximum(whole, 0.0) / total)[:, None]
+    fixed = np.zeros((len(sigma), len(columns)))
+    fixed[:, [columns.index(j) for j in free]] = single
+    names = (*sorted(groups), *(design.columns[j] for j in columns), RESIDUALS)
+    rows = len(multipliers)
+    spread = np.broadcast_to(fixed[:, None], (len(sigma), rows, len(columns)))
+    random = [groups[name][:, :, None] for name in sorted(groups)]
+    parts = np.concatenate([*random, spread, np.ones((len(sigma), rows, 1))], axis=2)
+    shares = parts / parts.sum(axis=2, keepdims=True)
+    shares[np.isnan(sigma)] = np.nan
+    return names, shares

@@ -49,7 +49,7 @@ class Study(NamedTuple):
 
     def empty(self) -> batch.Fitted:
         """Room for all genes."""
-        return batch.empty(self.genes, len(self.design.codes), self.design.p)
+        return batch.empty(self.design, self.genes)
 
     def fit_blocks(
         self, blocks: Sequence[tuple[int, int]], finished: Finished, digests: bool = False
@@ -74,7 +74,9 @@ class Study(NamedTuple):
                 return block
 
             batch.fit_all(
-                batch.Fitter(self.compression, self.genes, devices=self.devices, **options),
+                batch.Fitter(
+                    self.design, self.compression, self.genes, devices=self.devices, **options
+                ),
                 read,
                 blocks,
                 lambda start, stop, found: finished(start, stop, found, hashes.get(start)),

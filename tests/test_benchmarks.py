@@ -31,7 +31,7 @@ def test_settings_parse(size):
 
 def test_full_gene_counts_are_the_promised_ones():
     counts = {name: design.genes for name, design in settings.designs("full").items()}
-    many = dict.fromkeys("ABF", 20_000)
+    many = dict.fromkeys("ABFST", 20_000)
     assert counts == many | {"C": 4_000, "D": 2_000, "E": 1_000, "G": 4_147, "H": 20}
 
 
@@ -69,6 +69,17 @@ def test_floor_by_hand():
     assert shape.bytes == 8 * (8 + 21)
     assert shape.seconds(3, flops=640.0, bytes_per_second=1e9) == 1.0
     assert shape.seconds(3, flops=1e9, bytes_per_second=58.0) == 4.0
+
+
+def test_slope_designs():
+    """Days of every level, an expected formula, and the floor's counts of it."""
+    design = dataclasses.replace(settings.designs("full")["S"], genes=3)
+    expression, metadata, formula = data._growth(dataclasses.asdict(design))
+    assert expression.shape == (3, 180) and formula == "~ Days + (Days|Subject)"
+    assert (metadata.groupby("Subject")["Days"].nunique() == 10).all()
+    # one class of levels, three pairs of two coefficients; K: intercept and Days
+    shape = floor.shape(formula, metadata)
+    assert shape == floor.Shape(n=180, terms=2, p=2, K=2, classes=3)
 
 
 def test_floor_and_designs_of_the_gpu_script_are_the_same():

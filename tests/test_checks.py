@@ -261,7 +261,7 @@ REFUSED = [
     ("~ dose + empty", "`empty` is missing in all 60 samples", (None, None)),
     ("~ when + dose", "dates or times", (None, None)),
     ("~ log(dose - 100)", "must be positive", (None, None)),
-    ("~ (1 + dose|Person)", "random slopes", (1, 1)),
+    ("~ (1 + Clinic|Person)", "constant within every level of `Person`", (1, 1)),
     ("~ Person + (1|Person)", "keep one of the two", (12, 12)),
     ("~ Tissue*Person*C(Batch)", "fewer columns are needed", None),
 ]

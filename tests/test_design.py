@@ -511,15 +511,6 @@ def test_refuses(text, metadata, says):
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["~ (1+Age|Sex)", "~ (Age||Sex)", "~ (1|Batch) + (0+Tissue|Sex)"])
-def test_random_slopes_are_not_yet_there(text):
-    term = Formula.parse(text).random[-1].text
-    with pytest.raises(NotImplementedError) as caught:
-        build(Formula.parse(text), STUDY)
-    assert term in str(caught.value) and "not yet" in str(caught.value)
-    assert "(1|Sex)" in str(caught.value)
-
-
 def test_reml_needs_a_random_term():
     with pytest.raises(DesignError, match="REML needs a random term"):
         design("~ Age", reml=True)

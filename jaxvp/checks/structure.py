@@ -227,7 +227,10 @@ def absorbed(design: Design) -> tuple[str, ...]:
     """Random terms that the fixed part explains completely."""
     q = np.linalg.qr(design.X / np.maximum(np.linalg.norm(design.X, axis=0), 1e-300))[0]
     names = []
-    for name, codes in zip(design.random_names, design.codes, strict=True):
+    multipliers = design.multipliers or (None,) * len(design.codes)
+    for name, codes, slope in zip(design.random_names, design.codes, multipliers, strict=True):
+        if slope is not None:
+            continue
         inside = sum(
             (np.bincount(codes, weights=column) ** 2).sum() for column in np.ascontiguousarray(q.T)
         )

@@ -1,8 +1,9 @@
 """A formula applied to metadata: what all genes of a study share.
 
 `build` reads the variables (`variables`), drops samples with missing values, computes and codes the
-fixed part (`fixed`, with `transforms` and `rank`), numbers the grouping factors (`random`) and asks
-whether the samples determine them (`information`).
+fixed part (`fixed`, with `transforms` and `rank`), numbers the grouping factors (`random`), codes
+what varies between their levels (`slopes`) and asks whether the samples determine it
+(`information`).
 The result holds arrays and names, no table; from here on nobody needs pandas or formulas.
 
 Everything that makes a model unfit is found here, before any gene is looked at.
@@ -19,11 +20,13 @@ from jaxvp.formula import Formula
 from jaxvp.warning import warn
 
 from .fixed import FixedPart, build_fixed, label
+from .given import given_variables, multipliers_at
 from .information import check_information
 from .random import build_random, check_random, identical_groupings
+from .slopes import Multiplier, build_components, group_of, theta_names
 from .variables import DesignError, Factor, interaction, is_missing, select, to_names
 
-__all__ = ["Design", "DesignError", "build"]
+__all__ = ["Design", "DesignError", "build", "given_variables", "multipliers_at"]
 
 RESERVED = ("Intercept", "Residuals")
 
@@ -34,7 +37,7 @@ class Design(eqx.Module):
     X: Float[np.ndarray, "n p"]
     """fixed columns, treatment-coded on the first level"""
     codes: tuple[Int[np.ndarray, " n"], ...]
-    """int32, one per random term in formula order: 0..levels-1, every level present"""
+    """int32, one per random component in formula order: 0..levels-1, every level present"""
     kept: Int[np.ndarray, " n"]
     """positions of these samples in the metadata"""
     columns: tuple[str, ...] = eqx.field(static=True)
@@ -44,12 +47,47 @@ class Design(eqx.Module):
     term_of_column: tuple[int, ...] = eqx.field(static=True)
     """for each column of X its place in `terms`; -1 for the intercept"""
     random_names: tuple[str, ...] = eqx.field(static=True)
-    """names of the random terms: ``Individual``, ``Plate:Site``"""
+    """names of the random components: ``Individual``, ``Plate:Site``, ``Individual.Days``"""
     levels: tuple[tuple[str, ...], ...] = eqx.field(static=True)
-    """names of each random term's levels, in the order of the codes"""
+    """names of each random component's levels, in the order of the codes"""
     samples: tuple[str, ...] = eqx.field(static=True)
     """names of the samples"""
     formula: Formula = eqx.field(static=True)
+    multipliers: tuple[Multiplier, ...] = ()
+    """with random slopes: the column of each random component, None for an intercept"""
+    coefficients: tuple[str, ...] = eqx.field(static=True, default=())
+    """with random slopes: what varies, ``(Intercept)``, ``Days``, ``TissueB``, by component"""
+    blocks: tuple[tuple[int, ...], ...] = eqx.field(static=True, default=())
+    """with random slopes: the components of each correlated term"""
+    slope_levels: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True, default=())
+    """with random slopes: factors left of a bar, with their levels"""
+
+    @property
+    def slopes(self) -> bool:
+        """Is there a random slope? If not every random component is a random intercept."""
+        return bool(self.multipliers)
+
+    @property
+    def theta_names(self) -> tuple[str, ...]:
+        """Names of theta: the random components, or the entries of their relative factors."""
+        if not self.slopes:
+            return self.random_names
+        return theta_names(self.random_names, self.coefficients, self.blocks)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Name of the grouping factor of each random component."""
+        if not self.slopes:
+            return self.random_names
+        return tuple(map(group_of, self.random_names, self.coefficients))
+
+    @property
+    def theta_diagonal(self) -> Bool[np.ndarray, " m"]:
+        """Which entries of theta are relative standard deviations, zero or more."""
+        sizes = [len(block) for block in self.blocks] or [1] * len(self.random_names)
+        each = [np.arange(size, 0, -1) for size in sizes]  # columns of a lower triangle
+        parts = [np.arange(length) == 0 for lengths in each for length in lengths]
+        return np.concatenate([np.zeros(0, dtype=bool), *parts])
 
     @property
     def n(self) -> int:
@@ -93,8 +131,6 @@ def build(formula: Formula, metadata: pd.DataFrame, reml: bool = False) -> Desig
     ------
     DesignError
         If the model cannot be fitted; the message names the culprit and the remedy.
-    NotImplementedError
-        For random slopes.
 
     Warns
     -----
@@ -117,20 +153,26 @@ def build(formula: Formula, metadata: pd.DataFrame, reml: bool = False) -> Desig
         metadata = metadata.loc[keep, []]
     fixed = build_fixed(formula, table, metadata.index)
     groups = build_random(formula, table)
-    check_information(fixed.X, tuple(codes for codes, _ in groups), formula.random, reml)
-    _check_names(formula, fixed)
+    random = build_components(formula, groups, table, metadata.index)
+    slopes = any(term.slopes for term in formula.random)
+    check_information(fixed.X, random.codes, random.terms, reml, random.multipliers)
+    _check_names(formula, fixed, random.names)
     _warn(formula, fixed, groups)
     return Design(
         X=fixed.X,
-        codes=tuple(codes for codes, _ in groups),
+        codes=random.codes,
         kept=np.flatnonzero(keep),
         columns=fixed.columns,
         terms=fixed.terms,
         term_of_column=fixed.term_of_column,
-        random_names=tuple(term.name for term in formula.random),
-        levels=tuple(levels for _, levels in groups),
+        random_names=random.names,
+        levels=random.levels,
         samples=to_names(metadata.index),
         formula=formula,
+        multipliers=random.multipliers if slopes else (),
+        coefficients=random.coefficients if slopes else (),
+        blocks=random.blocks if slopes else (),
+        slope_levels=random.slope_levels,
     )
 
 
@@ -157,10 +199,10 @@ def _complete(table: dict[str, pd.Series], n: int) -> Bool[np.ndarray, " n"]:
     return keep
 
 
-def _check_names(formula: Formula, fixed: FixedPart) -> None:
+def _check_names(formula: Formula, fixed: FixedPart, random: tuple[str, ...]) -> None:
     """Every name must mean one thing in the tables of results."""
     own = fixed.columns[1:] if formula.intercept else fixed.columns
-    names = [*RESERVED, *own, *(term.name for term in formula.random)]
+    names = [*RESERVED, *own, *random]
     # Without random terms it is the fixed terms that are the components.
     for taken in (names, [*RESERVED, *fixed.terms]):
         twice = [name for name, count in Counter(taken).items() if count > 1]
@@ -180,7 +222,10 @@ def _warn(formula: Formula, fixed: FixedPart, groups: list[Factor]) -> None:
             "to make all categorical variables random, (1|g), if one is: the fractions of fixed "
             "and of random ones are not comparable"
         )
-    factors = {term.text: group for term, group in zip(formula.random, groups, strict=True)}
+    # Terms of one grouping factor, an intercept and a slope, are meant to group alike.
+    pairs = list(zip(formula.random, groups, strict=True))
+    firsts = {term.group: (term, group) for term, group in reversed(pairs)}
+    factors = {term.text: group for term, group in reversed(firsts.values())}
     for name, term in zip(fixed.terms, formula.terms, strict=True):
         labels = [label(factor) for factor in term]
         if all(name in fixed.factors for name in labels):

@@ -54,6 +54,20 @@ def build_fixed(formula: Formula, table: dict[str, pd.Series], samples: pd.Index
         If a term cannot be computed, says nothing (one level, a constant, a combination of others)
         or has as many levels as there are samples; if there are as many columns as samples.
     """
+    X, columns, owner, factors = encode(formula, table, samples, "the fixed term {}")
+    dependent = dependent_columns(X, columns, formula.intercept)
+    if dependent:
+        raise DesignError(_explain(dependent))
+    return FixedPart(X, columns, Names(map(_term_label, formula.terms)), owner, factors)
+
+
+def encode(
+    formula: Formula, table: dict[str, pd.Series], samples: pd.Index, what: str
+) -> tuple[Float[np.ndarray, "n p"], Names, tuple[int, ...], dict[str, Factor]]:
+    """Columns of a fixed part, their names, their terms (-1: intercept), its categorical factors.
+
+    ``what``, with braces for a term's name, opens the messages of what cannot be computed.
+    """
     n = len(samples)
     values: dict[str, Any] = {}
     factors: dict[str, Factor] = {}
@@ -70,7 +84,7 @@ def build_fixed(formula: Formula, table: dict[str, pd.Series], samples: pd.Index
                 factors[name] = _levels(variable, table)
                 values[name] = pd.Series(pd.Categorical.from_codes(*factors[name]))
         except DesignError as error:
-            raise DesignError(f"the fixed term `{name}`: {error}") from None
+            raise DesignError(f"{what.replace('{}', f'`{name}`')}: {error}") from None
 
     # Before anything is allocated: a*b*c of many levels would be many times the memory.
     sizes = {name: _least_columns(value) for name, value in values.items()}
@@ -78,10 +92,7 @@ def build_fixed(formula: Formula, table: dict[str, pd.Series], samples: pd.Index
     _check_count(formula.intercept + least, n)
     X, columns, owner = _encode(formula, values, n)
     _check_count(len(columns), n)
-    dependent = dependent_columns(X, columns, formula.intercept)
-    if dependent:
-        raise DesignError(_explain(dependent))
-    return FixedPart(X, columns, Names(map(_term_label, formula.terms)), owner, factors)
+    return X, columns, owner, factors
 
 
 def label(expression: Expression) -> str:

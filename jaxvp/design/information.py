@@ -28,6 +28,7 @@ def check_information(
     codes: tuple[Int[np.ndarray, " n"], ...],
     terms: tuple[RandomTerm, ...],
     reml: bool,
+    multipliers: tuple[Float[np.ndarray, " n"] | None, ...],
 ) -> None:
     """Refuse what has no optimum, whatever is measured.
 
@@ -36,9 +37,11 @@ def check_information(
     X
         Fixed columns, of full rank.
     codes, terms
-        Random intercepts: a level number for every sample, and where they come from.
+        Random components: a level number for every sample, and where they come from.
     reml
-        Which likelihood.
+        Which likelihood. Terms with slopes are not asked by REML.
+    multipliers
+        Of the components, None for intercepts.
 
     Raises
     ------
@@ -49,7 +52,7 @@ def check_information(
         return
     if reml:
         for code, term in zip(codes, terms, strict=True):
-            if _inside(X, code):
+            if not term.slopes and _inside(X, code):
                 raise DesignError(
                     f"by REML the samples say nothing about {term.text}: every level of "
                     f"`{term.name}` is a combination of the fixed part. Leave {term.text} out, or "
@@ -61,9 +64,12 @@ def check_information(
     if p + sum(levels) < n or n > _MOST_SAMPLES:
         return
     Z = np.concatenate(
-        [code[:, None] == np.arange(count) for code, count in zip(codes, levels, strict=True)],
+        [
+            (code[:, None] == np.arange(count)) * (1.0 if column is None else column[:, None])
+            for code, count, column in zip(codes, levels, multipliers, strict=True)
+        ],
         axis=1,
-    ).astype(np.float64)
+    )
     length = np.linalg.norm(X, axis=0)
     both = np.concatenate([X / np.where(length > 0, length, 1), Z], axis=1)
     if np.linalg.matrix_rank(both) == n > np.linalg.matrix_rank(Z):

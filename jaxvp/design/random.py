@@ -16,22 +16,13 @@ def check_random(formula: Formula) -> None:
 
     Raises
     ------
-    NotImplementedError
-        For random slopes.
     DesignError
         If two random terms are identical, or a grouping factor is also a fixed main effect.
     """
-    for term in formula.random:
-        if term.slopes:
-            intercept = f"(1|{':'.join(Variable(name).text for name in term.group)})"
-            raise NotImplementedError(
-                f"random slopes such as {term.text} are not yet supported; the random intercept "
-                f"{intercept} is"
-            )
     seen: dict[frozenset[str], RandomTerm] = {}
-    for term in formula.random:
+    for term in (term for term in formula.random if term.intercept):
         first = seen.setdefault(frozenset(term.group), term)
-        if first is not term:
+        if first is not term and not first.slopes and not term.slopes:
             raise DesignError(
                 f"the random terms {first.text} and {term.text} are the same: leave one out "
                 "((1|a/b) stands for (1|a) + (1|b:a))"

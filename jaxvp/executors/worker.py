@@ -18,7 +18,6 @@ import numpy as np
 
 from jaxvp import batch, runtime
 from jaxvp.expression import digest
-from jaxvp.statistics import compress
 
 from .job import Answer, Job
 
@@ -60,7 +59,8 @@ def _prepared(sent: Any, key: str) -> tuple[Job, batch.Fitter, Read | None]:
                 runtime.enable_compile_cache()
             read = job.reader.open(job.block_size) if job.reader else None
             fitter = batch.Fitter(
-                compress(job.design),
+                job.design,
+                batch.compression_of(job.design),
                 job.genes,
                 reml=job.reml,
                 solver=job.solver,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxvp.likelihood.system import FixedSystem, Scalar, lift
-from jaxvp.statistics import Array, Shared
+from jaxvp.statistics import Array, Shared, SlopeShared
 
 
 class Estimates(NamedTuple):
@@ -27,7 +27,7 @@ class Estimates(NamedTuple):
     log_likelihood: Scalar  # without the terms of the scale s
 
 
-def estimates(system: FixedSystem, shared: Shared, reml: bool) -> Estimates:
+def estimates(system: FixedSystem, shared: Shared | SlopeShared, reml: bool) -> Estimates:
     """Estimates of one gene (or of a tile of genes on a trailing axis) from its system."""
     size = shared.n - shared.p if reml else shared.n
     log_det = system.log_det
@@ -40,7 +40,7 @@ def estimates(system: FixedSystem, shared: Shared, reml: bool) -> Estimates:
     return Estimates(system.beta, variances, jnp.sqrt(sigma2), log_likelihood)
 
 
-def no_estimates(shared: Shared) -> Estimates:
+def no_estimates(shared: Shared | SlopeShared) -> Estimates:
     """Of one gene, before there are any."""
     zero = jnp.zeros((), shared.r_inverse.dtype)
     columns = jnp.zeros(shared.p, zero.dtype)

@@ -137,6 +137,10 @@ def adjust(
         raise DataError("adjusted values of a fit with weights are not there yet: adjusted=False")
     design = result.design
     assert design is not None
+    if design.slopes:
+        raise DataError(
+            "adjusted values of a fit with random slopes are not there yet: adjusted=False"
+        )
     place = find(gene, result.fractions.index, "gene")
     check_fitted(result, place)
     rows = metadata.index.astype(str).get_indexer_for(list(design.samples))

@@ -68,6 +68,8 @@ def correlation_structure(
     DataError
         If the model has no random term, a gene or term is unknown (close matches are listed), the
         gene could not be fitted, or none could.
+    NotImplementedError
+        If there are random slopes.
     TypeError
         If it is no result: a table of fractions does not know the samples.
 
@@ -88,6 +90,10 @@ def correlation_structure(
     if not theta.shape[1]:
         raise DataError(
             f"the model {result.formula} has no random term: it says that samples are independent"
+        )
+    if design.slopes:
+        raise NotImplementedError(
+            f"correlation_structure is not there yet for random slopes, as in {result.formula}"
         )
     if gene is not None:
         place = find(gene, theta.index, "gene")

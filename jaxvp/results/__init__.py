@@ -21,7 +21,7 @@ from jaxvp.design import Design
 from jaxvp.expression import DataError
 from jaxvp.fractions import RESIDUALS
 
-from . import archive
+from . import archive, slopes
 from .files import portable, write_folder
 from .lookup import find
 
@@ -62,14 +62,15 @@ class Results:
     standard_errors: pd.DataFrame
     """of the coefficients"""
     theta: pd.DataFrame
-    """genes x random terms, in formula order: standard deviations relative to sigma, as in lme4"""
+    """genes x random terms, in formula order: standard deviations relative to sigma, as in lme4; of
+    a correlated term with slopes the relative factor's lower triangle, column by column"""
     sigma: pd.Series
     """residual standard deviation"""
     log_likelihood: pd.Series
     """at the optimum; the restricted one if `reml`"""
     diagnostics: pd.DataFrame
     """``status``, ``n_obs``, ``iterations``, ``gradient`` (largest violation of the optimality
-    conditions), ``singular`` (a variance component is exactly zero)"""
+    conditions), ``singular`` (a variance component is exactly zero, or a correlation 1 or -1)"""
     design: Design | None
     """samples, fixed columns and levels that all genes share"""
     formula: str
@@ -191,7 +192,8 @@ class Results:
         DataError
             If the result has no design.
         NotImplementedError
-            If observations were weighted or missing: the design is then another one by gene.
+            If there are random slopes, or observations were weighted or missing (the design is then
+            another one by gene).
 
         Notes
         -----
@@ -241,10 +243,102 @@ class Results:
         sizes = collinearity.effective_sample_size(design, fractions, method)
         return pd.DataFrame(sizes, index=self.fractions.index, columns=names)
 
+    def covariance(self, group: Any, *, correlation: bool = False) -> pd.DataFrame:
+        """Covariances of a grouping factor's coefficients, or their correlations, for every gene.
+
+        Parameters
+        ----------
+        group
+            The grouping factor: ``"Subject"`` for ``(Days|Subject)``.
+        correlation
+            True gives correlations in place of covariances.
+
+        Returns
+        -------
+        DataFrame
+            Rows (gene, coefficient), columns coefficients: ``.loc[gene]`` is the matrix of a gene,
+            with ``(Intercept)``, ``Days``, ``TissueB`` on both sides. Squared units of the
+            measurements, per units of the slopes' variables. Zero between coefficients of terms
+            that are not correlated (``||``). A correlation with a coefficient of variance zero is
+            NaN; a perfect one is exactly 1 or -1. NaN for genes that could not be fitted.
+
+        Raises
+        ------
+        DataError
+            If there is no such grouping factor, or the result has no design.
+
+        Notes
+        -----
+        ``VarCorr`` of lme4: ``sigma^2 L L'``, L the relative factor in `theta`.
+
+        Examples
+        --------
+        >>> result = jaxvp.fit(expression, "~ Days + (Days|Subject)", metadata)
+        >>> result.covariance("Subject").loc["TP53"]
+        >>> result.covariance("Subject", correlation=True).xs("Days", level=1)["(Intercept)"]
+        """
+        return slopes.covariance(
+            self._any_design("covariance"), self.theta, self.sigma, group, correlation
+        )
+
+    def fractions_at(self, metadata: Any) -> pd.DataFrame:
+        """The share of each component at given values of what stands left of the bars.
+
+        With a random slope the variance between groups depends on the slope's variable. At a row z
+        of multipliers (``(1, Days)`` for ``(Days|Subject)``) it is ``sigma^2 z'Gamma z``; shares
+        are that, the variances of the fixed columns and ``sigma^2``, divided by their sum. A fixed
+        column that reads a given variable is constant there and has share 0.
+
+        Parameters
+        ----------
+        metadata
+            A DataFrame, one row a set of values, with a column for every variable left of a bar.
+            Others are not read.
+
+        Returns
+        -------
+        DataFrame
+            Rows (gene, row of `metadata`), columns: grouping factors by name, fixed columns,
+            ``Residuals``. Rows sum to 1; NaN for genes that could not be fitted.
+
+        Raises
+        ------
+        DesignError
+            If a column is not there, has missing values or a level that the design has not.
+        DataError
+            If it is no DataFrame or has no rows, or the result has no design.
+
+        Notes
+        -----
+        Covariance functions of random coefficients: Fitzmaurice, Laird and Ware, Applied
+        Longitudinal Analysis (2011), ch. 8.
+
+        Examples
+        --------
+        >>> days = pd.DataFrame({"Days": [0, 5, 9]}, index=["start", "middle", "end"])
+        >>> result.fractions_at(days)["Subject"].unstack()
+        """
+        return slopes.fractions_at(
+            self._any_design("shares at given values"),
+            self.theta,
+            self.sigma,
+            self.coefficients,
+            metadata,
+        )
+
+    def _any_design(self, what: str) -> Design:
+        if self.design is None:
+            raise DataError(f"the result has no design, and the {what} needs it: fit again")
+        if not self.design.codes:
+            raise DataError(f"the model has no random term, and the {what} is about those")
+        return self.design
+
     def _shared_design(self, what: str) -> tuple[Design, Bool[np.ndarray, " genes"]]:
         """The design of all genes, and which of them were fitted."""
         if self.design is None:
             raise DataError(f"the result has no design, and the {what} needs it: fit again")
+        if self.design.slopes:
+            raise NotImplementedError(f"the {what} is not there yet for random slopes")
         fitted = np.isfinite(self.sigma.to_numpy(np.float64))
         counts = self.diagnostics["n_obs"].to_numpy()[fitted]
         if self.weighted or (counts != self.design.n).any():

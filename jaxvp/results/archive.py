@@ -8,6 +8,7 @@ It is a zip archive; any tool that opens zip and Parquet reads it, and reading e
     design/samples.parquet    name of every sample and its position in the metadata
     design/X.parquet          samples x fixed columns
     design/codes.parquet      samples x random terms, the number of the level (names: result.json)
+    design/slopes.parquet     samples x random slopes, the slope variable (where there are any)
 
 Numbers come back bit for bit. The same result gives the same bytes: times in the archive are fixed.
 """
@@ -34,6 +35,7 @@ FORMAT, VERSION = "jaxvp.Results", 1
 MANIFEST = "result.json"
 # Static fields of a design that are plain names and numbers.
 DESIGN_NAMES = ("columns", "terms", "term_of_column", "random_names", "levels")
+SLOPE_NAMES = ("coefficients", "blocks", "slope_levels")
 
 
 def write(
@@ -48,7 +50,8 @@ def write(
     manifest: dict[str, Any] = {"format": FORMAT, "version": VERSION, **scalars, "design": None}
     parts = dict(tables)
     if design is not None:
-        manifest["design"] = {name: getattr(design, name) for name in DESIGN_NAMES}
+        names = (*DESIGN_NAMES, *SLOPE_NAMES) if design.slopes else DESIGN_NAMES
+        manifest["design"] = {name: getattr(design, name) for name in names}
         parts |= _design_tables(design)
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         # The manifest comes first: a stream tells what it is before the tables arrive.
@@ -104,11 +107,16 @@ def _table(archive: zipfile.ZipFile, name: str) -> pd.DataFrame:
 
 def _design_tables(design: Design) -> dict[str, pd.DataFrame]:
     codes = dict(zip(design.random_names, design.codes, strict=True))
-    return {
+    tables = {
         "design/samples": pd.DataFrame({"sample": design.samples, "position": design.kept}),
         "design/X": pd.DataFrame(design.X, columns=list(design.columns)),
         "design/codes": pd.DataFrame(codes),
     }
+    if design.slopes:
+        columns = zip(design.random_names, design.multipliers, strict=True)
+        slopes = {name: column for name, column in columns if column is not None}
+        tables["design/slopes"] = pd.DataFrame(slopes)
+    return tables
 
 
 def _design(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> Design | None:
@@ -119,6 +127,15 @@ def _design(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> Design | None
     columns = tuple(names["columns"])
     # A table without columns has no rows in Parquet: the samples say how many there are.
     X = _table(archive, "design/X").to_numpy(np.float64).reshape(len(samples), len(columns))
+    slopes: dict[str, Any] = {}
+    if "blocks" in names:
+        table = _table(archive, "design/slopes")
+        slopes["multipliers"] = tuple(
+            table[name].to_numpy() if name in table else None for name in names["random_names"]
+        )
+        slopes["coefficients"] = tuple(names["coefficients"])
+        slopes["blocks"] = tuple(map(tuple, names["blocks"]))
+        slopes["slope_levels"] = tuple((name, tuple(own)) for name, own in names["slope_levels"])
     return Design(
         X=X,
         codes=tuple(codes[name].to_numpy() for name in names["random_names"]),
@@ -130,4 +147,5 @@ def _design(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> Design | None
         levels=tuple(map(tuple, names["levels"])),
         samples=tuple(samples["sample"]),
         formula=Formula.parse(manifest["formula"]),
+        **slopes,
     )

@@ -147,9 +147,7 @@ class Folder:
             )
         first = wanted[0][0] if wanted else 0
         genes = slice(first, wanted[-1][1] if wanted else 0)
-        model = api.results(
-            study, batch.empty(0, len(study.design.codes), study.design.p), slice(0, 0)
-        )
+        model = api.results(study, batch.empty(study.design, 0), slice(0, 0))
         if self.shard is not None:
             self._keep_shard(parts, model)
         names = study.measurements.gene_names[genes]

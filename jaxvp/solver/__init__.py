@@ -11,8 +11,8 @@ A solver is a module of functions over one gene, mapped over genes here:
 - ``GENES_LAST``: does ``step`` take the genes of a tile on a trailing axis?
 
 ``newton`` is the default; ``optax`` runs the same deviance through optax's L-BFGS, as an
-independent check. `solve` is the one bounded loop over a block of genes that every solver and
-every caller shares.
+independent check. `solve` runs them in the one bounded loop over a block of genes (`loop`);
+`jaxvp.solver.slopes` does it for models with random slopes.
 """
 
 from __future__ import annotations
@@ -29,28 +29,31 @@ from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, evaluate
 from jaxvp.solver import lbfgs, newton
+from jaxvp.solver.loop import cut, iterate
+from jaxvp.solver.slopes import SlopeSolution, relative_factors, slope_lanes, solve_slopes
 from jaxvp.solver.status import Status
 from jaxvp.solver.table import Table, build, starts
-from jaxvp.statistics import Array, PerGene, Shared
+from jaxvp.statistics import Array, PerGene, Shared, SlopeShared
 
 __all__ = [
     "MAX_ITERATIONS",
     "SOLVERS",
+    "SlopeSolution",
     "Solution",
     "Status",
     "Table",
     "lanes",
     "newton",
     "prepare",
+    "relative_factors",
     "solve",
+    "solve_slopes",
 ]
 
 SOLVERS: dict[str, ModuleType] = {"newton": newton, "optax": lbfgs}
 
 # An iteration limit, not a target: five to six evaluations are the rule.
 MAX_ITERATIONS = 200
-# Iterations before what is left is gathered again; the last one repeats.
-_BURSTS = (5, 2, 3, 6, 12, 24)
 # Genes whose tables are filled at once.
 TABLE_GENES = 64
 
@@ -65,13 +68,17 @@ class Solution(NamedTuple):
     estimates: Estimates
 
 
-def prepare(solver: str, shared: Shared, reml: bool) -> Table | None:
+def prepare(solver: str, shared: Shared | SlopeShared, reml: bool) -> Table | None:
     """What all genes share beside their statistics."""
+    if isinstance(shared, SlopeShared):
+        return None
     return build(shared, reml) if solver == "newton" else None
 
 
-def lanes(shared: Shared, platform: str = "cpu") -> int:
+def lanes(shared: Shared | SlopeShared, platform: str = "cpu") -> int:
     """Genes that are stepped together: a tile whose systems stay in a core's second-level cache."""
+    if isinstance(shared, SlopeShared):
+        return slope_lanes(shared, platform)
     if shared.n_columns > SWEEP_COLUMNS:
         return 1
     if platform != "cpu":
@@ -112,10 +119,8 @@ def solve(
 ) -> Solution:
     """Optima and estimates of a block of genes, of which there are a multiple of ``width``.
 
-    Tiles of ``width`` genes are stepped one after the other, each until all its genes are done or
-    the burst is over. Then the genes that are not done are gathered to the front, and only they go
-    on: a slow gene costs its own iterations and nobody else's. All bursts are one loop, so that the
-    step is compiled once, for second starts too. Genes that are not ``wanted`` are never stepped.
+    All bursts are one loop (`loop`), so that the step is compiled once, for second starts too.
+    Genes that are not ``wanted`` are never stepped.
     """
     method = SOLVERS[solver]
     count = wanted.shape[0]
@@ -133,40 +138,8 @@ def solve(
         mapped = genes_last(one_step) if method.GENES_LAST else one_step
         stepped = jax.vmap(mapped, in_axes=-1, out_axes=-1)
 
-    def tile(begin, steps, ids, state):
-        here = jax.tree.map(lambda leaf: _take(leaf, _slice(ids, begin, width)), gene)
-        part = jax.tree.map(lambda leaf: _slice(leaf, begin, width), state)
-
-        def unfinished(carry):
-            spent, part = carry
-            return (spent < steps) & ~jnp.all(part.done)
-
-        _, part = jax.lax.while_loop(
-            unfinished, lambda c: (c[0] + 1, stepped(here, c[1])), (jnp.zeros_like(steps), part)
-        )
-        return jax.tree.map(
-            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, begin, -1), state, part
-        )
-
-    def burst(carry):
-        number, spent, ids, state = carry
-        order = jnp.argsort(state.done, stable=True)
-        ids, state = jax.tree.map(lambda leaf: _take(leaf, order), (ids, state))
-        steps = jnp.minimum(jnp.asarray(_BURSTS, limit.dtype)[number], limit - spent)
-        tiles = (count - state.done.sum() + width - 1) // width
-        state = jax.lax.fori_loop(
-            0, tiles, lambda i, state: tile(i * width, steps, ids, state), state
-        )
-        return jnp.minimum(number + 1, len(_BURSTS) - 1), spent + steps, ids, state
-
     def run(state):
-        ids = jnp.arange(count)
-        begin = (jnp.zeros_like(limit), jnp.zeros_like(limit), ids, state)
-        *_, ids, state = jax.lax.while_loop(
-            lambda c: (c[1] < limit) & ~jnp.all(c[3].done), burst, begin
-        )
-        back = jnp.zeros_like(ids).at[ids].set(jnp.arange(count))
-        return jax.tree.map(lambda leaf: _take(leaf, back), state)
+        return iterate(stepped, width, gene, state, limit)
 
     start = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), method.start(shared)
@@ -207,7 +180,7 @@ def _starts(
     width = math.gcd(count, TABLE_GENES)
 
     def fill(i, out):
-        here = jax.tree.map(lambda leaf: _slice(leaf, i * width, width), gene)
+        here = jax.tree.map(lambda leaf: cut(leaf, i * width, width), gene)
         found = starts(table, shared, here, reml)
         return jax.lax.dynamic_update_slice_in_dim(out, found, i * width, -1)
 
@@ -224,11 +197,3 @@ def _single(one_step: Callable[[PerGene, Any], Any]) -> Callable[[PerGene, Any],
         return jax.tree.map(lambda leaf: leaf[..., None], out)
 
     return stepped
-
-
-def _slice(leaf: Array, begin: Int[Array, ""], width: int) -> Array:
-    return jax.lax.dynamic_slice_in_dim(leaf, begin, width, axis=-1)
-
-
-def _take(leaf: Array, index: Int[Array, " some"]) -> Array:
-    return jnp.asarray(leaf).at[..., index].get(mode="promise_in_bounds")

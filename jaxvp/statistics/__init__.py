@@ -36,16 +36,22 @@ spare, those genes are formed again from residuals and deviations.
 
 from .compression import Compression, class_nodes, compress
 from .products import statistics
+from .slopes import CHUNK, RandomBlock, Slopes, SlopeShared, compress_slopes
 from .types import EPS, Array, Block, PerGene, Shared
 
 __all__ = [
+    "CHUNK",
     "EPS",
     "Array",
     "Block",
     "Compression",
     "PerGene",
+    "RandomBlock",
     "Shared",
+    "SlopeShared",
+    "Slopes",
     "class_nodes",
     "compress",
+    "compress_slopes",
     "statistics",
 ]

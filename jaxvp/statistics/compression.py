@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,15 +33,19 @@ class Grouping(NamedTuple):
     nodes: (
         Float[np.ndarray, "C classes"] | None
     )  # interpolation weights, None where classes are few
+    # With random slopes: Q of all levels, n x rows, and the rows whose products are summed.
+    bases: sp.csr_array | None = None
+    pairs: tuple[Any, Any] = (slice(None), slice(None))
 
 
 class Compression(NamedTuple):
     """A design prepared for taking blocks of genes: the factors of every product."""
 
-    shared: Shared
+    shared: Any  # Shared, or SlopeShared
     q: Float[np.ndarray, "n p"]
     has_intercept: bool  # 1 is in the span of Q: a gene may be shifted
     grouping: Grouping | None  # None without random terms
+    slopes: Any = None  # Slopes, of a design with random slopes
 
 
 def _indicator(codes: Int[np.ndarray, " n"], levels: int) -> sp.csr_array:
@@ -76,6 +80,18 @@ def class_nodes(
     return None
 
 
+def fixed_part(
+    X: Float[np.ndarray, "n p"],
+) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "p p"], np.ndarray, bool]:
+    """Q and R^-1 of ``X = Q R``, log|det R|, and whether 1 is in the span of Q."""
+    norms = np.maximum(np.sqrt((X**2).sum(axis=0)), np.finfo(float).tiny)
+    q, r = np.linalg.qr(X / norms)
+    r = r * norms
+    r_inverse = np.linalg.inv(r) if X.shape[1] else np.zeros((0, 0))
+    log_det_r = np.asarray(np.log(np.abs(np.diag(r))).sum())
+    return q, r_inverse, log_det_r, bool(np.abs(q @ q.sum(axis=0) - 1).max() < 1e-9)
+
+
 def compress(design: Design) -> Compression:
     """Everything that does not depend on the genes.
 
@@ -86,13 +102,7 @@ def compress(design: Design) -> Compression:
     order = sorted(
         range(len(counts)), key=lambda i: -counts[i]
     )  # stable: formula order breaks ties
-    norms = np.maximum(np.sqrt((design.X**2).sum(axis=0)), np.finfo(float).tiny)
-    q, r = np.linalg.qr(design.X / norms)
-    r = r * norms
-
-    r_inverse = np.linalg.inv(r) if p else np.zeros((0, 0))
-    log_det_r = np.asarray(np.log(np.abs(np.diag(r))).sum())
-    has_intercept = bool(np.abs(q @ q.sum(axis=0) - 1).max() < 1e-9)
+    q, r_inverse, log_det_r, has_intercept = fixed_part(design.X)
     if not counts:
         none = np.zeros(0)
         shared = Shared(

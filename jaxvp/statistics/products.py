@@ -100,11 +100,12 @@ def _fill_classes(
 ) -> None:
     """Class sums of the level sums of term 1."""
     uy = g.class_products @ sums
-    yy = g.class_indicator @ (sums * sums)
+    one, other = g.pairs
+    yy = g.class_indicator @ (sums[one] * sums[other])
     if g.nodes is not None:
         uy = g.nodes @ uy.reshape(yy.shape[0], -1)
         yy = g.nodes @ yy
-    gene.between_uy[:, :, part] = uy.reshape(-1, gene.within_uy.shape[0], sums.shape[1])
+    gene.between_uy[:, :, part] = uy.reshape(len(yy), len(gene.within_uy), sums.shape[1])
     gene.between_yy[:, part] = yy
 
 
@@ -124,7 +125,10 @@ def _fill_carefully(
     if g is None:
         return
     sums = g.sum_levels @ y
-    y -= np.take(sums / g.level_size, g.level_of, axis=0)
+    if g.bases is None:
+        y -= np.take(sums / g.level_size, g.level_of, axis=0)
+    else:
+        y -= g.bases @ sums
     others = g.sum_others @ y
     block.gene.within_yy[part] = np.einsum("ng,ng->g", y, y)
     block.gene.within_uy[: len(others), part] = others

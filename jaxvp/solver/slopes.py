@@ -1,0 +1,170 @@
+"""Optima of models with random slopes: several searches a gene, the best is kept.
+
+These likelihoods have more than one optimum more often than those of random intercepts. Every gene
+is searched from several starts (`cone.STARTS`), as if it were several genes; of optima that agree
+to rounding the first counts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, fence
+from jaxvp.likelihood.slopes import Basis, evaluate_slopes
+from jaxvp.solver import cone
+from jaxvp.solver.loop import iterate
+from jaxvp.statistics import Array, PerGene, Slopes, SlopeShared
+
+
+class SlopeSolution(NamedTuple):
+    """Optima of a block of genes; blocks in elimination order, the gene axis last."""
+
+    deviations: Float[Array, "k genes"]  # eigenvalues of Gamma^(1/2), all blocks
+    basis: Basis  # their eigenvectors, by block
+    violation: Float[Array, " genes"]
+    tolerance: Float[Array, " genes"]
+    evaluations: Int[Array, " genes"]  # of all searches
+    estimates: Estimates
+
+
+class _Packed(NamedTuple):
+    """States of searches as one array: gathering them is then one operation, not twenty."""
+
+    numbers: Float[Array, "rows searches"]
+    evaluations: Int[Array, " searches"]
+    done: Bool[Array, " searches"]
+
+
+def _pack(state: cone.State) -> _Packed:
+    leaves = jax.tree.leaves(state._replace(evaluations=None, done=None))
+    rows = [leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves]
+    return _Packed(jnp.concatenate(rows), state.evaluations, state.done)
+
+
+def _unpack(packed: _Packed, like: cone.State) -> cone.State:
+    """``like`` is the state of one search."""
+    leaves, structure = jax.tree.flatten(like._replace(evaluations=None, done=None))
+    found, row = [], 0
+    for leaf in leaves:
+        part = packed.numbers[row : row + leaf.size]
+        found.append(part.reshape(*leaf.shape, part.shape[-1]))
+        row += leaf.size
+    state = jax.tree.unflatten(structure, found)
+    return state._replace(evaluations=packed.evaluations, done=packed.done)
+
+
+def slope_lanes(shared: SlopeShared, platform: str = "cpu") -> int:
+    """Searches that are stepped together."""
+    if shared.n_columns > SWEEP_COLUMNS:
+        return 1
+    if platform != "cpu":
+        return 2048
+    return 256 if shared.n_columns <= 4 else 128 if shared.n_columns <= 8 else 32
+
+
+def solve_slopes(
+    width: int,
+    reml: bool,
+    shared: SlopeShared,
+    gene: PerGene,
+    wanted: Bool[Array, " genes"],
+    limit: Int[Array, ""],
+) -> SlopeSolution:
+    """Optima and estimates of a block of genes, of which there are a multiple of ``width``."""
+    count, searches = wanted.shape[0], len(cone.STARTS)
+    begin = [cone.start(shared, deviation) for deviation in cone.STARTS]
+
+    def stepped(gene, packed):
+        state = fence(lambda p: _unpack(p, begin[0]), packed)
+        if width == 1:
+            gene, state = jax.tree.map(lambda leaf: leaf[..., 0], (gene, state))
+
+        def deviance(gamma, basis):
+            return evaluate_slopes(gamma, basis, shared, gene, reml=reml)
+
+        out = cone.step(deviance, shared, state)
+        out = jax.tree.map(lambda leaf: leaf[..., None], out) if width == 1 else out
+        return fence(_pack, out)
+
+    parts = [
+        _pack(
+            jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), one)
+        )
+        for one in begin
+    ]
+    start = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
+    start = start._replace(done=jnp.tile(~wanted, searches))
+    state = _unpack(iterate(stepped, width, gene, start, limit, count), begin[0])
+
+    shaped = jax.tree.map(lambda leaf: leaf.reshape(*leaf.shape[:-1], searches, count), state)
+    certified = shaped.wrong <= jnp.maximum(cone.GRADIENT_TOLERANCE, shaped.tolerance)
+    # Of optima that agree to rounding the first; one without certificate only if there is no other.
+    eps = 1e-10 if shaped.deviance.dtype == jnp.float64 else 1e-5
+    lowest = jnp.where(certified, shaped.deviance, jnp.inf).min(0)
+    lowest = jnp.where(jnp.isfinite(lowest), lowest, shaped.deviance.min(0))
+    good = shaped.deviance <= lowest + eps * (1 + abs(lowest))
+    good &= certified | ~certified.any(0)
+    best = jnp.argmax(good, axis=0)
+
+    def pick(leaf):
+        index = jnp.broadcast_to(best, (*leaf.shape[:-2], 1, count))
+        return jnp.take_along_axis(leaf, index, axis=-2)[..., 0, :]
+
+    found = jax.tree.map(pick, shaped)
+    return SlopeSolution(
+        found.x,
+        found.basis,
+        found.wrong,
+        found.tolerance,
+        shaped.evaluations.sum(0),
+        found.estimates,
+    )
+
+
+def relative_factors(
+    found: SlopeSolution, shared: SlopeShared, slopes: Slopes
+) -> tuple[Float[np.ndarray, "k genes"], list[Float[np.ndarray, "c c genes"]]]:
+    """Relative variances of the coefficients and relative Cholesky factors, host side.
+
+    Both are in the units of the design's columns, blocks in elimination order. As many diagonal
+    entries of a factor are exactly zero as Gamma has zero eigenvalues, and a variance of zero has a
+    column of zeros (the factor of a singular matrix is not unique).
+    """
+    variances, factors, start = [], [], 0
+    for block, vectors, transform in zip(
+        shared.blocks, found.basis, slopes.transforms, strict=True
+    ):
+        x = np.asarray(found.deviations, np.float64)[start : start + block.size]
+        start += block.size
+        root = np.einsum("ij,jkg->ikg", transform, np.asarray(vectors, np.float64) * x)
+        variances.append((root**2).sum(axis=1))
+        factors.append(_triangular(root, (x != 0).sum(axis=0)))
+    return np.concatenate(variances), factors
+
+
+def _triangular(
+    root: Float[np.ndarray, "c c genes"], rank: Int[np.ndarray, " genes"]
+) -> Float[np.ndarray, "c c genes"]:
+    """L with ``L L' = root root'``, by Gram and Schmidt on the rows."""
+    factor = np.zeros_like(root)
+    axes = np.zeros_like(root)  # rows: directions that are taken
+    taken = np.zeros_like(rank)
+    for i, row in enumerate(root):
+        rest = row
+        for _ in range(2):  # once more: orthogonal to rounding
+            along = np.einsum("kjg,jg->kg", axes[:i], rest)
+            factor[i, :i] += along
+            rest = rest - np.einsum("kjg,kg->jg", axes[:i], along)
+        length = np.sqrt((rest**2).sum(axis=0))
+        full = rank == len(root)
+        new = (length > 1e-9 * np.sqrt((row**2).sum(axis=0))) & (taken < rank)
+        new |= full & (length > 0)
+        factor[i, i] = np.where(new, length, 0.0)
+        axes[i] = np.where(new, rest / np.where(new, length, 1.0), 0.0)
+        taken += new
+    return factor
