@@ -89,7 +89,7 @@ def fixed(
 
 def factors(
     design: Design, theta: Float[np.ndarray, "genes m"]
-) -> list[Float[np.ndarray, "genes c c"]]:
+) -> list[Float[np.ndarray, "genes _ _"]]:
     """Lower triangular L of every correlated term."""
     found, start = [], 0
     for block in design.blocks or [(i,) for i in range(len(design.random_names))]:
