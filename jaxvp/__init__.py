@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxvp import datasets as datasets
     from jaxvp import plots as pl
+    from jaxvp import sklearn as sklearn
     from jaxvp.api import FitError, fit
     from jaxvp.checks import DesignCheck, check_design
     from jaxvp.collinearity import canonical_correlations
@@ -45,6 +46,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "pl": ("plots", None),
     "report": ("reporting", "report"),
     "simulate": ("simulation", "simulate"),
+    "sklearn": ("sklearn", None),
 }
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "pl",
     "report",
     "simulate",
+    "sklearn",
 ]
 
 

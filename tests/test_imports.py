@@ -15,14 +15,16 @@ PACKAGE = Path(__file__).parents[1] / "jaxvp"
 
 ORDER = [
     *("warning", "memory", "runtime", "formula", "design", "expression", "statistics"),
-    *("likelihood", "solver", "batch", "fractions", "collinearity", "checks", "results"),
-    *("executors", "study", "progress", "api", "runs", "plots", "reporting"),
+    *("likelihood", "solver", "batch", "fractions", "prediction", "collinearity", "checks"),
+    *("results", "executors", "study", "progress", "api", "runs", "plots", "reporting"),
 ]
 # "jaxvp" is the package itself: its public names.
 AROUND = {
     "datasets": set(),
     "simulation": set(),
     "config": set(),
+    "sklearn": {"integrations"},
+    "integrations": {"jaxvp", "design", "formula", "prediction", "results"},
     "cli": {
         *("jaxvp", "config", "datasets", "executors", "expression", "formula", "plots", "results"),
         *("runs", "simulation"),

@@ -167,7 +167,7 @@ def test_file_needs_no_jaxvp(result, tmp_path):
         assert archive.testzip() is None
         parts = {name: archive.read(name) for name in archive.namelist()}
     manifest = json.loads(parts.pop("result.json"))
-    assert (manifest["format"], manifest["version"]) == ("jaxvp.Results", 1)
+    assert (manifest["format"], manifest["version"]) == ("jaxvp.Results", 2)
     assert manifest["formula"] == MIXED
     assert manifest["design"]["levels"][0] == ["a", "b", "c"]
     tables = {n: pyarrow.parquet.read_table(io.BytesIO(part)) for n, part in parts.items()}
@@ -199,8 +199,8 @@ def rewritten(path, **changes):
 
 def test_unknown_version_is_refused(result, tmp_path):
     result.save(tmp_path / "r.zip")
-    rewritten(tmp_path / "r.zip", version=2, versions={"jaxvp": "9.1"})
-    with pytest.raises(jaxvp.DataError, match=r"r\.zip has version 2 .* reads version 1.*9\.1"):
+    rewritten(tmp_path / "r.zip", version=3, versions={"jaxvp": "9.1"})
+    with pytest.raises(jaxvp.DataError, match=r"has version 3 .* reads versions 1 and 2.*9\.1"):
         jaxvp.load(tmp_path / "r.zip")
 
 

@@ -4,6 +4,7 @@
 fixed part (`fixed`, with `transforms` and `rank`), numbers the grouping factors (`random`), codes
 what varies between their levels (`slopes`) and asks whether the samples determine it
 (`information`).
+What coded the samples is kept (`coding`), so that others can be coded alike (`others`).
 The result holds arrays and names, no table; from here on nobody needs pandas or formulas.
 
 Everything that makes a model unfit is found here, before any gene is looked at.
@@ -19,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from jaxvp.formula import Formula
 from jaxvp.warning import warn
 
+from .coding import Coding
 from .fixed import FixedPart, build_fixed, label
 from .given import given_variables, multipliers_at
 from .information import check_information
@@ -26,7 +28,7 @@ from .random import build_random, check_random, identical_groupings
 from .slopes import Multiplier, build_components, group_of, theta_names
 from .variables import DesignError, Factor, interaction, is_missing, select, to_names
 
-__all__ = ["Design", "DesignError", "build", "given_variables", "multipliers_at"]
+__all__ = ["Coding", "Design", "DesignError", "build", "given_variables", "multipliers_at"]
 
 RESERVED = ("Intercept", "Residuals")
 
@@ -53,6 +55,8 @@ class Design(eqx.Module):
     samples: tuple[str, ...] = eqx.field(static=True)
     """names of the samples"""
     formula: Formula = eqx.field(static=True)
+    coding: Coding | None = eqx.field(static=True, default=None)
+    """what other samples are coded with; None in results that an old version saved"""
     multipliers: tuple[Multiplier, ...] = ()
     """with random slopes: the column of each random component, None for an intercept"""
     coefficients: tuple[str, ...] = eqx.field(static=True, default=())
@@ -169,6 +173,7 @@ def build(formula: Formula, metadata: pd.DataFrame, reml: bool = False) -> Desig
         levels=random.levels,
         samples=to_names(metadata.index),
         formula=formula,
+        coding=Coding.of(fixed.factors, fixed.states),
         multipliers=random.multipliers if slopes else (),
         coefficients=random.coefficients if slopes else (),
         blocks=random.blocks if slopes else (),

@@ -17,7 +17,7 @@ from jaxvp.formula import Call, Expression, Formula, Variable, names_in
 from jaxvp.formula.calls import CATEGORICAL
 
 from .rank import dependent_columns
-from .transforms import evaluate
+from .transforms import States, evaluate
 from .variables import DesignError, Factor, Names, kind_of, to_factor
 
 # formulaic evaluates this as a literal, and knows factors by their text only: not "1", which may
@@ -34,6 +34,8 @@ class FixedPart(NamedTuple):
     term_of_column: tuple[int, ...]
     factors: dict[str, Factor]
     """by their names in a formula, ``Tissue`` or ``C(Tissue)``"""
+    states: States
+    """of the transforms that look at all samples"""
 
 
 def build_fixed(formula: Formula, table: dict[str, pd.Series], samples: pd.Index) -> FixedPart:
@@ -54,23 +56,25 @@ def build_fixed(formula: Formula, table: dict[str, pd.Series], samples: pd.Index
         If a term cannot be computed, says nothing (one level, a constant, a combination of others)
         or has as many levels as there are samples; if there are as many columns as samples.
     """
-    X, columns, owner, factors = encode(formula, table, samples, "the fixed term {}")
+    X, columns, owner, factors, states = encode(formula, table, samples, "the fixed term {}")
     dependent = dependent_columns(X, columns, formula.intercept)
     if dependent:
         raise DesignError(_explain(dependent))
-    return FixedPart(X, columns, Names(map(_term_label, formula.terms)), owner, factors)
+    return FixedPart(X, columns, Names(map(_term_label, formula.terms)), owner, factors, states)
 
 
 def encode(
     formula: Formula, table: dict[str, pd.Series], samples: pd.Index, what: str
-) -> tuple[Float[np.ndarray, "n p"], Names, tuple[int, ...], dict[str, Factor]]:
+) -> tuple[Float[np.ndarray, "n p"], Names, tuple[int, ...], dict[str, Factor], States]:
     """Columns of a fixed part, their names, their terms (-1: intercept), its categorical factors.
 
+    The last are the states of its transforms.
     ``what``, with braces for a term's name, opens the messages of what cannot be computed.
     """
     n = len(samples)
     values: dict[str, Any] = {}
     factors: dict[str, Factor] = {}
+    states: States = {}
     meaning: dict[str, Expression | None] = {INTERCEPT: None}
     for expression in dict.fromkeys(factor for term in formula.terms for factor in term):
         name = label(expression)
@@ -79,7 +83,7 @@ def encode(
         try:
             variable = _categorical(expression, table)
             if variable is None:
-                values[name] = evaluate(expression, table, samples)
+                values[name] = evaluate(expression, table, samples, states)
             else:
                 factors[name] = _levels(variable, table)
                 values[name] = pd.Series(pd.Categorical.from_codes(*factors[name]))
@@ -90,9 +94,9 @@ def encode(
     sizes = {name: _least_columns(value) for name, value in values.items()}
     least = sum(math.prod(sizes[label(factor)] for factor in term) for term in formula.terms)
     _check_count(formula.intercept + least, n)
-    X, columns, owner = _encode(formula, values, n)
+    X, columns, owner = materialize(formula, values, n)
     _check_count(len(columns), n)
-    return X, columns, owner, factors
+    return X, columns, owner, factors, states
 
 
 def label(expression: Expression) -> str:
@@ -107,11 +111,16 @@ def _term_label(term: tuple[Expression, ...]) -> str:
 def _categorical(expression: Expression, table: dict[str, pd.Series]) -> str | None:
     """The variable, where an expression is one that is or is made categorical."""
     if isinstance(expression, Call) and expression.function in CATEGORICAL:
-        (name,) = names_in(expression)
-        return name
+        return variable_of(expression)
     if isinstance(expression, Variable) and kind_of(table[expression.name]) == "categorical":
         return expression.name
     return None
+
+
+def variable_of(expression: Expression) -> str:
+    """The variable of a categorical factor, ``Tissue`` or ``C(Tissue)``."""
+    (name,) = names_in(expression)
+    return name
 
 
 def _levels(variable: str, table: dict[str, pd.Series]) -> Factor:
@@ -142,7 +151,7 @@ def _check_count(columns: int, n: int) -> None:
         )
 
 
-def _encode(
+def materialize(
     formula: Formula, values: dict[str, Any], n: int
 ) -> tuple[Float[np.ndarray, "n p"], Names, tuple[int, ...]]:
     """X, the names of its columns, and for each the number of its term (-1: the intercept)."""

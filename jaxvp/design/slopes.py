@@ -157,7 +157,7 @@ def _blocks(
         if not part.terms:
             found.append(([None], [INTERCEPT]))
             continue
-        X, columns, owner, own = encode(part, table, samples, "the slope {} of " + term.text)
+        X, columns, owner, own, _ = encode(part, table, samples, "the slope {} of " + term.text)
         factors |= own
         _check_columns(term, part, X, columns, owner, group)
         multipliers = [

@@ -1,7 +1,9 @@
 """What the functions of a formula compute, once, on the samples of the design.
 
-The tree that `jaxvp.formula` made is walked here; every function in it has its entry in a table
-below, and nothing is looked up anywhere else. `scale`, `center`, `poly` and `bs` are formulaic's
+`scale`, `center`, `poly` and `bs` look at all samples at once. What they find, a mean or knots, is
+their state, kept by the text of the call: given it again they compute the same function of other
+samples. The tree that `jaxvp.formula` made is walked here; every function in it has its entry in a
+table below, and nothing is looked up anywhere else. Those four are formulaic's
 (https://github.com/matthewwardrop/formulaic), the others NumPy's.
 """
 
@@ -13,10 +15,12 @@ import numpy as np
 import pandas as pd
 
 from jaxvp.formula import Call, Expression, Number, Variable
+from jaxvp.warning import warn
 
 from .variables import DesignError, kind_of, to_numbers
 
 Values = np.ndarray | np.generic  # numbers in a formula stay scalars
+States = dict[str, dict]  # by the text of a call, what formulaic's transform keeps
 
 OPERATORS: dict[str, Callable] = {
     "+": operator.add,
@@ -35,8 +39,15 @@ ELEMENTWISE: dict[str, tuple[Callable, Callable, str]] = {
 }
 
 
-def evaluate(expression: Expression, table: dict[str, pd.Series], samples: pd.Index) -> Any:
+def evaluate(
+    expression: Expression,
+    table: dict[str, pd.Series],
+    samples: pd.Index,
+    states: States | None = None,
+) -> Any:
     """The values of a numeric expression: [n], or what formulaic makes of `poly` and `bs`.
+
+    A call that has a state in `states` uses it, others leave theirs there.
 
     Raises
     ------
@@ -48,7 +59,9 @@ def evaluate(expression: Expression, table: dict[str, pd.Series], samples: pd.In
     if isinstance(expression, Variable):
         result = _numbers(table[expression.name])
     else:
-        arguments = [evaluate(argument, table, samples) for argument in expression.arguments]
+        arguments = [
+            evaluate(argument, table, samples, states) for argument in expression.arguments
+        ]
         function = expression.function
         with np.errstate(all="ignore"):  # what is not finite is reported below
             if function in OPERATORS:
@@ -60,7 +73,7 @@ def evaluate(expression: Expression, table: dict[str, pd.Series], samples: pd.In
                 _check(defined(values), f"`{argument}` must be {where}", values, samples)
                 result = compute(values)
             else:
-                return _fitted(expression, *arguments)
+                return _fitted(expression, {} if states is None else states, *arguments)
     _check(np.isfinite(result), f"`{expression.text}` must be finite", result, samples)
     return result
 
@@ -87,12 +100,33 @@ def _check(good: Values, what: str, values: Values, samples: pd.Index) -> None:
         )
 
 
-def _fitted(call: Call, x: np.ndarray) -> Any:
+def _fitted(call: Call, states: States, x: np.ndarray) -> Any:
     """Transforms that look at all samples at once."""
     from formulaic.transforms import basis_spline, center, poly, scale
 
-    options = dict(call.options)
-    distinct, degree = np.unique(x).size, options.get("degree", 1)
+    options: dict[str, Any] = dict(call.options)
+    known = call.text in states
+    state = states.setdefault(call.text, {})
+    if not known:
+        _check_varies(call, options.get("degree", 1), np.unique(x).size)
+    elif call.function == "bs":
+        _check_range(call, state["lower_bound"], state["upper_bound"], x)
+        options["extrapolation"] = "extend"
+    functions = {"scale": scale, "center": center, "poly": poly, "bs": basis_spline}
+    return functions[call.function](x, _state=state, **options)
+
+
+def _check_range(call: Call, low: float, high: float, x: np.ndarray) -> None:
+    """Beyond its ends the last polynomial of a spline goes on, as in R."""
+    outside = int(((x < low) | (x > high)).sum())
+    if outside:
+        warn(
+            f"`{call.text}` was fitted from {low:g} to {high:g}, and {outside} of {len(x)} samples "
+            "are outside: there it is extrapolated"
+        )
+
+
+def _check_varies(call: Call, degree: int, distinct: int) -> None:
     if call.function == "poly" and distinct <= degree:
         raise DesignError(
             f"degree {degree} needs more than {degree} different values, and "
@@ -100,5 +134,3 @@ def _fitted(call: Call, x: np.ndarray) -> Any:
         )
     if call.function != "center" and distinct == 1:
         raise DesignError(f"`{call.arguments[0].text}` is the same in all samples: leave it out")
-    functions = {"scale": scale, "center": center, "poly": poly, "bs": basis_spline}
-    return functions[call.function](x, **options)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 from . import annotated, labelled
 from .arrays import Matrix, readable, roots
@@ -139,16 +140,7 @@ def _by_name(
     common = metadata.index.isin(samples)
     check_common(samples, metadata.index, common)
     positions = samples.get_indexer(metadata.index[common])
-    culprit = container.find(transposed, positions)
-    if culprit is not None:
-        (gene,) = genes[[culprit.gene]].tolist()  # as Python shows it: 5, not np.int64(5)
-        (sample,) = samples[[culprit.sample]].tolist()
-        raise DataError(
-            f"expression must be numbers, and the {'gene' if transposed else 'column'} {gene!r} "
-            f"holds {culprit.what} in sample {sample!r}. If it is no gene, "
-            f"{container.without(gene, transposed)}; if it is one, make numbers of it, "
-            "pd.to_numeric"
-        )
+    check_values(container, transposed, positions, samples, genes)
     hint = _unnamed_genes(axes, metadata.index) if transposed else ""
     warn_dropped(samples, metadata.index, common, hint)
     if not common.all():
@@ -158,6 +150,33 @@ def _by_name(
         source, metadata.index, genes, as_rows(positions), container.origin, transposed
     )
     return aligned, metadata
+
+
+def check_values(
+    container: Container,
+    transposed: bool,
+    positions: Int[np.ndarray, " n"],
+    samples: pd.Index,
+    genes: pd.Index,
+) -> None:
+    """Check that the measurements of some samples are numbers; `transposed`: genes are its rows.
+
+    Raises
+    ------
+    DataError
+        Naming the first gene and sample that are not.
+    """
+    culprit = container.find(transposed, positions)
+    if culprit is None:
+        return
+    (gene,) = genes[[culprit.gene]].tolist()  # as Python shows it: 5, not np.int64(5)
+    (sample,) = samples[[culprit.sample]].tolist()
+    raise DataError(
+        f"expression must be numbers, and the {'gene' if transposed else 'column'} {gene!r} "
+        f"holds {culprit.what} in sample {sample!r}. If it is no gene, "
+        f"{container.without(gene, transposed)}; if it is one, make numbers of it, "
+        "pd.to_numeric"
+    )
 
 
 def _unnamed_genes(axes: Axes, samples: pd.Index) -> str:

@@ -1,12 +1,7 @@
 r"""The parts that a fitted model sees in one gene: what every term adds to every sample.
 
-With the estimates b, sigma, theta of the gene, fixed terms add ``X_t b_t`` and random terms their
-best linear unbiased predictions (BLUPs). For L = [theta_1 Z_1, theta_2 Z_2, ...] and r = y - X b
-
-    (L'L + I) v = L' r,    u_k = theta_k v_k,    part of term k: Z_k u_k,
-
-Henderson's (1975, Biometrics 31:423) equations on lme4's scale, in which theta = 0 is no special
-case. They are as many as there are levels, sparse, and solved on the host.
+Fixed terms add ``X_t b_t`` and random terms ``Z_k u_k``, with the best linear unbiased predictions
+(BLUPs) of `jaxvp.prediction` at the estimates of the gene.
 
 A gene is adjusted for some terms by taking away their parts, each without its mean, so that the
 gene keeps its level:
@@ -25,6 +20,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from jaxvp import prediction
 from jaxvp.design import Design
 from jaxvp.design.variables import select
 from jaxvp.expression import DataError
@@ -56,20 +52,14 @@ def random_effects(
     list of arrays
         One a term, in the units of the residual. Zero where theta is.
     """
-    from scipy import sparse
-    from scipy.sparse.linalg import spsolve
-
-    n, sizes = len(residual), [int(code.max()) + 1 for code in codes]
     if not codes:
         return []
-    parts = [
-        sparse.csr_array((np.full(n, scale), (np.arange(n), code)), shape=(n, size))
-        for code, size, scale in zip(codes, sizes, theta, strict=True)
-    ]
-    L = sparse.hstack(parts, format="csr")
-    system = sparse.csc_array(L.T @ L + sparse.eye_array(sum(sizes)))
-    v = np.split(np.asarray(spsolve(system, L.T @ residual)), np.cumsum(sizes)[:-1])
-    return [scale * effects for scale, effects in zip(theta, v, strict=True)]
+    n = len(residual)
+    terms = [prediction.Term(code, np.ones((n, 1)), int(code.max()) + 1) for code in codes]
+    factors = [np.full((1, 1, 1), scale, dtype=np.float64) for scale in theta]
+    structure = prediction.arrange(terms)
+    found = prediction.random_effects(structure, residual[:, None], factors)
+    return [effects[:, 0] for effects in found.values]
 
 
 def parts(
@@ -143,6 +133,11 @@ def adjust(
         )
     place = find(gene, result.fractions.index, "gene")
     check_fitted(result, place)
+    if result.diagnostics["n_obs"].iloc[place] < design.n:
+        raise DataError(
+            f"{gene!r} lacks measurements, and adjusted values of such genes are not there yet: "
+            "adjusted=False"
+        )
     rows = metadata.index.astype(str).get_indexer_for(list(design.samples))
     if len(rows) != design.n or (rows < 0).any():
         lost = next((s for s, row in zip(design.samples, rows, strict=False) if row < 0), "")

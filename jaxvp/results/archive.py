@@ -10,6 +10,8 @@ It is a zip archive; any tool that opens zip and Parquet reads it, and reading e
     design/codes.parquet      samples x random terms, the number of the level (names: result.json)
     design/slopes.parquet     samples x random slopes, the slope variable (where there are any)
 
+Version 1 had no `options`, and no `coding` in the design: what other samples are coded with.
+
 Numbers come back bit for bit. The same result gives the same bytes: times in the archive are fixed.
 """
 
@@ -19,19 +21,21 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from jaxvp.design import Design
+from jaxvp.design import Coding, Design
 from jaxvp.expression import DataError
 from jaxvp.formula import Formula
 
 from .files import atomic, write_table
 
-FORMAT, VERSION = "jaxvp.Results", 1
+FORMAT, VERSION = "jaxvp.Results", 2
+READABLE = (1, 2)
 MANIFEST = "result.json"
 # Static fields of a design that are plain names and numbers.
 DESIGN_NAMES = ("columns", "terms", "term_of_column", "random_names", "levels")
@@ -52,6 +56,7 @@ def write(
     if design is not None:
         names = (*DESIGN_NAMES, *SLOPE_NAMES) if design.slopes else DESIGN_NAMES
         manifest["design"] = {name: getattr(design, name) for name in names}
+        manifest["design"]["coding"] = None if design.coding is None else asdict(design.coding)
         parts |= _design_tables(design)
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         # The manifest comes first: a stream tells what it is before the tables arrive.
@@ -79,6 +84,8 @@ def read(
             manifest = _manifest(path, archive)
             tables = {name: _table(archive, name) for name in names}
             design = _design(archive, manifest)
+            if manifest["version"] == 1:
+                manifest.setdefault("options", {})
             return tables, {name: manifest[name] for name in scalars}, design
     except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, pa.ArrowException) as error:
         raise DataError(
@@ -92,10 +99,10 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
         raise KeyError(f"no format named in {MANIFEST}")
     if manifest["format"] != FORMAT:
         raise DataError(f"{path} holds {manifest['format']!r}, not a result of jaxvp")
-    if manifest["version"] != VERSION:
+    if manifest["version"] not in READABLE:
         raise DataError(
             f"{path} has version {manifest['version']} of the file format and this jaxvp reads "
-            f"version {VERSION}: read it with the jaxvp that wrote it "
+            f"versions {' and '.join(map(str, READABLE))}: read it with the jaxvp that wrote it "
             f"({manifest.get('versions', {}).get('jaxvp', 'unknown')}) or a newer one"
         )
     return manifest
@@ -124,7 +131,7 @@ def _design(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> Design | None
     if names is None:
         return None
     samples, codes = _table(archive, "design/samples"), _table(archive, "design/codes")
-    columns = tuple(names["columns"])
+    columns, coding = tuple(names["columns"]), names.get("coding")
     # A table without columns has no rows in Parquet: the samples say how many there are.
     X = _table(archive, "design/X").to_numpy(np.float64).reshape(len(samples), len(columns))
     slopes: dict[str, Any] = {}
@@ -147,5 +154,6 @@ def _design(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> Design | None
         levels=tuple(map(tuple, names["levels"])),
         samples=tuple(samples["sample"]),
         formula=Formula.parse(manifest["formula"]),
+        coding=None if coding is None else Coding.read(coding),
         **slopes,
     )

@@ -190,7 +190,7 @@ def compress_slopes(design: Design) -> Compression:
         (sums.left, sums.right),
     )
     slopes = Slopes(tuple(pairs[b][1] for b in order), order)
-    return Compression(shared, q, has_intercept, grouping, slopes)
+    return Compression(shared, q, q.sum(axis=0), has_intercept, grouping, slopes=slopes)
 
 
 def _columns(

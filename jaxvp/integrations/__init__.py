@@ -1,0 +1,1 @@
+"""jaxvp in the shape that other libraries know; nothing here computes."""
