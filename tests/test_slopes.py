@@ -274,8 +274,8 @@ def test_what_is_not_there_yet_says_so():
     with pytest.raises(NotImplementedError, match="weights with random slopes are not there yet"):
         jaxvp.fit(expression, DAYS, metadata, weights=np.ones(180))
     # A missing measurement: a status, as long as it is not fitted on the samples that there are.
-    gap = expression.mask(np.arange(180) == 7)
-    gap.iloc[1:] = expression.iloc[1:]
+    gap = expression.copy()
+    gap.iloc[0, 7] = np.nan
     assert jaxvp.fit(gap, DAYS, metadata).diagnostics["status"].iloc[0] == "non_finite"
 
 
