@@ -47,9 +47,9 @@ def fit_shared(
         if isinstance(found, SlopeSolution):
             gamma, factors = relative_factors(found, shared, compression.slopes)
             out.theta[:] = compression.slopes.in_formula_order(factors)
-            random = np.square(found.deviations, dtype=np.float64).sum(axis=0)
+            random = np.square(np.asarray(found.deviations, np.float64)).sum(axis=0)
         else:
-            gamma = found.gamma.astype(np.float64)
+            gamma = np.asarray(found.gamma, np.float64)
             random = gamma.sum(axis=0)
     else:
         found, gamma = None, np.zeros((0, len(block.scale)))

@@ -21,7 +21,8 @@ from jaxvp.design import Design
 from jaxvp.expression import DataError, Expression
 from jaxvp.fractions import RESIDUALS
 
-from . import archive, keeping, predictions, scores, variances
+from . import archive, keeping, predictions, scores
+from . import variances as random_part
 from .keeping import SCALARS, SERIES, TABLES
 from .lookup import find
 
@@ -182,8 +183,8 @@ class Results:
     predict = predictions.predict
     remove = predictions.remove
 
-    covariance = variances.covariance
-    fractions_at = variances.fractions_at
+    covariance = random_part.covariance
+    fractions_at = random_part.fractions_at
 
     save = keeping.save
     write_tables = keeping.write_tables
