@@ -88,13 +88,9 @@ class Fitted(NamedTuple):
     def empty(cls, genes: int, k: int, p: int, m: int, t: int) -> Fitted:
         """Nothing is fitted yet."""
         shapes = [(genes, k), (genes,), (genes, p), (genes, p), (genes,), (genes,), (genes, m)]
-        return cls(
-            *(np.full(shape, np.nan) for shape in shapes),
-            np.zeros(genes, dtype=np.int32),
-            np.zeros(genes, dtype=np.int32),
-            np.zeros(genes, dtype=np.int8),
-            np.full((genes, t), np.nan),
-        )
+        arrays = [np.full(shape, np.nan) for shape in shapes]
+        counts = [np.zeros(genes, dtype) for dtype in (np.int32, np.int32, np.int8)]
+        return cls._make([*arrays, *counts, np.full((genes, t), np.nan)])
 
     def put(self, where: Int[np.ndarray, " some"] | slice, part: Fitted) -> None:
         """Write some genes' results."""

@@ -18,7 +18,7 @@ from jaxvp.batch.fitted import Fitted, Undo, write
 from jaxvp.batch.program import Program, capacity_for, solve_block
 from jaxvp.design import Design
 from jaxvp.likelihood import Estimates
-from jaxvp.solver import Status
+from jaxvp.solver import Solution, Status
 from jaxvp.statistics import (
     Compression,
     PerGene,
@@ -65,7 +65,7 @@ class Own:
 
     def room(self, nodes: int) -> PerGene:
         """Arrays of this thread for a chunk."""
-        rooms = self._rooms.__dict__
+        rooms: dict[int, PerGene] = vars(self._rooms).setdefault("of", {})
         if nodes not in rooms:
             rooms[nodes] = room_for(self.structure, nodes, self.chunk(nodes))
         return rooms[nodes]
@@ -166,7 +166,9 @@ def _fit_chunk(
     gene = own(work.own.structure, here, nodes, work.own.room(nodes))
     solved = solve_block(program, gene, np.ones(len(genes), dtype=bool))
     part = Fitted(*(array[genes] for array in out))
-    _write(part, work, here, solved.gamma.astype(np.float64), solved.estimates, program.reml)
+    assert isinstance(solved, Solution)
+    gamma = np.asarray(solved.gamma, np.float64)
+    _write(part, work, here, gamma, solved.estimates, program.reml)
     part.certify(solved)
     out.put(genes, part)
 

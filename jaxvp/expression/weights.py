@@ -188,7 +188,13 @@ def _check_some_gene(weights: Expression) -> None:
             return
         if first is None:
             gene = weights.gene_names.tolist()[start]
-            what = "NaN" if holes[0] else "negative" if (w[:, 0] < 0).any() else "zero everywhere"
+            what = (
+                "NaN"
+                if np.asarray(holes)[0]
+                else "negative"
+                if (w[:, 0] < 0).any()
+                else "zero everywhere"
+            )
             first = f"in {gene!r} they are {what}"
     if first is not None:
         raise DataError(

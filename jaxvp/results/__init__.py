@@ -22,7 +22,7 @@ from jaxvp.expression import DataError, Expression
 from jaxvp.fractions import RESIDUALS
 
 from . import archive, keeping, predictions, scores
-from . import variances as components
+from . import variances as random_part
 from .keeping import SCALARS, SERIES, TABLES
 from .lookup import find
 
@@ -183,8 +183,8 @@ class Results:
     predict = predictions.predict
     remove = predictions.remove
 
-    covariance = components.covariance
-    fractions_at = components.fractions_at
+    covariance = random_part.covariance
+    fractions_at = random_part.fractions_at
 
     save = keeping.save
     write_tables = keeping.write_tables

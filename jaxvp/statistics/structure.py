@@ -86,7 +86,7 @@ class Structure(NamedTuple):
     @property
     def levels(self) -> int:
         """J."""
-        return self.sum_levels.shape[0]
+        return len(self.sum_levels.indptr) - 1
 
 
 def structure(design: Design, shared: Shared) -> Structure:

@@ -151,7 +151,7 @@ def needed_nodes(s: Structure, found: Sums) -> Int[np.ndarray, " genes"]:
 
 def room_for(s: Structure, nodes: int, genes: int) -> PerGene:
     """Arrays for the products of so many genes, to be used again and again by `own`."""
-    K = s.sum_others.shape[0] + s.Q.shape[1]
+    K = len(s.term_of_other) + s.Q.shape[1]
     return PerGene(
         np.zeros((K, genes)),
         np.ones(genes),
@@ -189,7 +189,7 @@ def _fill(s: Structure, found: Sums, part: slice, nodes: int, out: PerGene) -> N
     assert out.own is not None
     w, y, size = found.w[:, part], found.y[:, part], found.level_size[:, part]
     wy = w * y
-    p, q = s.Q.shape[1], s.sum_others.shape[0]
+    p, q = s.Q.shape[1], len(s.term_of_other)
     share = np.where(size > 0, 1 / np.where(size > 0, size, 1.0), 0.0)
     a = s.sum_levels @ wy
     columns = [s.sum_levels @ (w * s.Q[:, i, None]) for i in range(p)]
