@@ -1,8 +1,8 @@
 """What a fit returns: one table a quantity, in each of them one row a gene.
 
 `Results` holds finished tables; what follows from them is computed by modules to the left, when it
-is asked for: from the design and the fits (`scores`), or from the measurements once more
-(`predictions`), or from random slopes (`varying`). Figures and reports are functions that take a result. It is kept in one file by
+is asked for: from the design and the fits (`scores`, `varying`), or from the measurements once more
+(`predictions`). Figures and reports are functions that take a result. It is kept in one file by
 `Results.save` and `load` (`archive`) or handed to other tools (`keeping`, `files`, `annotated`).
 Those modules define methods, a theme a file; the class is here.
 """
