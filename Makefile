@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test test-all test-gpu fuzz check format bench bench-quick clean
+.PHONY: help demo test test-all test-gpu fuzz check format docs bench bench-quick clean
 
 help:  ## what the targets are
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -21,7 +21,7 @@ demo: $(VENV)/.demo  ## partition the variance of 4,147 real genes
 test: $(VENV)/.test  ## the quick tests
 	$(PYTEST)
 
-test-all: $(VENV)/.test  ## the slow tests too
+test-all: $(VENV)/.test-all  ## the slow tests too, and the code blocks and the build of the docs
 	$(PYTEST) -m ""
 
 test-gpu: $(VENV)/.test  ## the tests that need a GPU (install .[cuda12] or .[cuda13] first)
@@ -39,6 +39,9 @@ format: $(VENV)/.check  ## what `check` asks for, done
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.docs  ## build the documentation into docs/_build/html; its notebooks run
+	$(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
+
 bench: $(VENV)/.test  ## the committed benchmarks: takes long, wants a quiet machine
 	$(BIN)/python -m benchmarks
 
@@ -46,7 +49,7 @@ bench-quick: $(VENV)/.test  ## the same on a small scale, to see that it runs
 	$(BIN)/python -m benchmarks --quick
 
 clean:  ## forget the environment and caches
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "jaxvp needs Python >= 3.11 with venv (Debian: apt-get install python3-venv)"; exit 1; }
@@ -59,6 +62,14 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(PIP) install -e '.[test,bench]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[docs]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.test-all: pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[test,bench,docs]'
+	@touch $@ $(VENV)/.test $(VENV)/.docs $(VENV)/.demo
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python
 	$(PIP) install -e '.[test,bench,dev]'

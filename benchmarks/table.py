@@ -30,7 +30,8 @@ def markdown(report: dict[str, Any], figure: str | None = None) -> str:
     parts = [
         "# Benchmarks",
         "Written by the command below; `benchmarks/README.md` says what a row means.",
-        f"    {report['command']}",
+        "<!-- not run: it takes long, and what it measures depends on the machine -->\n"
+        f"```bash\n{report['command']}\n```",
         _lines(
             f"Date: {report['date']}. Size: {report['size']}.",
             f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']:g} GiB, "

@@ -16,12 +16,12 @@ import numpy as np
 from jaxvp import batch, fractions
 from jaxvp.design import Design, build
 from jaxvp.executors import Failure, check_executor, describe
-from jaxvp.expression import DataError, align
+from jaxvp.expression import DataError, align, split_weights
 from jaxvp.formula import Formula
 from jaxvp.progress import bar
 from jaxvp.results import Results
 from jaxvp.solver import SOLVERS, Status
-from jaxvp.study import Study
+from jaxvp.study import Study, Weights
 from jaxvp.warning import warn
 
 if TYPE_CHECKING:
@@ -69,8 +69,16 @@ def fit(
     metadata
         One row a sample; the index holds the sample names. Or the path of such a table, names in
         its first column. None only with an AnnData, for its own `obs`.
-    weights, rescale_weights
-        Not yet: precision weights come in a later version.
+    weights
+        Precision weights: the residual variance of an observation is ``sigma^2 / weight``. One a
+        measurement, a table of genes and samples aligned like the expression (voom's weights), or
+        one a sample, a Series by sample name. An array goes by position: of the shape of the
+        expression, or one number for each of its samples. An observation with weight zero is left
+        out of its gene.
+    rescale_weights
+        Divide the weights of every gene by their mean over the observations that count, so that
+        sigma is that of an average observation. False keeps them; theta, sigma and the residual's
+        share are then in their units.
     reml
         Restricted maximum likelihood instead of maximum likelihood. Fractions of variancePartition
         are ML.
@@ -129,6 +137,7 @@ def fit(
         formula,
         metadata,
         weights=weights,
+        rescale_weights=rescale_weights,
         reml=reml,
         dtype=dtype,
         block_size=block_size,
@@ -159,6 +168,7 @@ def prepare(
     metadata: Any = None,
     *,
     weights: Any = None,
+    rescale_weights: bool = True,
     reml: bool = False,
     dtype: str = "float64",
     block_size: int | str = "auto",
@@ -172,20 +182,25 @@ def prepare(
     Parameters, errors and warnings are those of `fit`.
     """
     parsed = Formula.parse(formula)
-    chosen = _check_options(weights, dtype, block_size, devices, solver, on_error, executor)
-    measurements, table = align(expression, metadata)
+    chosen = _check_options(dtype, block_size, devices, solver, on_error, executor)
+    aligned, table = align(expression, metadata)
     design = build(parsed, table, reml)
     if design.slopes and solver != "newton":
         raise DataError(
             f'solver={solver!r} fits random intercepts; random slopes need solver="newton"'
         )
-    measurements = measurements.take(design.kept)
-    compression = batch.compression_of(design)
+    measurements = aligned.take(design.kept)
+    own, shared_weights = split_weights(weights, aligned, design.kept)
+    if weights is not None and (design.slopes or executor is not None):
+        what = "an executor" if executor is not None else "random slopes"
+        raise NotImplementedError(f"weights with {what} are not there yet: leave one of them out")
+    given = None if weights is None else Weights(own, shared_weights, bool(rescale_weights))
+    compression = batch.compression_of(design, shared_weights)
     size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
     asked = block_size if block_size == "auto" else size  # a plain int, also of NumPy's
     return Study(
         parsed, design, measurements, compression, reml, solver, dtype, size, asked, chosen,
-        executor,
+        executor, given,
     )  # fmt: skip
 
 
@@ -198,7 +213,17 @@ def results(study: Study, fitted: batch.Fitted, genes: slice = slice(None)) -> R
         "solver": study.solver,
         "block_size": study.asked,
     }
-    return _results(study.design, fitted, names, study.formula, study.block_size, options)
+    if study.weights is not None:
+        options["rescale_weights"] = study.weights.rescale
+    return _results(
+        study.design,
+        fitted,
+        names,
+        study.formula,
+        study.block_size,
+        options,
+        weighted=study.weights is not None,
+    )
 
 
 def _name_failed_blocks(study: Study, fitted: batch.Fitted, failures: list[Failure]) -> None:
@@ -212,14 +237,8 @@ def _name_failed_blocks(study: Study, fitted: batch.Fitted, failures: list[Failu
         fitted.gradient[failure.start : failure.stop] = np.nan
 
 
-def _check_options(
-    weights, dtype, block_size, devices, solver, on_error, executor
-) -> list[batch.Device]:
+def _check_options(dtype, block_size, devices, solver, on_error, executor) -> list[batch.Device]:
     """Refuse what cannot be, before any work; the devices to use."""
-    if weights is not None:
-        raise NotImplementedError(
-            "weights= is not there yet: precision weights come in a later version of jaxvp"
-        )
     if dtype not in ("float64", "float32"):
         raise DataError(f'dtype={dtype!r}: use "float64" (the default) or "float32"')
     if block_size != "auto" and (
@@ -254,19 +273,14 @@ def _results(
     formula: Formula,
     size: int,
     options: dict[str, Any],
+    weighted: bool,
 ) -> Results:
     import pandas as pd
 
-    # Block by block, as they are fitted: the last bits of a matrix product depend on its size.
-    parts = []
-    for start, stop in batch.blocks_of(len(genes), size) or [(0, 0)]:
-        sigma, coefficients = fitted.sigma[start:stop], fitted.coefficients[start:stop]
-        parts.append(
-            fractions.mixed(design, fitted.gamma[start:stop], sigma, coefficients)
-            if design.codes
-            else fractions.fixed(design, sigma, coefficients)
-        )
-    components = fractions.joined(parts)
+    if design.codes:
+        components = fractions.mixed(design, fitted.gamma, fitted.sigma, fitted.fixed_part)
+    else:
+        components = fractions.fixed(design, fitted.n_obs, fitted.sigma, fitted.fixed_part)
     singular = (fitted.theta[:, design.theta_diagonal] == 0).any(axis=1)
     labels = np.array([status.label for status in Status], dtype=object)
 
@@ -276,7 +290,7 @@ def _results(
     diagnostics = pd.DataFrame(
         {
             "status": labels[fitted.status],
-            "n_obs": np.full(len(genes), design.n),
+            "n_obs": fitted.n_obs.astype(np.int64),
             "iterations": fitted.iterations,
             "gradient": fitted.gradient,
             "singular": singular,
@@ -295,7 +309,7 @@ def _results(
         design=design,
         formula=formula.text,
         reml=options["reml"],
-        weighted=False,
+        weighted=weighted,
         block_size=size,
         options=options,
         versions=versions(),

@@ -36,6 +36,8 @@ class FitConfig:
     expression, metadata : Path
         Tables (CSV, TSV, Parquet, gzipped or not; expression also npy, h5ad, zarr). An AnnData
         (h5ad, zarr) brings its own metadata.
+    weights : Path
+        Precision weights: a table with the names of the expression, or of one column, by sample.
     layer : str
         Of an AnnData, in place of `X`.
     dataset : str
@@ -63,6 +65,7 @@ class FitConfig:
 
     expression: Path | None = None
     metadata: Path | None = None
+    weights: Path | None = None
     layer: str | None = None
     dataset: str | None = None
     formula: str | None = None
@@ -96,7 +99,7 @@ CHOICES = {
     "format": ("parquet", "csv"),
     "solver": ("newton", "optax"),
 }
-_PATHS = ("expression", "metadata", "out")
+_PATHS = ("expression", "metadata", "weights", "out")
 _TYPES = {
     "reml": (bool, "true or false"),
     "report": (bool, "true or false"),

@@ -9,8 +9,11 @@ add up to the variance of the whole fixed part, and ``sigma^2``,
 A random slope is one component a coefficient, ``sigma^2 Gamma_aa``: the variance that one unit of
 its variable adds where the others are zero (`at` says what there is at other values).
 
-*Fixed model.* With ``f_t = X_t b_t`` for every fixed term, ``SS_t = sum_i (f_ti - mean f_t)^2`` and
-the residual sum of squares, each divided by the sum of all.
+*Fixed model.* With ``f_t = X_t b_t`` for every fixed term, ``SS_t = sum_i w_i (f_ti - mean f_t)^2``
+and the residual sum of squares, each divided by the sum of all.
+
+Means and variances over the samples are weighted where these have weights, and are over the samples
+that a gene has where some are missing.
 
 Source: Hoffman and Schadt (2016), variancePartition, BMC Bioinformatics 17:483, and its
 ``calcVarPart``.
@@ -18,11 +21,10 @@ Source: Hoffman and Schadt (2016), variancePartition, BMC Bioinformatics 17:483,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxvp.design import Design
 from jaxvp.formula import names_in
@@ -43,34 +45,21 @@ def mixed(
     design: Design,
     gamma: Float[np.ndarray, "genes k"],
     sigma: Float[np.ndarray, " genes"],
-    coefficients: Float[np.ndarray, "genes p"],
+    fixed_part: Float[np.ndarray, "genes m"],
 ) -> Components:
-    """Random terms by name, fixed columns in the design's order, Residuals."""
+    """Random terms by name, fixed columns in the design's order, Residuals.
+
+    ``fixed_part`` is what `FixedPart` makes of the coefficients over sigma.
+    """
     by_name = sorted(range(len(design.random_names)), key=lambda i: design.random_names[i])
     columns = [j for j, term in enumerate(design.term_of_column) if term >= 0]
-    centred = design.X - design.X.mean(axis=0)
-    covariance = centred.T @ centred / len(centred)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = coefficients / sigma[:, None]
-        single = relative[:, columns] ** 2 * np.diag(covariance)[columns]
-        whole = np.einsum("gi,ij,gj->g", relative, covariance, relative, optimize=True)
-        total = single.sum(axis=1)
-        rescale = np.where(total == 0, 0.0, np.maximum(whole, 0.0) / total)
-    shares = np.concatenate(
-        [gamma[:, by_name], single * rescale[:, None], np.ones((len(sigma), 1))], axis=1
-    )
+    shares = np.concatenate([gamma[:, by_name], fixed_part, np.ones((len(sigma), 1))], axis=1)
     names = (
         *(design.random_names[i] for i in by_name),
         *(design.columns[j] for j in columns),
         RESIDUALS,
     )
     return _components(names, shares, sigma)
-
-
-def joined(parts: Sequence[Components]) -> Components:
-    """Those of several blocks of genes, below each other."""
-    names, variances, shares = zip(*parts, strict=True)
-    return Components(names[0], np.concatenate(variances), np.concatenate(shares))
 
 
 def _components(
@@ -88,28 +77,19 @@ def _components(
 
 def fixed(
     design: Design,
+    n_obs: Int[np.ndarray, " genes"],
     sigma: Float[np.ndarray, " genes"],
-    coefficients: Float[np.ndarray, "genes p"],
+    fixed_part: Float[np.ndarray, "genes m"],
 ) -> Components:
     """One component for each fixed term, all columns of a factor together, and Residuals."""
-    n, p = design.X.shape
-    centred = design.X - design.X.mean(axis=0)
-    covariance = centred.T @ centred / n
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = coefficients / sigma[:, None]
-    explained = []
-    for term in range(len(design.terms)):
-        columns = [j for j, t in enumerate(design.term_of_column) if t == term]
-        b = relative[:, columns]
-        within = covariance[np.ix_(columns, columns)]
-        explained.append(np.einsum("gi,ij,gj->g", b, within, b, optimize=True))
-    residual = np.full(len(sigma), (n - p) / n)
-    return _components((*design.terms, RESIDUALS), np.stack([*explained, residual], axis=1), sigma)
+    n = np.maximum(n_obs, 1)[:, None]
+    shares = np.concatenate([fixed_part, (n - design.p) / n], axis=1)
+    return _components((*design.terms, RESIDUALS), shares, sigma)
 
 
 def factors(
     design: Design, theta: Float[np.ndarray, "genes m"]
-) -> list[Float[np.ndarray, "genes c c"]]:
+) -> list[Float[np.ndarray, "genes _ _"]]:
     """Lower triangular L of every correlated term."""
     found, start = [], 0
     for block in design.blocks or [(i,) for i in range(len(design.random_names))]:

@@ -6,6 +6,7 @@ some of them, here or by an executor. A block's numbers never depend on which ot
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple, TypeAlias
@@ -23,6 +24,26 @@ from jaxvp.statistics import Compression
 Finished: TypeAlias = Callable[[int, int, batch.Fitted, str | None], object]
 
 
+class Weights(NamedTuple):
+    """Precision weights of a study."""
+
+    own: Expression | None  # of each gene
+    shared: Float[np.ndarray, " n"] | None  # of each sample, the same for all genes
+    rescale: bool  # whether they stay divided by their mean
+
+    def digest(self) -> str:
+        """SHA-256 of all of them."""
+        if self.own is None:
+            return digest(np.asarray(self.shared)[:, None])
+        found = hashlib.sha256(usedforsecurity=False)
+        for start, stop in batch.blocks_of(self.own.n_genes, _GENES_TO_HASH):
+            found.update(digest(self.own.block(start, stop)).encode())
+        return found.hexdigest()
+
+
+_GENES_TO_HASH = 1024
+
+
 class Study(NamedTuple):
     """What is known before the first gene is fitted."""
 
@@ -37,6 +58,7 @@ class Study(NamedTuple):
     asked: int | str  # the block size that the caller gave
     devices: list[batch.Device]
     executor: Executor | None
+    weights: Weights | None = None
 
     @property
     def genes(self) -> int:
@@ -64,6 +86,7 @@ class Study(NamedTuple):
         options: Any = {name: getattr(self, name) for name in ("reml", "solver", "dtype")}
         options |= {"block_size": self.block_size}
         failures = []
+        own = None if self.weights is None else self.weights.own
         if self.executor is None:
             hashes: dict[int, str] = {}
 
@@ -75,11 +98,17 @@ class Study(NamedTuple):
 
             batch.fit_all(
                 batch.Fitter(
-                    self.design, self.compression, self.genes, devices=self.devices, **options
+                    self.design,
+                    self.compression,
+                    self.genes,
+                    devices=self.devices,
+                    rescale_weights=self.weights is None or self.weights.rescale,
+                    **options,
                 ),
                 read,
                 blocks,
                 lambda start, stop, found: finished(start, stop, found, hashes.get(start)),
+                weights=own.block if own is not None else None,
             )
         else:
             cached = jax.config.values.get("jax_compilation_cache_dir") is not None

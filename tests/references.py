@@ -50,3 +50,12 @@ def classic_data(name):
     if name.startswith("cake"):  # an ordered factor, as in R
         data["temperature"] = data["temperature"].astype("category").cat.as_ordered()
     return data
+
+
+@functools.cache
+def weighted(name):
+    """lme4's fits of a sampled design with weights: weights (genes x samples), formula, table."""
+    weights = pd.read_csv(HERE / "samples" / f"{name}.weights.csv", index_col=0)
+    table = pd.read_csv(HERE / "weights.csv", index_col="gene")
+    table = table[table["data"] == name]
+    return weights, table["formula"].iloc[0], table

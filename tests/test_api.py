@@ -64,7 +64,7 @@ def test_no_bar_without_a_standard_error(study, monkeypatch):
 
 def test_failed_genes_are_logged_and_not_printed(study, caplog, capsys):
     spoilt = study.expression.iloc[:6].copy()
-    spoilt.iloc[[1, 2]], spoilt.iloc[4, 0] = 7.0, np.nan
+    spoilt.iloc[[1, 2]], spoilt.iloc[4, 0] = 7.0, np.inf
     with caplog.at_level(logging.INFO, "jaxvp"):
         result = jaxvp.fit(spoilt, "~ 1", study.metadata)
     assert list(result.diagnostics["status"].iloc[[1, 2, 4]]) == [

@@ -190,7 +190,7 @@ def test_measurements(study, formula, change, message):
         ({"on_error": "ignore"}, DataError, "status"),
         ({"devices": []}, DataError, "devices"),
         ({"devices": ["gpu"]}, DataError, "devices"),
-        ({"weights": np.ones(N)}, NotImplementedError, "weights"),
+        ({"weights": np.ones(N - 1)}, DataError, "one for each of the 24 samples"),
     ],
 )
 @pytest.mark.parametrize("formula", [FORMULA, "~ Age + (Age|Individual)"])

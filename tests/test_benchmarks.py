@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import checks, data, floor, gpu, hard, peers, process, settings, table
+from benchmarks import checks, data, floor, gpu, hard, peers, process, settings, table, weights
 from benchmarks import report as report_page
 from jaxvp.simulation import simulate
 
@@ -304,3 +304,19 @@ def test_gpu_script_runs_on_a_cpu():
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(": same (") == 6
     assert re.search(r"^\| F \| 1,000 \| 10 \| 2 \|", done.stdout, re.MULTILINE)
+
+
+def test_weights_settings():
+    for size in ("full", "quick"):
+        found = weights.studies(size)
+        assert set(found) == {"A", "B", "proteins"}
+        assert all(0 < study["peer"] <= study["genes"] for study in found.values())
+
+
+@pytest.mark.slow
+def test_weights_run(capsys):
+    weights.main(["--quick", "--studies", "A"])
+    head, _, values = (line.split(" | ") for line in capsys.readouterr().out.splitlines())
+    row = dict(zip(head, values, strict=True))
+    assert row["converged"] == "100.00%"
+    assert float(row["worst gap |"].strip(" |")) < 1e-6

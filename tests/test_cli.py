@@ -159,6 +159,26 @@ def test_an_array_of_zarr(folder, study, expected):
     check_fractions(expected, folder / "out", names=False)
 
 
+@pytest.mark.parametrize("kind", ["table", "turned", "column"])
+def test_weights(folder, study, kind):
+    """By name, like the expression: one a measurement, or one a sample."""
+    w = study.expression.abs() + 0.1
+    given, told = {
+        "table": (w.rename_axis("gene"), w),
+        "turned": (w.T.rename_axis("sample"), w),
+        "column": (w.iloc[[0]].T.rename_axis("sample"), w.iloc[0]),
+    }[kind]
+    given.to_csv("w.csv")
+    assert run("--weights", "w.csv", formula="~ Age") == 0
+    want = jaxvp.fit(study.expression, "~ Age", study.metadata, weights=told)
+    check_fractions(want, folder / "out")
+
+
+def test_weights_must_be_there(folder, capsys):
+    assert run("--weights", "none.csv") == 2
+    assert "--weights: no such file: none.csv" in capsys.readouterr().err
+
+
 def test_dataset_and_config(folder, expected):
     folder.joinpath("fit.toml").write_text(
         f'expression = "x.csv"\nmetadata = "m.csv"\nformula = "{FORMULA}"\nout = "from_file"\n'

@@ -23,7 +23,7 @@ def test_every_key(written, tmp_path):
         written(
             'expression = "a/x.csv"\nmetadata = "/data/m.csv"\nformula = "~ (1|g)"\nout = "r/1"\n'
             'sample_column = "id"\ngene_column = "symbol"\ngenes_in = "rows"\nformat = "csv"\n'
-            'layer = "counts"\nreport = true\n'
+            'layer = "counts"\nreport = true\nweights = "w.csv"\n'
             'reml = true\nsolver = "optax"\nblock_size = 64\ndataset = "influenza"\n'
             'shard = "2/8"\ndask = "tcp://host:8786"\n'
         )
@@ -31,6 +31,7 @@ def test_every_key(written, tmp_path):
     assert config == FitConfig(
         expression=tmp_path / "a" / "x.csv",
         metadata=Path("/data/m.csv"),
+        weights=tmp_path / "w.csv",
         dataset="influenza",
         formula="~ (1|g)",
         out=tmp_path / "r" / "1",

@@ -171,7 +171,7 @@ def test_duplicated_genes_get_the_same_numbers():
 
 
 BAD = {
-    "nan": lambda y: np.where(np.arange(len(y)) == 3, np.nan, y),
+    "missing": lambda y: np.full_like(y, np.nan),
     "infinite": lambda y: np.where(np.arange(len(y)) == 3, -np.inf, y),
     "constant": lambda y: np.full_like(y, 7.0),
     "zeros": lambda y: np.zeros_like(y),
@@ -181,7 +181,7 @@ BAD = {
     "by a level": lambda y: (study().metadata["a"] == "a_01").to_numpy(float),
 }
 STATUS = {
-    "nan": "non_finite",
+    "missing": "too_few_observations",
     "infinite": "non_finite",
     "constant": "zero_variance",
     "zeros": "zero_variance",

@@ -94,7 +94,7 @@ def hard_and_easy(study):
     expression, metadata = study.expression, study.metadata
     genes = expression.iloc[:20].copy()
     genes.iloc[3] = 7.0
-    genes.iloc[5, 4] = np.nan
+    genes.iloc[5, 4] = np.inf
     genes.iloc[6, 0] = -np.inf
     genes.iloc[8] = metadata["Individual"].astype("category").cat.codes.to_numpy() * 0.7
     genes.iloc[9] = 3 + 0.25 * metadata["Age"].to_numpy()

@@ -59,8 +59,8 @@ class DesignCheck:
     random: tuple[str, ...]
     """random terms"""
     factors: pd.DataFrame
-    """by factor, fixed or random: ``role``, ``levels``, samples in the smallest, the median and the
-    largest level (``least``, ``median``, ``most``), and levels ``seen_once``"""
+    """a row a factor, fixed or random; columns ``role``, ``levels``, samples in the smallest, the
+    median and the largest level (``least``, ``median``, ``most``), and levels ``seen_once``"""
     nested: tuple[tuple[str, str], ...]
     """pairs (inner, outer): each level of the inner factor lies in one level of the outer one"""
     identical: tuple[tuple[str, str], ...]

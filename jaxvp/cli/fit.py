@@ -62,6 +62,11 @@ Many machines (docs/cluster.md):
     type=_FILE,
     help="Samples x variables: CSV, TSV, Parquet (.gz too).  [default: obs of an AnnData]",
 )
+@click.option(
+    "--weights",
+    type=_FILE,
+    help="Precision weights: a table with the names of --expression, or one column by sample.",
+)
 @click.option("--layer", help="Of an AnnData.  [default: X]")
 @click.option(
     "--dataset",
@@ -122,7 +127,7 @@ def fit(config: Path | None, strict: bool, **options: Any) -> int:
         executor = stack.enter_context(executors.connect(wanted.dask)) if wanted.dask else None
         expression, metadata = inputs.read(wanted)
         watch.lap("read")
-        given = wanted.given(*MODEL_OPTIONS)
+        given = wanted.given(*MODEL_OPTIONS) | inputs.read_weights(wanted)
         result = run.fit(expression, wanted.formula, metadata, executor=executor, **given)
         watch.lap("fit")
         options = {name: str(value) for name, value in wanted.given().items()}

@@ -37,6 +37,8 @@ def check(config: FitConfig) -> None:
         path = getattr(config, name)
         if not (path.exists() if path.suffix == ".zarr" else path.is_file()):
             raise click.UsageError(f"--{name}: no such file: {path}")
+    if config.weights and not (config.weights.is_file() or config.weights.suffix == ".zarr"):
+        raise click.UsageError(f"--weights: no such file: {config.weights}")
     if config.layer and not (config.expression and config.expression.suffix in ANNOTATED):
         raise click.UsageError(f"--layer: only {' and '.join(ANNOTATED)} have layers")
     assert config.formula and config.out
@@ -85,6 +87,20 @@ def read(config: FitConfig) -> Inputs:
     if metadata is not None:
         _check_sides(config.expression, expression, metadata)
     return Inputs(expression, metadata)
+
+
+def read_weights(config: FitConfig) -> dict[str, Any]:
+    """Weights as `jaxvp.fit` takes them, if any: a table, or of one with one column that column."""
+    if config.weights is None:
+        return {}
+    from jaxvp.expression import open_file, read_table
+
+    text = config.weights.suffix not in (".npy", *ANNOTATED)
+    weights = open_file(config.weights, names_column=config.gene_column if text else None)
+    if text and weights.shape[1] == 1:
+        table = read_table(config.weights, names_column=config.sample_column)
+        return {"weights": table.iloc[:, 0]}
+    return {"weights": weights}
 
 
 def _check_sides(path: Path, container: Any, metadata: pd.DataFrame) -> None:

@@ -17,6 +17,7 @@ from jaxvp.expression.names import DataError
 from jaxvp.expression.opening import open_file
 from jaxvp.expression.origin import digest
 from jaxvp.expression.reopening import Reader, reader_of
+from jaxvp.expression.weights import split_weights
 
 __all__ = [
     "Again",
@@ -29,4 +30,5 @@ __all__ = [
     "open_file",
     "read_table",
     "reader_of",
+    "split_weights",
 ]

@@ -156,6 +156,11 @@ class Expression:
         """Number of genes."""
         return len(self.gene_names)
 
+    @property
+    def n_source_samples(self) -> int:
+        """Number of samples of the container, those that are not wanted too."""
+        return self.source.n_samples
+
     def __repr__(self) -> str:
         return f"Expression: {self.n_samples:,} samples x {self.n_genes:,} genes"
 

@@ -6,6 +6,10 @@ I)``. With ``V = I + sum_i gamma_i Z_i Z_i'``, ``P = V^-1 - V^-1 X (X' V^-1 X)^-
 
     ML:    log|V| + n log r            REML:  log|V| + log|X' V^-1 X| + (n - p) log r.
 
+With weights ``V = W^-1 + ...``: the statistics carry W, and ``-sum log w`` is added where scales
+are undone (`jaxvp.batch`). A gene whose weights or samples are its own brings its system with it
+(``PerGene.own``), and the same lines run on arrays that have the gene axis.
+
 *Sweeping.* Adding one random column ``z`` with variance ratio ``gamma`` to ``V`` changes every
 inner product ``M = U' V^-1 U`` by a rank-one update (Sherman and Morrison),
 
@@ -92,6 +96,7 @@ def evaluate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Eva
     (`jaxvp.solver.genes_last` maps it that way).
     """
     lanes = jnp.ndim(gene.within_yy)
+    shared = shared.of(gene.own)
     eliminate = factored if shared.n_columns > SWEEP_COLUMNS and lanes == 0 else swept
     moments, system = fence(lambda g, s: eliminate(g, shared, s, reml), gamma, gene)
     size = shared.n - shared.p if reml else shared.n

@@ -19,12 +19,11 @@ def least_squares(shared: Shared, block: Block) -> Estimates:
 
     The mean square of these is one.
     """
-    n, p = shared.n, shared.p
+    n, p = float(shared.n), shared.p
     genes = block.scale.shape[0]
     r_inverse = np.asarray(shared.r_inverse)
     variances: Float[np.ndarray, " p"] = (r_inverse**2).sum(axis=1)
-    with np.errstate(divide="ignore"):
-        sigma = np.sqrt(np.float64(n) / (n - p)) if n > p else np.nan
+    sigma = np.sqrt(n / (n - p)) if n > p else np.nan
     return Estimates(
         np.zeros((p, genes)),
         np.repeat(variances[:, None], genes, axis=1),

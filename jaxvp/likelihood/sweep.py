@@ -168,7 +168,8 @@ def _system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -> Sys
     q = shared.n_columns - shared.p
 
     def bordered(weights, gene):
-        uu = lift(shared.within, gamma[0]) + class_sum(weights, lift(shared.between, gamma[0]))
+        between = lift(shared.between, gamma[0], 3)
+        uu = lift(shared.within, gamma[0], 2) + class_sum(weights, between)
         uy = gene.within_uy + class_sum(weights, gene.between_uy)
         yy = gene.within_yy + class_sum(weights, gene.between_yy)
         return jnp.concatenate(
@@ -203,7 +204,9 @@ def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> tuple[Mom
     q = shared.n_columns - shared.p
     w0, w1, w2 = fence(lambda g: class_weights(shared, g), gamma[0])
     system = _system(gamma, shared, gene, w0)
-    n1, n2 = (fence(lambda w: class_sum(w, lift(shared.between, gamma[0])), w) for w in (-w1, w2))
+    n1, n2 = (
+        fence(lambda w: class_sum(w, lift(shared.between, gamma[0], 3)), w) for w in (-w1, w2)
+    )
     log_det, traces = _determinant(gamma, shared, system, n1, n2, reml)
     ratio = spread(gamma, shared, system.fixed.rss)
 

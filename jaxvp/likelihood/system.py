@@ -58,14 +58,22 @@ def fence(compute: Callable[..., Any], *arguments: Any) -> Any:
         return traced_once(*arguments)
 
 
-def lift(array: Shaped[Array, "..."], like: Scalar) -> Shaped[Array, "..."]:
-    """Give an array that all genes share the trailing axes of ``like``."""
+def lift(
+    array: Shaped[Array, "..."], like: Scalar, axes: int | None = None
+) -> Shaped[Array, "..."]:
+    """Give an array that all genes share the trailing axes of ``like``.
+
+    ``axes`` is the number of axes without those of genes: an array that has them already, because
+    every gene has its own, is left as it is.
+    """
+    if axes is not None and jnp.ndim(array) > axes:
+        return jnp.asarray(array)
     return jnp.reshape(array, jnp.shape(array) + (1,) * jnp.ndim(like))
 
 
 def class_weights(shared: Shared, gamma: Scalar) -> tuple[Array, Array, Array]:
     """Power series of ``1 / (1 + gamma n_c)`` in a change of gamma."""
-    sizes = lift(shared.sizes, gamma)
+    sizes = lift(shared.sizes, gamma, 1)
     w0 = 1 / (1 + gamma * sizes)
     w1 = -sizes * w0 * w0
     return w0, w1, -sizes * w0 * w1
@@ -84,7 +92,8 @@ def class_sum(
 
 def log_det_eliminated(shared: Shared, gamma: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     """Power series of ``log|V_1|``, from the true sizes of the levels."""
-    sizes, counts = lift(shared.level_sizes, gamma), lift(shared.level_counts, gamma)
+    sizes = lift(shared.level_sizes, gamma, 1)
+    counts = lift(shared.level_counts, gamma, 1)
     share = sizes / (1 + gamma * sizes)
     return (
         (counts * jnp.log1p(gamma * sizes)).sum(0),

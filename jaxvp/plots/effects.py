@@ -133,6 +133,11 @@ def adjust(
         )
     place = find(gene, result.fractions.index, "gene")
     check_fitted(result, place)
+    if result.diagnostics["n_obs"].iloc[place] < design.n:
+        raise DataError(
+            f"{gene!r} lacks measurements, and adjusted values of such genes are not there yet: "
+            "adjusted=False"
+        )
     rows = metadata.index.astype(str).get_indexer_for(list(design.samples))
     if len(rows) != design.n or (rows < 0).any():
         lost = next((s for s, row in zip(design.samples, rows, strict=False) if row < 0), "")

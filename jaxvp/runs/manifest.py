@@ -117,9 +117,12 @@ def of_study(study: Study, versions: dict[str, str], shard: Shard | None) -> Man
         stamp = origin.unchanged.stamp
         name = origin.unchanged.path.name
         data = {"name": name, "size": stamp.size, "modified_ns": stamp.mtime_ns}
+    options = {name: getattr(study, name) for name in ("reml", "solver", "dtype")}
+    options["weights"] = None if study.weights is None else study.weights.digest()
+    options["rescale_weights"] = study.weights is None or study.weights.rescale
     return Manifest(
         formula=study.formula.text,
-        options={name: getattr(study, name) for name in ("reml", "solver", "dtype")},
+        options=options,
         block_size=study.block_size,
         genes=study.genes,
         samples=study.design.n,

@@ -128,7 +128,7 @@ def solve_slopes(
 
 def relative_factors(
     found: SlopeSolution, shared: SlopeShared, slopes: Slopes
-) -> tuple[Float[np.ndarray, "k genes"], list[Float[np.ndarray, "c c genes"]]]:
+) -> tuple[Float[np.ndarray, "k genes"], list[Float[np.ndarray, "_ _ genes"]]]:
     """Relative variances of the coefficients and relative Cholesky factors, host side.
 
     Both are in the units of the design's columns, blocks in elimination order. As many diagonal

@@ -33,10 +33,10 @@ _MEANING = {
     Status.MAX_ITERATIONS: "not at an optimum when the iterations ran out",
     Status.ZERO_VARIANCE: "constant up to the rounding of its largest value",
     Status.ZERO_RESIDUAL: "explained exactly: a residual share below 1e-12",
-    Status.NON_FINITE: "has NaN or infinite values",
-    Status.BAD_WEIGHTS: "has negative or NaN weights, or none above zero",
+    Status.NON_FINITE: "has infinite values; with random slopes, missing ones too",
+    Status.BAD_WEIGHTS: "has negative, infinite or NaN weights, or none above zero",
     Status.SINGLE_LEVEL: "a grouping factor has one level left after this gene's losses",
     Status.RANK_DEFICIENT: "the fixed part is rank deficient after this gene's losses",
-    Status.TOO_FEW_OBSERVATIONS: "fewer observations than parameters, or than levels",
+    Status.TOO_FEW_OBSERVATIONS: "no more observations than fixed columns, or than levels",
     Status.BLOCK_FAILED: "its block of genes could not be computed: a worker was lost or failed",
 }

@@ -234,7 +234,7 @@ def _gamma(u: Array, m: Array) -> Array:
 
 
 def _refine(
-    table: Table, shared: Shared, rss: Float[Array, "*nodes genes"], size: int, x: Array
+    table: Table, shared: Shared, rss: Float[Array, "*nodes genes"], size: Array, x: Array
 ) -> tuple[Float[Array, " genes"], Float[Array, "k genes"]]:
     """Newton's method on the polynomial through the nodes: its deviance, and where to go on."""
     coefficients, log_det = rss, table.log_det

@@ -27,6 +27,11 @@ residual, before any product is formed: a large mean cannot cancel digits away. 
 undone in `jaxvp.likelihood` (``log|V|``-free terms get ``2 (n - p) log s`` and so on) from
 ``PerGene.scale`` and ``PerGene.ols``.
 
+*Weights.* One weight a sample, the same for all genes, multiplies the rows of the model by its
+square root, and all of the above holds for these. Weights and missing values of a gene's own give
+it products of its own (`weighted`, in place of `Shared`'s: `Own`; `traced` forms the same in pure
+JAX, differentiable).
+
 *Host code.* Sparse matrices times a tile of measurements; they never enter JAX. Six passes over a
 tile that is in the cache: copy (turned), mean, centring, level sums of term 1, of the others, and
 ``y'y`` with ``Q'y``. Everything else follows from those sums, residualising and the within-products
@@ -34,10 +39,13 @@ included, as differences. Where such a difference loses more digits than the log
 spare, those genes are formed again from residuals and deviations.
 """
 
-from .compression import Compression, class_nodes, compress
+from .compression import Compression, class_nodes, compress, room_for_losses
 from .products import statistics
 from .slopes import CHUNK, RandomBlock, Slopes, SlopeShared, compress_slopes
-from .types import EPS, Array, Block, PerGene, Shared
+from .structure import Structure, structure
+from .traced import Layout, layout, traced_statistics
+from .types import EPS, Array, Block, Own, PerGene, Shared
+from .weighted import Sums, needed_nodes, own, room_for, sums
 
 __all__ = [
     "CHUNK",
@@ -45,13 +53,25 @@ __all__ = [
     "Array",
     "Block",
     "Compression",
+    "Layout",
+    "Own",
     "PerGene",
     "RandomBlock",
     "Shared",
     "SlopeShared",
     "Slopes",
+    "Structure",
+    "Sums",
     "class_nodes",
     "compress",
     "compress_slopes",
+    "layout",
+    "needed_nodes",
+    "own",
+    "room_for",
+    "room_for_losses",
     "statistics",
+    "structure",
+    "sums",
+    "traced_statistics",
 ]

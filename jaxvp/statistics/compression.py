@@ -22,7 +22,7 @@ class Grouping(NamedTuple):
     """The random terms' factors of the products."""
 
     level_of: Int[np.ndarray, " n"]  # level of term 1
-    level_size: Float[np.ndarray, "levels 1"]
+    level_size: Float[np.ndarray, "levels 1"]  # one where a level has no sample left
     sum_levels: sp.csr_array  # levels x n, indicator of term 1
     sum_others: sp.csr_array  # q x n, indicators of the other terms
     others_of_levels: sp.csr_array  # q x levels, Z_o'Z_1 over the level sizes
@@ -43,14 +43,35 @@ class Compression(NamedTuple):
 
     shared: Any  # Shared, or SlopeShared
     q: Float[np.ndarray, "n p"]
+    q_of_ones: Float[np.ndarray, " p"]  # Q'1
     has_intercept: bool  # 1 is in the span of Q: a gene may be shifted
     grouping: Grouping | None  # None without random terms
+    weighting: Weighting | None = None  # None: all samples count the same
     slopes: Any = None  # Slopes, of a design with random slopes
 
 
-def _indicator(codes: Int[np.ndarray, " n"], levels: int) -> sp.csr_array:
+class Weighting(NamedTuple):
+    """Weights that all genes share, divided by their mean; samples of weight zero are left out."""
+
+    rows: Int[np.ndarray, " n"]  # samples that count, places in the design
+    root: Float[np.ndarray, "n 1"]  # square roots of their weights: what rows are multiplied by
+    mean: float  # what the weights were divided by
+    half_log: float  # half the sum of their logarithms: part of the log-likelihood
+
+    @classmethod
+    def of(cls, weights: Float[np.ndarray, " samples"]) -> Weighting:
+        rows = np.flatnonzero(weights > 0)
+        mean = float(weights[rows].mean())
+        relative = weights[rows] / mean
+        return cls(rows, np.sqrt(relative)[:, None], mean, float(0.5 * np.log(relative).sum()))
+
+
+def indicator(
+    codes: Int[np.ndarray, " n"], levels: int, root: Float[np.ndarray, "n 1"] | None = None
+) -> sp.csr_array:
     n = len(codes)
-    return sp.csr_array((np.ones(n), (codes, np.arange(n))), shape=(levels, n))
+    values = np.ones(n) if root is None else root[:, 0]
+    return sp.csr_array((values, (codes, np.arange(n))), shape=(levels, n))
 
 
 def class_nodes(
@@ -81,28 +102,75 @@ def class_nodes(
 
 
 def fixed_part(
-    X: Float[np.ndarray, "n p"],
+    X: Float[np.ndarray, "n p"], root: Float[np.ndarray, "n 1"] | None = None
 ) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "p p"], np.ndarray, bool]:
-    """Q and R^-1 of ``X = Q R``, log|det R|, and whether 1 is in the span of Q."""
+    """Q and R^-1 of ``X = Q R``, log|det R|, and whether 1 is in the span of Q.
+
+    ``root`` is what the rows of X were multiplied by, and 1 with them.
+    """
     norms = np.maximum(np.sqrt((X**2).sum(axis=0)), np.finfo(float).tiny)
     q, r = np.linalg.qr(X / norms)
     r = r * norms
     r_inverse = np.linalg.inv(r) if X.shape[1] else np.zeros((0, 0))
     log_det_r = np.asarray(np.log(np.abs(np.diag(r))).sum())
-    return q, r_inverse, log_det_r, bool(np.abs(q @ q.sum(axis=0) - 1).max() < 1e-9)
+    ones = 1.0 if root is None else root[:, 0]
+    return q, r_inverse, log_det_r, bool(np.abs(q @ ones_in(q, root) - ones).max() < 1e-9)
 
 
-def compress(design: Design) -> Compression:
+def ones_in(
+    q: Float[np.ndarray, "n p"], root: Float[np.ndarray, "n 1"] | None
+) -> Float[np.ndarray, " p"]:
+    """Q'1, or Q' times the roots of the weights."""
+    return q.sum(axis=0) if root is None else root[:, 0] @ q
+
+
+def room_for_losses(design: Design, levels: int) -> tuple[int, int]:
+    """Classes and distinct sizes that suffice whatever samples a gene lacks.
+
+    ``levels`` is the number of levels of term 1.
+    """
+    largest = max(
+        int(np.bincount(codes).max()) for codes in design.codes if int(codes.max()) + 1 == levels
+    )
+    interpolation = class_nodes(np.arange(1.0, largest + 1))
+    classes = largest if interpolation is None else len(interpolation[0])
+    return min(classes, levels), min(levels, largest) + 1
+
+
+def compress(
+    design: Design,
+    weights: Float[np.ndarray, " samples"] | None = None,
+    room: tuple[int, int] | None = None,
+) -> Compression:
     """Everything that does not depend on the genes.
 
     Without random terms only Q and R are needed.
+
+    Parameters
+    ----------
+    design
+        Fixed columns and codes.
+    weights
+        One a sample, zero or more, the same for all genes: every row of the model is multiplied by
+        its square root. A sample of weight zero is left out; the columns of levels that are lost
+        with it stay, empty.
+    room
+        Classes and distinct sizes to make room for (`room_for_losses`), so that designs that lack
+        different samples have arrays of one shape, and one compiled program.
     """
-    n, p = design.X.shape
-    counts = [int(codes.max()) + 1 for codes in design.codes]
+    X, all_codes = design.X, [np.asarray(codes) for codes in design.codes]
+    counts = [int(codes.max()) + 1 for codes in all_codes]
+    weighting = None if weights is None else Weighting.of(weights)
+    root = None
+    if weighting is not None:
+        root = weighting.root
+        X, all_codes = X[weighting.rows] * root, [codes[weighting.rows] for codes in all_codes]
+    n, p = X.shape
     order = sorted(
         range(len(counts)), key=lambda i: -counts[i]
     )  # stable: formula order breaks ties
-    q, r_inverse, log_det_r, has_intercept = fixed_part(design.X)
+    q, r_inverse, log_det_r, has_intercept = fixed_part(X, root)
+    q_of_ones = ones_in(q, root)
     if not counts:
         none = np.zeros(0)
         shared = Shared(
@@ -114,18 +182,20 @@ def compress(design: Design) -> Compression:
             none,
             log_det_r,
             r_inverse,
-            n,
+            np.asarray(float(n)),
             p,
             (),
             (),
         )
-        return Compression(shared, q, has_intercept, None)
+        return Compression(shared, q, q_of_ones, has_intercept, None, weighting)
 
-    level_of = np.asarray(design.codes[order[0]])
-    sum_levels = _indicator(level_of, counts[order[0]])
-    others = [_indicator(np.asarray(design.codes[i]), counts[i]) for i in order[1:]]
+    level_of = all_codes[order[0]]
+    sum_levels = indicator(level_of, counts[order[0]], root)
+    others = [indicator(all_codes[i], counts[i], root) for i in order[1:]]
     sum_others = sp.csr_array(sp.vstack(others)) if others else sp.csr_array((0, n))
-    level_size = np.bincount(level_of).astype(np.float64)
+    by_weight = None if root is None else root[:, 0] ** 2
+    true_size = np.bincount(level_of, by_weight, counts[order[0]]).astype(np.float64)
+    level_size = np.where(true_size > 0, true_size, 1.0)
 
     # F_j (levels x K) and the products within levels: U minus its level means, squared up.
     q_of_levels, q_of_others = sum_levels @ q, sum_others @ q
@@ -139,9 +209,12 @@ def compress(design: Design) -> Compression:
     within = np.block([[z_z, z_q], [z_q.T, q_within.T @ q_within]])
     k_columns = within.shape[0]
 
-    sizes, class_of, class_count = np.unique(level_size, return_inverse=True, return_counts=True)
+    sizes = np.unique(true_size[true_size > 0])
+    class_of = np.minimum(np.searchsorted(sizes, true_size), len(sizes) - 1)
+    distinct, repeats = np.unique(true_size, return_counts=True)
+    present = [len(np.unique(codes)) for codes in all_codes]
     interpolation = class_nodes(sizes)
-    nodes, weights = interpolation if interpolation is not None else (sizes, None)
+    nodes, to_nodes = interpolation if interpolation is not None else (sizes, None)
     # Sparse, one row a class, until the last moment: a class has few of the K x K products.
     products = sp.vstack(
         [
@@ -149,29 +222,39 @@ def compress(design: Design) -> Compression:
             for rows in (np.flatnonzero(class_of == c) for c in range(len(sizes)))
         ]
     )
-    between = products.toarray() if weights is None else (products.T @ weights.T).T
+    between = products.toarray() if to_nodes is None else (products.T @ to_nodes.T).T
     between = np.ascontiguousarray(between).reshape(len(nodes), k_columns, k_columns)
+    classes = len(sizes)
+    if room is not None:  # classes that hold no level
+        spare, classes = room[0] - len(nodes), room[0]
+        between = np.concatenate([between, np.zeros((spare, *between.shape[1:]))])
+        nodes = np.append(nodes, np.ones(spare))
+        if to_nodes is not None:
+            to_nodes = np.concatenate([to_nodes, np.zeros((spare, len(sizes)))])
+            classes = len(sizes)
+        unused = room[1] - len(distinct)
+        distinct, repeats = np.append(distinct, np.zeros(unused)), np.append(repeats, [0] * unused)
 
     # Row (c, i) of class_products picks F_ji / n_j for the levels j of class c.
     entry = sp.coo_array(scaled)
     class_products = sp.csr_array(
         (entry.data, (class_of[entry.row] * k_columns + entry.col, entry.row)),
-        shape=(len(sizes) * k_columns, len(level_size)),
+        shape=(classes * k_columns, len(level_size)),
     )
     class_indicator = sp.csr_array(
         (1 / level_size, (class_of, np.arange(len(level_size)))),
-        shape=(len(sizes), len(level_size)),
+        shape=(classes, len(level_size)),
     )
     shared = Shared(
         within=within,
         between=between,
         sizes=nodes,
-        level_sizes=sizes,
-        level_counts=class_count.astype(np.float64),
-        samples_per_level=np.array([n / counts[i] for i in order]),
+        level_sizes=distinct,
+        level_counts=repeats.astype(np.float64),
+        samples_per_level=np.array([n / present[i] for i in order]),
         log_det_r=log_det_r,
         r_inverse=r_inverse,
-        n=n,
+        n=np.asarray(float(n)),
         p=p,
         levels=tuple(counts[i] for i in order),
         order=tuple(order),
@@ -186,6 +269,6 @@ def compress(design: Design) -> Compression:
         q_of_others,
         class_products,
         class_indicator,
-        weights,
+        to_nodes,
     )
-    return Compression(shared, q, has_intercept, grouping)
+    return Compression(shared, q, q_of_ones, has_intercept, grouping, weighting)

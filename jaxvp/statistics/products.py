@@ -14,8 +14,8 @@ from .types import EPS, Block, PerGene
 def statistics(compression: Compression, y: Float[np.ndarray, "n genes"]) -> Block:
     """Statistics of a block of genes.
 
-    ``y`` is samples x genes with any strides, its rows in the design's order. It is read once, in
-    tiles that stay in the cache.
+    ``y`` is samples x genes with any strides, its rows those of the compression (the design's, or
+    the ones that its weights leave). It is read once, in tiles that stay in the cache.
     """
     n, genes = y.shape
     shared = compression.shared
@@ -57,6 +57,8 @@ def _fill(c: Compression, raw: np.ndarray, block: Block, part: slice) -> None:
         shift = np.full(n, 1 / n) @ y
         shift[~np.isfinite(shift)] = 0.0
         y -= shift
+    if c.weighting is not None:
+        y *= c.weighting.root
     ols = q.T @ y
     yy = np.einsum("ng,ng->g", y, y)
     squares = yy - np.einsum("pg,pg->g", ols, ols)
@@ -65,7 +67,7 @@ def _fill(c: Compression, raw: np.ndarray, block: Block, part: slice) -> None:
     plain = (yy > 1e-280) & (yy < 1e280) & (squares > limit * yy)
     scale = np.sqrt(np.where(plain, squares, 1.0) / n)
     block.scale[part] = scale
-    block.ols[:, part] = ols + shift * q.sum(axis=0)[:, None]
+    block.ols[:, part] = ols + shift * c.q_of_ones[:, None]
     if c.grouping is not None:
         within = _fill_products(c.grouping, y, ols, squares, 1 / scale, block.gene, part)
         plain &= within > limit * n
@@ -117,8 +119,10 @@ def _fill_carefully(
     Needed by genes whose sum of squares is NaN, infinite or tiny, or nearly explained.
     """
     y = raw.astype(np.float64)
+    root = np.ones((1, 1)) if c.weighting is None else c.weighting.root
     for j, gene in enumerate(part):
-        y[:, j], block.ols[:, gene], block.scale[gene], defect = _examine(y[:, j], c.q)
+        found = _examine(y[:, j], c.q, root[:, 0])
+        y[:, j], block.ols[:, gene], block.scale[gene], defect = found
         if defect is not None:
             getattr(block, defect)[gene] = True
     g = c.grouping
@@ -126,7 +130,7 @@ def _fill_carefully(
         return
     sums = g.sum_levels @ y
     if g.bases is None:
-        y -= np.take(sums / g.level_size, g.level_of, axis=0)
+        y -= np.take(sums / g.level_size, g.level_of, axis=0) * root
     else:
         y -= g.bases @ sums
     others = g.sum_others @ y
@@ -137,7 +141,7 @@ def _fill_carefully(
 
 
 def _examine(
-    y: Float[np.ndarray, " n"], q: Float[np.ndarray, "n p"]
+    y: Float[np.ndarray, " n"], q: Float[np.ndarray, "n p"], root: Float[np.ndarray, " rows"]
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " p"], float, str | None]:
     """Scaled residual, least-squares coefficients, scale and defect (None: fit it) of one gene."""
     nothing = (
@@ -154,6 +158,7 @@ def _examine(
     rounding = 8 * EPS
     if np.abs(y - y.mean()).max() <= rounding:
         return *nothing, "constant"
+    y = y * root
     ols = q.T @ y
     residual = y - q @ ols
     scale = np.sqrt(np.mean(residual**2))

@@ -83,7 +83,7 @@ class SlopeShared(eqx.Module):
 class Slopes(NamedTuple):
     """What turns the fitted blocks into those of the design, in the units of its columns."""
 
-    transforms: tuple[Float[np.ndarray, "c c"], ...]  # T, by block of `SlopeShared`
+    transforms: tuple[Float[np.ndarray, "_ _"], ...]  # T, by block of `SlopeShared`
     order: tuple[int, ...]  # blocks of `SlopeShared` -> blocks of the design
 
     @property
@@ -92,7 +92,7 @@ class Slopes(NamedTuple):
         return sum(len(t) * (len(t) + 1) // 2 for t in self.transforms)
 
     def in_formula_order(
-        self, factors: list[Float[np.ndarray, "c c genes"]]
+        self, factors: list[Float[np.ndarray, "_ _ genes"]]
     ) -> Float[np.ndarray, "genes m"]:
         """Lower triangles of the design's blocks, each column by column: lme4's theta."""
         parts: list = [None] * len(factors)
@@ -190,7 +190,7 @@ def compress_slopes(design: Design) -> Compression:
         (sums.left, sums.right),
     )
     slopes = Slopes(tuple(pairs[b][1] for b in order), order)
-    return Compression(shared, q, has_intercept, grouping, slopes)
+    return Compression(shared, q, q.sum(axis=0), has_intercept, grouping, slopes=slopes)
 
 
 def _columns(

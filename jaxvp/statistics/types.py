@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
@@ -14,22 +15,34 @@ Array = jax.Array | np.ndarray
 EPS = float(np.finfo(np.float64).eps)
 
 
+class Own(eqx.Module):
+    """What weights and lost observations give each gene for itself, in place of `Shared`'s."""
+
+    within: Float[Array, "K K *genes"]
+    between: Float[Array, "C K K *genes"]
+    sizes: Float[Array, "C *genes"]
+    level_sizes: Float[Array, "L *genes"]  # of every level: sums of weights; lost ones are zero
+    level_counts: Float[Array, "L *genes"]
+    n: Float[Array, "*genes"]  # observations that count
+
+
 class Shared(eqx.Module):
     """What all genes of a design share. Arrays are NumPy on the host, JAX inside compiled code.
 
     Random terms are numbered with the eliminated one first: ``order[0]`` is its place in the
-    formula.
+    formula. Sizes are sums of weights. Where a gene has `Own` products, these stand in for the
+    first fields, with the gene axis last.
     """
 
-    within: Float[Array, "K K"]
-    between: Float[Array, "C K K"]  # class sums C_c
-    sizes: Float[Array, " C"]  # n_c, or interpolation nodes
-    level_sizes: Float[Array, " L"]  # distinct true sizes of the levels of term 1
-    level_counts: Float[Array, " L"]  # how many levels have that size
+    within: Float[Array, "K K *genes"]
+    between: Float[Array, "C K K *genes"]  # class sums C_c
+    sizes: Float[Array, "C *genes"]  # n_c, or interpolation nodes
+    level_sizes: Float[Array, "L *genes"]  # distinct true sizes of the levels of term 1
+    level_counts: Float[Array, "L *genes"]  # how many levels have that size
     samples_per_level: Float[Array, " k"]  # mean, per random term in elimination order
     log_det_r: Float[Array, ""]  # log|det R|, X = Q R
     r_inverse: Float[Array, "p p"]  # R^-1
-    n: int = eqx.field(static=True)
+    n: Float[Array, "*genes"]  # samples, those of weight zero not counted
     p: int = eqx.field(static=True)
     levels: tuple[int, ...] = eqx.field(static=True)  # number of levels, elimination order
     order: tuple[int, ...] = eqx.field(static=True)  # elimination order -> formula order
@@ -39,6 +52,10 @@ class Shared(eqx.Module):
         """K: columns left when term 1 is eliminated."""
         return sum(self.levels[1:]) + self.p
 
+    def of(self, own: Own | None) -> Shared:
+        """The same with a gene's own products, if it has any."""
+        return self if own is None else dataclasses.replace(self, **vars(own))
+
 
 class PerGene(eqx.Module):
     """Statistics of a block of genes, the gene axis last (one gene: without it)."""
@@ -47,6 +64,7 @@ class PerGene(eqx.Module):
     within_yy: Float[Array, "*genes"]
     between_uy: Float[Array, "C K *genes"]
     between_yy: Float[Array, "C *genes"]
+    own: Own | None = None  # with weights of its own, or observations that it lacks
 
 
 class Block(NamedTuple):

@@ -1,0 +1,185 @@
+"""The gene axis, and nothing else: blocks, padding, threads, devices.
+
+A block of genes goes through three stages: its statistics (host, `jaxvp.statistics`), the bounded
+loop of the solver with the estimates (`jaxvp.solver.solve`, one compiled program), and the undoing
+of scales. Blocks have one size, a smaller last one is padded, so that one program serves all; a
+block's numbers never depend on other blocks.
+
+Blocks are independent: worker threads take them in turn, on a CPU one a core (programs of different
+threads run at the same time on one device), on an accelerator two a device, so that the statistics
+of one block are formed while another is solved. Each thread enters the float64 context itself:
+threads do not inherit it.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import numpy as np
+from jaxtyping import Float, Num
+
+from jaxvp.batch.block import fit_block
+from jaxvp.batch.fitted import Fitted, FixedPart
+from jaxvp.batch.own import Own
+from jaxvp.batch.patterns import Patterns
+from jaxvp.batch.program import Device, Program, capacity_for
+from jaxvp.batch.shared import column_covariance
+from jaxvp.batch.work import Blocks, Work
+from jaxvp.design import Design
+from jaxvp.solver import lanes, prepare
+from jaxvp.statistics import Compression, Shared, SlopeShared, compress, compress_slopes
+
+__all__ = [
+    "Device",
+    "Fitted",
+    "Fitter",
+    "block_genes",
+    "blocks_of",
+    "compression_of",
+    "empty",
+    "fit_all",
+]
+
+_BLOCK_BYTES = 48 << 20
+_LARGEST_BLOCK = 2048
+
+
+def block_genes(shared: Shared | SlopeShared) -> int:
+    """Genes in a block: by the bytes of a gene's statistics, never by the machine: runs repeat."""
+    classes, columns = shared.between.shape[:2]
+    width = lanes(shared)
+    fits = _BLOCK_BYTES // (8 * (classes + 1) * (columns + 1))
+    return int(np.clip(fits // width * width, width, _LARGEST_BLOCK))
+
+
+def compression_of(design: Design, weights: Float[np.ndarray, " n"] | None = None) -> Compression:
+    """The design prepared for blocks of genes; ``weights`` are those of the samples."""
+    return compress_slopes(design) if design.slopes else compress(design, weights)
+
+
+def empty(design: Design, genes: int) -> Fitted:
+    """Room for genes that are not fitted yet."""
+    return Fitted.empty(
+        genes,
+        len(design.random_names),
+        design.p,
+        len(FixedPart(design).names),
+        len(design.theta_names),
+    )
+
+
+class Fitter:
+    """Fits blocks of the genes of one study; threads may call it at the same time.
+
+    Parameters
+    ----------
+    design, compression
+        Of the study, and what `compression_of` made of it.
+    genes
+        How many genes the study has: with `block_size` it decides the shapes that are compiled, so
+        that a block has the same numbers whoever fits it, and which others are fitted.
+    devices
+        Taken in turn.
+    rescale_weights
+        Whether weights stay divided by their mean.
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        compression: Compression,
+        genes: int,
+        *,
+        reml: bool,
+        solver: str,
+        dtype: str,
+        block_size: int,
+        devices: Sequence[Device],
+        rescale_weights: bool = True,
+    ) -> None:
+        self.design = design
+        shared = compression.shared
+        self._work = Work(
+            compression,
+            column_covariance(design.X, compression),
+            FixedPart(design),
+            Own(design, compression, genes),
+            Patterns(),
+            rescale_weights,
+        )
+        workers = [device for device in devices for _ in range(_threads(device, len(devices)))]
+        workers = workers[: -(-genes // block_size)]
+        with jax.enable_x64(True):
+            host = (shared, prepare(solver, shared, reml) if workers else None)
+            host = jax.tree.map(lambda a: np.asarray(a, dtype), host)
+            placed = {device: jax.device_put(host, device) for device in set(workers)}
+        self.threads = len(workers)
+        self._programs: queue.SimpleQueue[Program] = queue.SimpleQueue()
+        for device in workers:
+            width = lanes(shared, device.platform)
+            capacity = capacity_for(min(block_size, genes), width)
+            self._programs.put(
+                Program(placed[device], solver, width, reml, capacity, np.dtype(dtype), device)
+            )
+
+    def __call__(
+        self, y: Num[np.ndarray, "n genes"], weights: Num[np.ndarray, "n genes"] | None = None
+    ) -> Fitted:
+        """Fit one block of genes; ``weights`` are of each gene's own."""
+        out = empty(self.design, y.shape[1])
+        program = self._programs.get()
+        try:
+            with jax.enable_x64(True):
+                fit_block(program, self._work, y, weights, out)
+        finally:
+            self._programs.put(program)
+        return out
+
+
+def fit_all(
+    fitter: Fitter,
+    measurements: Blocks,
+    blocks: Sequence[tuple[int, int]],
+    finished: Callable[[int, int, Fitted], object],
+    weights: Blocks | None = None,
+) -> None:
+    """Fit blocks of genes with all threads of a fitter.
+
+    ``measurements(start, stop)`` serves samples x genes, ``finished(start, stop, fitted)`` gets a
+    block as soon as it is done; both are called by several threads. ``weights`` serves those of
+    each gene's own.
+    """
+
+    def one_block(start: int, stop: int) -> None:
+        w = None if weights is None else weights(start, stop)
+        finished(start, stop, fitter(measurements(start, stop), w))
+
+    threads = min(fitter.threads, len(blocks))
+    if threads <= 1:
+        for block in blocks:
+            one_block(*block)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        pending = [pool.submit(one_block, *block) for block in blocks]
+        try:
+            for done in pending:
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def blocks_of(genes: int, block_size: int) -> list[tuple[int, int]]:
+    """Where blocks begin and end."""
+    return [(start, min(start + block_size, genes)) for start in range(0, genes, block_size)]
+
+
+def _threads(device: Device, devices: int) -> int:
+    if device.platform != "cpu":
+        return 2
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) // devices)

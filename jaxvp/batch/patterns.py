@@ -1,0 +1,134 @@
+"""Genes that lack measurements, sorted by which they lack.
+
+Where many genes of a block lack the same samples they share statistics again, those of the design
+without these samples. The columns of levels that are lost stay, empty, and the arrays have room for
+any class sizes, so that all patterns run the same compiled program. Rare patterns go through `own`.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int, Num
+
+from jaxvp.batch.fitted import Fitted
+from jaxvp.batch.own import fit_own
+from jaxvp.batch.program import Program
+from jaxvp.batch.shared import column_covariance, fit_shared
+from jaxvp.solver import Status, Table, prepare
+from jaxvp.statistics import Compression, Shared, compress, room_for_losses, sums
+
+if TYPE_CHECKING:
+    from jaxvp.batch.work import Work
+
+# Genes of a block for which it pays to compress the design again.
+_ENOUGH = 64
+# Compressed designs that are kept from block to block.
+_KEPT = 32
+
+
+class Pattern(NamedTuple):
+    """The design without some samples."""
+
+    status: Status  # other than CONVERGED: no gene with this pattern can be fitted
+    n_obs: int
+    compression: Compression
+    covariance: Float[np.ndarray, "p p"]
+    placed: tuple[Shared, Table | None] | None  # on the device
+
+
+class Patterns:
+    """Those that were met, the latest ones."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[tuple[bytes, object], Pattern] = {}
+
+    def get(self, program: Program, work: Work, mask: Bool[np.ndarray, " n"]) -> Pattern:
+        """A pattern, compressed now or before."""
+        key = (np.packbits(mask).tobytes(), program.device)
+        with self._lock:
+            if key not in self._known:
+                while len(self._known) >= _KEPT:
+                    self._known.pop(next(iter(self._known)))
+                self._known[key] = _compress(program, work, mask)
+            return self._known[key]
+
+
+def _compress(program: Program, work: Work, mask: Bool[np.ndarray, " n"]) -> Pattern:
+    design, base = work.own.design, work.compression.shared
+    n = int(mask.sum())
+    status = Status.CONVERGED
+    if n <= base.p:
+        status = Status.TOO_FEW_OBSERVATIONS
+    else:
+        w = mask[:, None].astype(np.float64)
+        found = sums(work.own.structure, np.zeros_like(w), w)
+        if found.deficient[0]:
+            status = Status.RANK_DEFICIENT
+        if (found.levels == 1).any():
+            status = Status.SINGLE_LEVEL
+        if (found.levels >= n).any():
+            status = Status.TOO_FEW_OBSERVATIONS
+    if status != Status.CONVERGED:
+        return Pattern(status, n, work.compression, work.covariance, None)
+    room = room_for_losses(design, base.levels[0]) if base.levels else None
+    compression = compress(design, mask.astype(np.float64), room)
+    shared = compression.shared
+    host = (shared, prepare(program.solver, shared, program.reml))
+    host = jax.tree.map(lambda a: np.asarray(a, program.dtype), host)
+    placed = jax.device_put(host, program.device)
+    return Pattern(status, n, compression, column_covariance(design.X, compression), placed)
+
+
+def fit_missing(
+    program: Program,
+    work: Work,
+    y: Num[np.ndarray, "samples genes"],
+    missing: Int[np.ndarray, " some"],
+    out: Fitted,
+) -> None:
+    """Fit the genes ``missing`` of a block, none of them complete."""
+    y = y[:, missing]
+    part = Fitted(*(array[missing] for array in out))
+    mask = ~np.isnan(y)
+    rare = np.ones(len(missing), dtype=bool)
+    # With weights of the samples every size differs: there each gene has its own products.
+    if work.compression.weighting is None and len(missing) >= _ENOUGH:
+        packed = np.ascontiguousarray(np.packbits(mask, axis=0).T)
+        _, kind, count = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
+        kind = kind.reshape(-1)
+        for common in np.flatnonzero(count >= _ENOUGH):
+            genes = np.flatnonzero(kind == common)
+            rare[genes] = False
+            _fit_common(program, work, y, mask[:, genes[0]], genes, part)
+    genes = np.flatnonzero(rare)
+    if len(genes):
+        alone = Fitted(*(array[genes] for array in part))
+        base = np.broadcast_to(work.own.base[:, None], (len(y), len(genes)))
+        fit_own(program, work, y[:, genes], base, alone)
+        part.put(genes, alone)
+    out.put(missing, part)
+
+
+def _fit_common(
+    program: Program,
+    work: Work,
+    y: Num[np.ndarray, "samples genes"],
+    mask: Bool[np.ndarray, " samples"],
+    genes: Int[np.ndarray, " some"],
+    out: Fitted,
+) -> None:
+    pattern = work.patterns.get(program, work, mask)
+    part = Fitted(*(array[genes] for array in out))
+    part.n_obs[:] = pattern.n_obs
+    if pattern.placed is None:
+        part.status[:] = pattern.status
+        part.blank()
+    else:
+        work = work._replace(compression=pattern.compression, covariance=pattern.covariance)
+        fit_shared(program._replace(shared=pattern.placed), work, y[:, genes], part)
+    out.put(genes, part)

@@ -1,0 +1,80 @@
+"""The compiled solver of a call on one device, and the blocks that it takes."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+
+from jaxvp.solver import MAX_ITERATIONS, SlopeSolution, Solution, Table, solve, solve_slopes
+from jaxvp.statistics import PerGene, Shared, SlopeShared
+
+Device: TypeAlias = Any  # jax.Device, which is a variable to type checkers
+
+
+def capacity_for(genes: int, width: int) -> int:
+    """Genes that a block's buffers hold: tiles in powers of two, for few shapes to compile."""
+    tiles = -(-genes // width)
+    return width << (tiles - 1).bit_length()
+
+
+class Program(NamedTuple):
+    """What every block of a call shares."""
+
+    shared: tuple[Shared | SlopeShared, Table | None]  # on the device
+    solver: str
+    width: int
+    reml: bool
+    capacity: int  # genes that the buffers hold: a multiple of the tile's width
+    dtype: np.dtype
+    device: Device
+
+
+_solve = jax.jit(solve, static_argnums=(0, 1, 2))
+_solve_slopes = jax.jit(solve_slopes, static_argnums=(0, 1))
+_compiled: set[Any] = set()
+_compiling = threading.Lock()
+
+
+def solve_block(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | SlopeSolution:
+    """Run the solver on a block of at most `capacity` genes; those not ``wanted`` are not stepped.
+
+    Two threads never compile the same program.
+    """
+    genes = len(wanted)
+    stepped = np.zeros(program.capacity, dtype=bool)
+    stepped[:genes] = wanted
+    gene = jax.tree.map(lambda a: _pad(a, program.capacity).astype(program.dtype, copy=False), gene)
+    shared, table = program.shared
+    placed = jax.device_put((gene, stepped, np.int32(MAX_ITERATIONS)), program.device)
+    arguments = (shared, *placed, table)
+
+    def run() -> Solution | SlopeSolution:
+        if isinstance(shared, SlopeShared):
+            found = _solve_slopes(program.width, program.reml, *arguments[:-1])
+        else:
+            found = _solve(program.solver, program.width, program.reml, *arguments)
+        # Out of the device, and out of float32, before the context ends.
+        return jax.tree.map(lambda a: np.asarray(a)[..., :genes], found)
+
+    leaves, structure = jax.tree.flatten(arguments)
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    key = (program.solver, program.width, program.reml, program.device, structure, shapes)
+    if key not in _compiled:
+        with _compiling:
+            if key not in _compiled:
+                found = run()
+                _compiled.add(key)
+                return found
+    return run()
+
+
+def _pad(array: np.ndarray, capacity: int) -> np.ndarray:
+    spare = capacity - array.shape[-1]
+    return (
+        array
+        if not spare
+        else np.concatenate([array, np.repeat(array[..., -1:], spare, axis=-1)], axis=-1)
+    )

@@ -1,0 +1,206 @@
+"""Precision weights beside the measurements: by name like these, or by position.
+
+One weight a sample is a vector that all genes share; a table has weights of each gene's own and is
+served in the same blocks as the measurements. What makes weights unfit for all genes is found here;
+a single gene with bad ones gets a status.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from .alignment import open_container
+from .blocks import Expression, Source, as_rows
+from .container import Container
+from .names import DataError, check_names
+
+_GENES_TO_LOOK_AT = 64
+
+
+class Reordered:
+    """A source whose genes are wanted in another order, or some of them."""
+
+    def __init__(self, source: Source, genes: Int[np.ndarray, " genes"]) -> None:
+        self.source, self.genes = source, genes
+        self.n_samples = source.n_samples
+
+    def read(self, rows: Any, start: int, stop: int) -> Float[np.ndarray, "n genes"]:
+        """See `Source`: runs of neighbours are read together."""
+        wanted = self.genes[start:stop]
+        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1)
+        parts = [self.source.read(rows, int(r[0]), int(r[-1]) + 1) for r in runs if len(r)]
+        if not parts:
+            return np.zeros((len(np.arange(self.n_samples)[rows]), 0))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def split_weights(
+    weights: Any, expression: Expression, kept: Int[np.ndarray, " n"]
+) -> tuple[Expression | None, Float[np.ndarray, " n"] | None]:
+    """Weights of each gene's own, or those that all genes share, for the samples that are kept.
+
+    Parameters
+    ----------
+    weights
+        What the caller passed; None: neither.
+    expression
+        What `align` returned.
+    kept
+        Positions of the design's samples in it.
+
+    Raises
+    ------
+    DataError
+        If names or shape do not fit, a weight of a sample is negative, NaN or infinite, or the
+        weights of all genes are unfit; the message names the culprit and the remedy.
+    """
+    if weights is None:
+        return None, None
+    if isinstance(weights, pd.Series):
+        return None, _by_sample(weights, expression, kept)
+    container = None
+    if not isinstance(weights, np.ndarray | list | tuple):
+        container = open_container(weights)
+    elif np.ndim(weights) == 1:
+        return None, _by_position(np.asarray(weights), expression, kept)
+    container = open_container(np.asarray(weights)) if container is None else container
+    if container.index is None or container.columns is None:
+        found = _array(container, expression)
+    else:
+        found = _table(container, expression)
+    found = found.take(kept)
+    _check_some_gene(found)
+    return found, None
+
+
+def _by_sample(
+    weights: pd.Series, expression: Expression, kept: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    names = expression.sample_names[kept]
+    check_names(weights.index, "sample", "the weights")
+    known = names.isin(weights.index)
+    if not known.all():
+        lost = names[~known]
+        raise DataError(
+            f"weights has no value for {len(lost):,} of {len(names):,} samples, the first is "
+            f"{lost.tolist()[0]!r}: its index must hold the sample names (here "
+            f"{_some(weights.index)}); by position, pass weights.to_numpy()"
+        )
+    return _checked(weights.reindex(names).to_numpy(), names)
+
+
+def _by_position(
+    weights: np.ndarray, expression: Expression, kept: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    rows = expression.rows
+    total = expression.n_source_samples
+    if len(weights) != total:
+        raise DataError(
+            f"an array of weights goes by position, one for each of the {total:,} samples of the "
+            f"expression, and this one has {len(weights):,}: pass that many, or a Series by "
+            "sample name"
+        )
+    return _checked(weights[np.arange(total)[rows]][kept], expression.sample_names[kept])
+
+
+def _checked(values: np.ndarray, names: pd.Index) -> Float[np.ndarray, " n"]:
+    try:
+        w = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"weights must be numbers: {error}") from None
+    bad = np.flatnonzero(~(np.isfinite(w) & (w >= 0)))
+    if len(bad):
+        raise DataError(
+            f"weights must be zero or more, and in {len(bad):,} of {len(w):,} samples they are "
+            f"not, the first is {names.tolist()[bad[0]]!r} with {w[bad[0]]:g}: correct them, or "
+            "set 0 to leave a sample out"
+        )
+    if not (w > 0).any():
+        raise DataError("all weights are zero: no observation would count; leave weights= out")
+    return w
+
+
+def _table(container: Container, expression: Expression) -> Expression:
+    assert container.index is not None and container.columns is not None
+    samples, genes = expression.sample_names, expression.gene_names
+    turned = bool(container.columns.isin(samples).sum() > container.index.isin(samples).sum())
+    own_samples, own_genes = (
+        (container.columns, container.index) if turned else (container.index, container.columns)
+    )
+    for kind, wanted, there in (("sample", samples, own_samples), ("gene", genes, own_genes)):
+        check_names(there, kind, "the weights")
+        lost = wanted[~wanted.isin(there)]
+        if len(lost):
+            raise DataError(
+                f"the table of weights lacks {len(lost):,} of the {len(wanted):,} {kind}s of the "
+                f"expression, the first is {lost.tolist()[0]!r}; it has {_some(there)}: give the "
+                "same names on both axes, or pass an array of the expression's shape, which goes "
+                "by position"
+            )
+    rows = own_samples.get_indexer(samples)
+    _check_numbers(container, turned, rows)
+    source = container.source(turned)
+    order = own_genes.get_indexer(genes)
+    if not np.array_equal(order, np.arange(len(genes))):
+        source = Reordered(source, order)
+    return Expression(source, samples, genes, as_rows(rows))
+
+
+def _array(container: Container, expression: Expression) -> Expression:
+    shape = (expression.n_source_samples, expression.n_genes)
+    if container.shape == shape[::-1] and (shape[0] != shape[1] or expression.transposed):
+        turned = True
+    elif container.shape == shape:
+        turned = False
+    else:
+        raise DataError(
+            f"weights of shape {container.shape} fit neither the {shape[1]:,} genes and "
+            f"{shape[0]:,} samples of the expression, nor its samples alone: pass an array of the "
+            "expression's shape, or a table with the same names"
+        )
+    _check_numbers(container, turned, np.arange(shape[0]))
+    source = container.source(turned)
+    return Expression(source, expression.sample_names, expression.gene_names, expression.rows)
+
+
+def _check_numbers(container: Container, turned: bool, rows: Int[np.ndarray, " n"]) -> None:
+    culprit = container.find(turned, rows)
+    if culprit is not None:
+        raise DataError(
+            f"weights must be numbers, and gene {culprit.gene} of the table holds {culprit.what} "
+            f"in sample {culprit.sample}: convert them, pd.to_numeric"
+        )
+
+
+def _check_some_gene(weights: Expression) -> None:
+    """Some gene must have weights: the first that has ends the search."""
+    first = None
+    for start in range(0, weights.n_genes, _GENES_TO_LOOK_AT):
+        w = weights.block(start, start + _GENES_TO_LOOK_AT)
+        with np.errstate(invalid="ignore"):
+            good = (w >= 0).all(axis=0) & (w > 0).any(axis=0)
+            holes = np.isnan(w).any(axis=0) & ~(w < 0).any(axis=0) & (w > 0).any(axis=0)
+        if good.any():
+            return
+        if first is None:
+            gene = weights.gene_names.tolist()[start]
+            what = (
+                "NaN"
+                if np.asarray(holes)[0]
+                else "negative"
+                if (w[:, 0] < 0).any()
+                else "zero everywhere"
+            )
+            first = f"in {gene!r} they are {what}"
+    if first is not None:
+        raise DataError(
+            f"no gene has weights that can be used, zero or more and some above zero: {first}"
+        )
+
+
+def _some(names: pd.Index) -> str:
+    return ", ".join(map(repr, names[:3].tolist())) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,262 @@
+r"""Statistics of genes that have weights, or observations, of their own.
+
+With ``V = W^-1 + sum_i gamma_i Z_i Z_i'`` every product of `jaxvp.statistics` becomes one with W
+between its factors: sizes ``n_j = z_1j'W z_1j``, ``F_j = U'W z_1j``, ``a_j = z_1j'W y``,
+
+    U'V_1^-1 U = S + sum_j F_j F_j' / (n_j (1 + gamma_1 n_j)),    S = U'W U - sum_j F_j F_j' / n_j,
+
+and ``log|V|`` gains ``-sum log w``. Weights are divided by their mean over the observations that
+count, those with ``w > 0``; a missing one has weight zero. A level that a gene has lost has ``n_j =
+0`` and ``F_j = 0``: it says nothing and needs no other numbering.
+
+The class sums are those of the interpolation nodes of `nodes`, ``C_c = sum_j L_c(log n_j) F_j F_j'
+/ n_j``, and cost most: they are formed from the products of `structure` that may differ from zero,
+as one sparse matrix (genes and places x levels) times the nodes' weights. All that is *within*
+levels is formed from deviations from the weighted level means, of a gene that was residualised
+twice on the fixed part (the second time for the digits that a large mean took from the first).
+
+Source: Bates, Maechler, Bolker and Walker (2015), J. Stat. Softw. 67(1), section 2 (prior weights).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from .nodes import chebyshev, log_range, node_counts
+from .structure import TILE, Structure
+from .types import EPS, Own, PerGene
+
+# What is left of a fixed column beside the ones before it: R's 1e-7, of lengths.
+_RANK = 1e-14
+
+
+class Sums(NamedTuple):
+    """What the weights alone say of each gene, and the gene residualised."""
+
+    w: Float[np.ndarray, "n genes"]  # mean 1 where above zero
+    y: Float[np.ndarray, "n genes"]  # residual, scaled
+    level_size: Float[np.ndarray, "J genes"]
+    mean_weight: Float[np.ndarray, " genes"]  # what w was divided by
+    half_log: Float[np.ndarray, " genes"]  # half the sum of log w
+    n: Float[np.ndarray, " genes"]  # observations that count
+    levels: Int[np.ndarray, "k genes"]  # that are left, elimination order
+    scale: Float[np.ndarray, " genes"]
+    ols: Float[np.ndarray, "p genes"]  # weighted least squares on Q
+    inverse: Float[np.ndarray, "p p genes"]  # (Q'WQ)^-1
+    covariance: Float[np.ndarray, "genes p p"]  # weighted, of the columns of X
+    constant: Bool[np.ndarray, " genes"]
+    explained: Bool[np.ndarray, " genes"]
+    deficient: Bool[np.ndarray, " genes"]
+
+
+def sums(s: Structure, y: Float[np.ndarray, "n genes"], w: Float[np.ndarray, "n genes"]) -> Sums:
+    """Everything but the products of `own`.
+
+    Parameters
+    ----------
+    s
+        Of the design.
+    y
+        Measurements, finite where the weight is above zero.
+    w
+        Weights, none negative; each gene has one above zero at least.
+    """
+    counts = w > 0
+    n = counts.sum(axis=0).astype(np.float64)
+    mean_weight = w.sum(axis=0) / n
+    w = np.ascontiguousarray(w / mean_weight)
+    y = np.where(counts, y, 0.0)
+    half_log = 0.5 * np.log(np.where(counts, w, 1.0)).sum(axis=0)
+    level_size = s.sum_levels @ w
+    there = s.sum_others @ w > 0
+    left = [(level_size > 0).sum(axis=0)] if s.levels else []
+    left += [there[s.term_of_other == t].sum(axis=0) for t in np.unique(s.term_of_other)]
+    levels = np.array(left, dtype=np.int64).reshape(len(left), len(n))
+
+    largest = np.abs(y).max(axis=0)
+    with np.errstate(all="ignore"):
+        y = np.where(counts, y / largest, 0.0)
+        spread = np.where(counts, np.abs(y - y.sum(axis=0) / n), 0.0).max(axis=0)
+    constant = ~(spread > 8 * EPS)
+    y[:, constant] = 0.0
+    p = s.Q.shape[1]
+    inverse, deficient = _inverse(_pairs(s.Q, w))
+    inverse[..., deficient] = 0.0
+    ols = np.zeros((p, y.shape[1]))
+    for _ in range(2):
+        b = np.einsum("pqg,qg->pg", inverse, s.Q.T @ (w * y))
+        y = np.where(counts, y - s.Q @ b, 0.0)
+        ols += b
+    scale = np.sqrt((w * y * y).sum(axis=0) / n)
+    explained = ~constant & ~(scale > 8 * EPS)
+    fine = ~(constant | explained)
+    scale = np.where(fine, scale, 1.0)
+    y /= scale
+    mean = s.X.T @ w / n
+    covariance = _pairs(s.X, w) / n - mean[:, None] * mean[None]
+    return Sums(
+        w,
+        y,
+        level_size,
+        mean_weight,
+        half_log,
+        n,
+        levels,
+        scale * np.where(fine, largest, 1.0),
+        ols * largest,
+        inverse,
+        np.ascontiguousarray(np.moveaxis(covariance, -1, 0)),
+        constant,
+        explained,
+        deficient,
+    )
+
+
+def _pairs(columns: Float[np.ndarray, "n p"], w: Float[np.ndarray, "n genes"]) -> np.ndarray:
+    """Products of columns, weighted: p x p x genes."""
+    n, p = columns.shape
+    both = (columns[:, :, None] * columns[:, None, :]).reshape(n, p * p)
+    return (both.T @ w).reshape(p, p, w.shape[1])
+
+
+def _inverse(
+    matrix: Float[np.ndarray, "p p genes"],
+) -> tuple[Float[np.ndarray, "p p genes"], Bool[np.ndarray, " genes"]]:
+    """Inverses by Gauss and Jordan, and which matrices have none."""
+    p = len(matrix)
+    m = matrix.copy()
+    size = np.einsum("ppg->pg", matrix).copy()
+    singular = np.zeros(matrix.shape[-1], dtype=bool)
+    with np.errstate(all="ignore"):
+        for t in range(p):
+            pivot = m[t, t].copy()
+            singular |= ~(pivot > _RANK * np.maximum(size[t], 1e-12 * size.max(axis=0)))
+            row = m[t] / pivot
+            row[t] = 1 / pivot
+            column = m[:, t].copy()
+            column[t] = 0
+            m[:, t] = 0
+            m -= column[:, None] * row[None]
+            m[t] = row
+    return m, singular
+
+
+def needed_nodes(s: Structure, found: Sums) -> Int[np.ndarray, " genes"]:
+    """Nodes that each gene's class sums need: genes of one count make a block of `own`."""
+    return node_counts(log_range(found.level_size)[1], s.levels, len(s.Q))
+
+
+def room_for(s: Structure, nodes: int, genes: int) -> PerGene:
+    """Arrays for the products of so many genes, to be used again and again by `own`."""
+    K = len(s.term_of_other) + s.Q.shape[1]
+    return PerGene(
+        np.zeros((K, genes)),
+        np.ones(genes),
+        np.zeros((nodes, K, genes)),
+        np.zeros((nodes, genes)),
+        Own(
+            np.zeros((K, K, genes)),
+            np.zeros((nodes, K, K, genes)),
+            np.ones((nodes, genes)),
+            np.ones((s.levels, genes)),
+            np.ones((s.levels, genes)),
+            np.ones(genes),
+        ),
+    )
+
+
+def own(s: Structure, found: Sums, nodes: int, room: PerGene | None = None) -> PerGene:
+    """Products of genes that need no more than ``nodes`` nodes (J of them: one class a level).
+
+    They are written into the first genes of ``room``, which is returned: memory that is there is
+    much faster than memory to be had, and what no pair of columns shares stays zero.
+    """
+    genes = found.w.shape[1]
+    out = room_for(s, nodes, genes) if room is None else room
+    assert out.own is not None
+    out.own.level_sizes[:, :genes] = found.level_size
+    out.own.n[:genes] = found.n
+    for start in range(0, genes, TILE):
+        _fill(s, found, slice(start, min(start + TILE, genes)), nodes, out)
+    return out
+
+
+def _fill(s: Structure, found: Sums, part: slice, nodes: int, out: PerGene) -> None:
+    """One tile of genes."""
+    assert out.own is not None
+    w, y, size = found.w[:, part], found.y[:, part], found.level_size[:, part]
+    wy = w * y
+    p, q = s.Q.shape[1], len(s.term_of_other)
+    share = np.where(size > 0, 1 / np.where(size > 0, size, 1.0), 0.0)
+    a = s.sum_levels @ wy
+    columns = [s.sum_levels @ (w * s.Q[:, i, None]) for i in range(p)]
+    entries = np.concatenate([s.sum_cells @ w, *columns, a])
+    # Genes first: the entries of one are in the cache while their products are formed.
+    scaled = np.ascontiguousarray((entries * np.sqrt(share)[s.entry_level]).T)
+    products = scaled.take(s.first, axis=1) * scaled.take(s.second, axis=1)
+    _classes(s, products, size, part, nodes, out)
+
+    def deviations(values, level_sums):
+        return values - np.take(level_sums * share, s.level_of, axis=0)
+
+    within = out.own.within
+    d = deviations(y, a)
+    wd = w * d
+    out.within_yy[part] = (wd * d).sum(axis=0)
+    out.within_uy[:q, part] = s.sum_others @ wd
+    out.within_uy[q:, part] = s.Q.T @ wd
+    centred = [deviations(s.Q[:, i, None], columns[i]) for i in range(p)]
+    for i in range(p):
+        wd = w * centred[i]
+        within[:q, q + i, part] = within[q + i, :q, part] = s.sum_others @ wd
+        for j in range(i + 1):
+            value = (wd * centred[j]).sum(axis=0)
+            within[q + i, q + j, part] = within[q + j, q + i, part] = value
+    inner = s.place[1] < q
+    one, two = (columns[inner] for columns in s.place)
+    between = np.add.reduceat(products, s.indptr[:-1], axis=1)[:, inner].T
+    within[one, two, part] = -between
+    one, two = s.pair
+    within[one, two, part] += s.sum_pairs @ w
+    upper = np.triu_indices(q, 1)
+    within[upper[1], upper[0], part] = within[upper[0], upper[1], part]
+
+
+def _classes(
+    s: Structure,
+    products: Float[np.ndarray, "g products"],
+    size: Float[np.ndarray, "J g"],
+    part: slice,
+    nodes: int,
+    out: PerGene,
+) -> None:
+    """Class sums of all products of two entries of one level."""
+    assert out.own is not None
+    one, two = s.place
+    places = len(one)
+    there = size > 0
+    if nodes == s.levels:
+        sums = np.zeros((nodes, places, size.shape[1]))
+        sums[s.level, np.repeat(np.arange(places), np.diff(s.indptr))] = products.T
+        out.own.sizes[:, part] = np.where(there, size, 1.0)
+    else:
+        middle, half = log_range(size)
+        knots, barycentric = chebyshev(nodes)
+        out.own.sizes[:, part] = np.exp(middle + half * knots[:, None])
+        z = np.where(there, (np.log(np.where(there, size, 1.0)) - middle) / half, 0.0)
+        gap = z.T[:, :, None] - knots
+        gap[np.abs(gap) < 1e-15] = 1e-15
+        weights = np.divide(barycentric, gap, out=gap)
+        weights /= weights.sum(axis=-1, keepdims=True)
+        sums = np.ascontiguousarray(s.tile.times(products, weights).transpose(2, 1, 0))
+    K = out.within_uy.shape[0]
+    inner = two < K
+    one, two, uu = one[inner], two[inner], sums[:, inner]
+    out.own.between[:, one, two, part] = uu
+    out.own.between[:, two, one, part] = uu
+    edge = (s.place[1] == K) & (s.place[0] < K)
+    out.between_uy[:, s.place[0][edge], part] = sums[:, edge]
+    out.between_yy[:, part] = sums[:, -1]
