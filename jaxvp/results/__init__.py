@@ -1,7 +1,7 @@
 """What a fit returns: one table a quantity, in each of them one row a gene.
 
 `Results` holds finished tables; what follows from them is computed by modules to the left, when it
-is asked for: from the design and the fits (`scores`), or from the measurements once more
+is asked for: from the design and the fits (`scores`, `varying`), or from the measurements once more
 (`predictions`). Figures and reports are functions that take a result. It is kept in one file by
 `Results.save` and `load` (`archive`) or handed to other tools (`keeping`, `files`, `annotated`).
 Those modules define methods, a theme a file; the class is here.
@@ -21,8 +21,7 @@ from jaxvp.design import Design
 from jaxvp.expression import DataError, Expression
 from jaxvp.fractions import RESIDUALS
 
-from . import archive, keeping, predictions, scores
-from . import variances as random_part
+from . import archive, keeping, predictions, scores, varying
 from .keeping import SCALARS, SERIES, TABLES
 from .lookup import find
 
@@ -183,8 +182,8 @@ class Results:
     predict = predictions.predict
     remove = predictions.remove
 
-    covariance = random_part.covariance
-    fractions_at = random_part.fractions_at
+    covariance = varying.covariance
+    fractions_at = varying.fractions_at
 
     save = keeping.save
     write_tables = keeping.write_tables
