@@ -146,6 +146,8 @@ def fit(
         on_error=on_error,
         executor=executor,
     )
+    if block_size == "auto":
+        study = study.in_memory()
     fitted = study.empty()
 
     def finished(start: int, stop: int, found: batch.Fitted, _: str | None) -> None:

@@ -65,6 +65,18 @@ class Study(NamedTuple):
         """How many there are."""
         return self.measurements.n_genes
 
+    def in_memory(self) -> Study:
+        """The same, in smaller blocks where the free memory is too small for those of the design.
+
+        Numbers depend on the block size in their last digits, so that it is never changed for a run
+        that is to repeat another.
+        """
+        if self.executor is not None or not self.genes:
+            return self
+        size = min(self.block_size, self.genes)
+        smaller = batch.that_fits(self.compression.shared, self.design.n, size)
+        return self if smaller == size else self._replace(block_size=smaller)
+
     def blocks(self) -> list[tuple[int, int]]:
         """Where blocks of genes begin and end."""
         return batch.blocks_of(self.genes, self.block_size)

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Num
 
+from jaxvp import memory
 from jaxvp.batch.block import fit_block
 from jaxvp.batch.fitted import Fitted, FixedPart
 from jaxvp.batch.own import Own
@@ -30,6 +31,7 @@ from jaxvp.batch.program import Device, Program, capacity_for
 from jaxvp.batch.shared import column_covariance
 from jaxvp.batch.work import Blocks, Work
 from jaxvp.design import Design
+from jaxvp.expression import DataError
 from jaxvp.solver import lanes, prepare
 from jaxvp.statistics import Compression, Shared, SlopeShared, compress, compress_slopes
 
@@ -37,11 +39,13 @@ __all__ = [
     "Device",
     "Fitted",
     "Fitter",
+    "block_bytes",
     "block_genes",
     "blocks_of",
     "compression_of",
     "empty",
     "fit_all",
+    "that_fits",
 ]
 
 _BLOCK_BYTES = 48 << 20
@@ -54,6 +58,36 @@ def block_genes(shared: Shared | SlopeShared) -> int:
     width = lanes(shared)
     fits = _BLOCK_BYTES // (8 * (classes + 1) * (columns + 1))
     return int(np.clip(fits // width * width, width, _LARGEST_BLOCK))
+
+
+def block_bytes(shared: Shared | SlopeShared, samples: int, genes: int) -> int:
+    """What a block takes: its measurements, its statistics, and their copy for the solver."""
+    classes, columns = shared.between.shape[:2]
+    return 8 * genes * (samples + 3 * (classes + 1) * (columns + 1))
+
+
+def that_fits(shared: Shared | SlopeShared, samples: int, genes: int) -> int:
+    """A block size that the free memory has room for: ``genes``, or a half of it, and so on.
+
+    Raises
+    ------
+    DataError
+        If not even the smallest block fits.
+    """
+    free = memory.available()
+    if free is None:
+        return genes
+    workers = sum(_threads(device, 1) for device in jax.local_devices()[:1])
+    smallest = lanes(shared)
+    while workers * block_bytes(shared, samples, genes) > free and genes > smallest:
+        genes = max(smallest, genes // 2 // smallest * smallest)
+    needed = block_bytes(shared, samples, genes)
+    if needed > free:
+        raise DataError(
+            f"a block of {genes} genes takes {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB of "
+            "memory are free: fit a model with fewer levels, or on a machine with more memory"
+        )
+    return genes
 
 
 def compression_of(design: Design, weights: Float[np.ndarray, " n"] | None = None) -> Compression:

@@ -161,6 +161,8 @@ class Folder:
             if self.shard is not None:
                 width = lanes(study.compression.shared)
                 size = self.shard.block_size(study.genes, size, width)
+            elif not before:
+                size = study.in_memory().block_size
             study = study._replace(block_size=before.block_size if before else size)
         parts = Parts(self.state, lambda: manifest.of_study(study, api.versions(), self.shard))
         if before is None:

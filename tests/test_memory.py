@@ -1,0 +1,48 @@
+"""Free memory: what the system says, and blocks that fit into it."""
+
+import numpy as np
+import pytest
+
+import jaxvp
+from jaxvp import memory
+
+
+def test_the_smaller_of_system_and_control_group(tmp_path, monkeypatch):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 9000 kB\nMemAvailable: 5000 kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", meminfo)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.available() == 5000 << 10
+    tmp_path.joinpath("memory.max").write_text("max\n")
+    tmp_path.joinpath("memory.current").write_text("7\n")
+    assert memory.available() == 5000 << 10
+    tmp_path.joinpath("memory.max").write_text("1000\n")
+    assert memory.available() == 993
+
+
+def test_a_real_system_has_some():
+    found = memory.available()
+    assert found is None or 0 < found < 1 << 50
+
+
+@pytest.fixture
+def study():
+    return jaxvp.simulate(600, 30, {"g": 6}, seed=1)
+
+
+def test_blocks_are_halved_until_they_fit(study, monkeypatch):
+    arguments = (study.expression, study.formula, study.metadata)
+    whole = jaxvp.fit(*arguments)
+    assert whole.block_size >= 600
+    monkeypatch.setattr(memory, "available", lambda: 150_000)
+    halved = jaxvp.fit(*arguments)
+    assert halved.block_size < 600 and halved.block_size % 16 == 0
+    np.testing.assert_allclose(halved.fractions, whole.fractions, rtol=1e-9, atol=1e-12)
+    asked = jaxvp.fit(*arguments, block_size=600)
+    assert asked.block_size == 600
+
+
+def test_too_little_memory_for_a_single_block(study, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    with pytest.raises(jaxvp.DataError, match="a block of .* genes takes .* GB and .* are free"):
+        jaxvp.fit(study.expression, study.formula, study.metadata)
