@@ -9,6 +9,8 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3
 	$$python -c '$(PROBE)' >/dev/null 2>&1 && { echo $$python; break; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
+# A file of tests stays in one process: what it compiles is compiled once.
+WORKERS := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo test test-all test-gpu fuzz check format docs bench bench-quick clean
 
@@ -19,10 +21,10 @@ demo: $(VENV)/.demo  ## partition the variance of 4,147 real genes
 	$(BIN)/jaxvp demo
 
 test: $(VENV)/.test  ## the quick tests
-	$(PYTEST)
+	$(PYTEST) $(WORKERS)
 
 test-all: $(VENV)/.test-all  ## the slow tests too, and the code blocks and the build of the docs
-	$(PYTEST) -m ""
+	$(PYTEST) $(WORKERS) -m ""
 
 test-gpu: $(VENV)/.test  ## the tests that need a GPU (install .[cuda12] or .[cuda13] first)
 	JAX_PLATFORMS=cuda,cpu $(PYTEST) -m gpu

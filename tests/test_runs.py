@@ -108,7 +108,9 @@ def test_what_is_finished_is_not_computed_again(folder, monkeypatch, capsys):
     seen = []
     real = jaxvp.batch.Fitter.__call__
     monkeypatch.setattr(
-        jaxvp.batch.Fitter, "__call__", lambda self, y: seen.append(y.shape[1]) or real(self, y)
+        jaxvp.batch.Fitter,
+        "__call__",
+        lambda self, y, weights=None: seen.append(y.shape[1]) or real(self, y, weights),
     )
     assert fit(size=None) == 0  # with the block size of the run that it continues
     assert "Continued: 12 genes were finished before" in capsys.readouterr().err
@@ -293,9 +295,9 @@ def test_a_file_that_changes_during_the_run(folder, monkeypatch, capsys):
     monkeypatch.setattr("jaxvp.batch._threads", lambda *_: 1)
     real = jaxvp.batch.Fitter.__call__
 
-    def touched(self, y):
+    def touched(self, y, weights=None):
         os.utime("x.npy", (5, 5))
-        return real(self, y)
+        return real(self, y, weights)
 
     monkeypatch.setattr(jaxvp.batch.Fitter, "__call__", touched)
     assert fit(expression="x.npy") == 2

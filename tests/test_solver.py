@@ -150,7 +150,7 @@ def test_same_call_same_bits(study, result):
 
 def test_iterations_run_out(study, monkeypatch):
     expression, metadata = study.expression, study.metadata
-    monkeypatch.setattr(batch, "MAX_ITERATIONS", 2)
+    monkeypatch.setattr(batch.program, "MAX_ITERATIONS", 2)
     result = jaxvp.fit(expression, FORMULA, metadata)
     left = result.diagnostics["status"] == "max_iterations"
     assert left.any()
