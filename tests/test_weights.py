@@ -281,17 +281,6 @@ def test_a_large_mean_and_units_do_no_harm():
         pd.testing.assert_frame_equal(scaled.fractions, plain.fractions, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("reml", [False, True])
-def test_single_precision(reml):
-    expression, metadata = holes(), study()[1]
-    result = jaxvp.fit(expression, MIXED, metadata, weights=table(), reml=reml, dtype="float32")
-    exact = jaxvp.fit(expression, MIXED, metadata, weights=table(), reml=reml)
-    assert (result.diagnostics["status"] == exact.diagnostics["status"]).all()
-    np.testing.assert_allclose(result.fractions, exact.fractions, atol=1e-4)
-    np.testing.assert_allclose(result.log_likelihood, exact.log_likelihood, atol=1e-3)
-
-
 def test_weights_that_stay_as_they_are():
     """The same model in other units: sigma is that of a weight of one."""
     expression, metadata = study()
