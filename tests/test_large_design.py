@@ -5,6 +5,7 @@ A tenth of lme4's InstEval in size; `python -m benchmarks` runs it whole.
 
 import numpy as np
 import oracles
+import pytest
 
 import jaxvp
 from jaxvp.design import build
@@ -34,3 +35,33 @@ def test_a_tenth_of_insteval():
         best = oracles.best_mixedlm(y, FORMULA, study.metadata)
         assert result.log_likelihood[gene] >= best.log_likelihood - 1e-6
         np.testing.assert_allclose(result.sigma[gene], best.sigma, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reml", [False, True])
+def test_weights_of_each_gene_s_own(reml):
+    """Zero weights, missing values and lost levels in a large system, against dense algebra."""
+    formula = "~ Age + (1|Student) + (1|Lecturer)"
+    study = jaxvp.simulate(2, 300, {"Student": 90, "Lecturer": 70}, seed=5)
+    X, Zs, names = oracles.design(formula, study.metadata)
+    assert min(Z.shape[1] for Z in Zs) + X.shape[1] > SWEEP_COLUMNS
+    rng = np.random.default_rng(6)
+    w = rng.gamma(2, 0.5, study.expression.shape)
+    w[rng.random(w.shape) < 0.1] = 0
+    w[0, Zs[1][:, 3] > 0] = 0
+    expression = study.expression.copy()
+    expression.iloc[1] = expression.iloc[1].where(rng.random(300) > 0.15)
+    result = jaxvp.fit(expression, formula, study.metadata, weights=w, reml=reml)
+    for i, gene in enumerate(expression.index):
+        y = expression.loc[gene].to_numpy()
+        here = ~np.isnan(y) & (w[i] > 0)
+        parts = [Z[here][:, Z[here].any(axis=0)] for Z in Zs]
+        data = (y[here], X[here], parts)
+        own = w[i, here] / w[i, here].mean()
+        found = [oracles.polish(*data, theta, reml, own) for theta in oracles.starts(2)]
+        theta, fit, _ = min(found, key=lambda one: one[1].deviance)
+        assert result.diagnostics.loc[gene, "status"] == "converged"
+        assert result.diagnostics.loc[gene, "n_obs"] == here.sum()
+        assert result.log_likelihood[gene] == pytest.approx(fit.log_likelihood, abs=1e-8)
+        np.testing.assert_allclose(result.theta.loc[gene, names], theta, atol=1e-6)
+        assert result.sigma[gene] == pytest.approx(fit.sigma, rel=1e-7)

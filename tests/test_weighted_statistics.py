@@ -121,3 +121,11 @@ def test_nodes_are_enough(ratio):
         exact = 1 / (1 + gamma * np.exp(half * z))
         found = (1 / (1 + gamma * np.exp(half * knots))) @ weights
         np.testing.assert_allclose(found, exact, atol=3e-10)
+
+
+@pytest.mark.parametrize("levels", [2, 12, 13])
+def test_few_levels_are_a_class_each(levels):
+    """No more nodes than levels; a count is a shape, hence whole."""
+    counts = node_counts(np.array([1e-3, 0.4, 20.0]), levels, 90)
+    assert np.issubdtype(counts.dtype, np.integer)
+    assert counts.max() == levels

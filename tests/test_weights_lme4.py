@@ -17,9 +17,9 @@ import jaxvp
 @pytest.mark.parametrize(
     "name",
     [
-        "pairs",
+        pytest.param("pairs", marks=pytest.mark.slow),
         pytest.param("crossed", marks=pytest.mark.slow),
-        pytest.param("one_factor", marks=pytest.mark.slow),
+        "one_factor",
     ],
 )
 def test_lme4(name, reml):

@@ -35,7 +35,7 @@ def node_counts(
     """Nodes that each gene needs; ``levels`` means that every level is a class of its own."""
     ratio = np.pi / half
     needed = -np.log(min(_ERROR, _ERROR_OF_DEVIANCE / n)) / np.log(ratio + np.sqrt(ratio**2 + 1))
-    counts = np.append([count for count in _COUNTS if count < levels], levels)
+    counts = np.array([*(count for count in _COUNTS if count < levels), levels])
     return counts[np.minimum(np.searchsorted(counts, needed), len(counts) - 1)]
 
 
