@@ -151,8 +151,7 @@ def fit(
     fitted = study.empty()
 
     def finished(start: int, stop: int, found: batch.Fitted, _: str | None) -> None:
-        for all_genes, block in zip(fitted, found, strict=True):
-            all_genes[start:stop] = block
+        fitted.put(slice(start, stop), found)
         report(stop - start)
 
     with bar(progress, study.genes) as report:

@@ -14,7 +14,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "jaxvp"
 
 ORDER = [
-    *("warning", "memory", "runtime", "formula", "design", "expression", "statistics"),
+    *("warning", "memory", "threads", "runtime", "formula", "design", "expression"),
+    "statistics",
     *("likelihood", "solver", "batch", "fractions", "prediction", "collinearity", "checks"),
     *("results", "executors", "study", "progress", "api", "runs", "plots", "reporting"),
 ]

@@ -13,16 +13,14 @@ threads do not inherit it.
 
 from __future__ import annotations
 
-import os
 import queue
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 from jaxtyping import Float, Num
 
-from jaxvp import memory
+from jaxvp import memory, threads
 from jaxvp.batch.block import fit_block
 from jaxvp.batch.fitted import Fitted, FixedPart
 from jaxvp.batch.own import Own
@@ -77,7 +75,7 @@ def that_fits(shared: Shared | SlopeShared, samples: int, genes: int) -> int:
     free = memory.available()
     if free is None:
         return genes
-    workers = sum(_threads(device, 1) for device in jax.local_devices()[:1])
+    workers = _threads(jax.local_devices()[0], 1)
     smallest = lanes(shared)
     while workers * block_bytes(shared, samples, genes) > free and genes > smallest:
         genes = max(smallest, genes // 2 // smallest * smallest)
@@ -188,23 +186,11 @@ def fit_all(
     each gene's own.
     """
 
-    def one_block(start: int, stop: int) -> None:
-        w = None if weights is None else weights(start, stop)
-        finished(start, stop, fitter(measurements(start, stop), w))
+    def one_block(block: tuple[int, int]) -> None:
+        w = None if weights is None else weights(*block)
+        finished(*block, fitter(measurements(*block), w))
 
-    threads = min(fitter.threads, len(blocks))
-    if threads <= 1:
-        for block in blocks:
-            one_block(*block)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        pending = [pool.submit(one_block, *block) for block in blocks]
-        try:
-            for done in pending:
-                done.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    threads.each(one_block, blocks, fitter.threads)
 
 
 def blocks_of(genes: int, block_size: int) -> list[tuple[int, int]]:
@@ -215,5 +201,4 @@ def blocks_of(genes: int, block_size: int) -> list[tuple[int, int]]:
 def _threads(device: Device, devices: int) -> int:
     if device.platform != "cpu":
         return 2
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // devices)
+    return max(1, threads.cores() // devices)

@@ -46,7 +46,7 @@ def fit_block(
         whole = ~np.isnan(y).any(axis=0)
         complete, missing = np.flatnonzero(whole), np.flatnonzero(~whole)
     if len(missing) < len(out.status):
-        part = Fitted(*(array[complete] for array in out))
+        part = out.take(complete)
         fit_shared(program, work, y[:, complete], part)
         out.put(complete, part)
         # Where they are few they are found by their sums of squares, and the others stay in their

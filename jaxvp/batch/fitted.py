@@ -92,6 +92,10 @@ class Fitted(NamedTuple):
         counts = [np.zeros(genes, dtype) for dtype in (np.int32, np.int32, np.int8)]
         return cls._make([*arrays, *counts, np.full((genes, t), np.nan)])
 
+    def take(self, where: Int[np.ndarray, " some"] | slice) -> Fitted:
+        """Some genes' results: of a slice views, else copies, which `put` writes back."""
+        return self._make(array[where] for array in self)
+
     def put(self, where: Int[np.ndarray, " some"] | slice, part: Fitted) -> None:
         """Write some genes' results."""
         for whole, values in zip(self, part, strict=True):

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, Num
 from jaxvp.batch.fitted import Fitted, Undo, write
 from jaxvp.batch.program import Program, capacity_for, solve_block
 from jaxvp.design import Design
-from jaxvp.likelihood import Estimates
+from jaxvp.likelihood import SWEEP_COLUMNS, Estimates
 from jaxvp.solver import Solution, Status
 from jaxvp.statistics import (
     Compression,
@@ -73,7 +73,7 @@ class Own:
     def chunk(self, nodes: int) -> int:
         """Genes that are solved at a time: by the bytes of their products."""
         columns = self.shared.n_columns
-        if columns > 64:
+        if columns > SWEEP_COLUMNS:
             return 1
         fits = _CHUNK_BYTES // (8 * (nodes + 2) * (columns + 1) ** 2)
         most = int(np.clip(fits // _WIDTH * _WIDTH, _WIDTH, _LARGEST_CHUNK))
@@ -91,7 +91,7 @@ def fit_own(
     size = max(_WIDTH, _SAMPLES_BYTES // (8 * len(y)))
     for start in range(0, y.shape[1], size):
         part = slice(start, start + size)
-        here = Fitted(*(array[part] for array in out))  # views
+        here = out.take(part)  # views
         _fit_some(program, work, y[:, part], weights[:, part], here)
 
 
@@ -113,7 +113,7 @@ def _fit_some(
     out.status[~(np.isfinite(w) & (w >= 0)).all(axis=0) | none] = Status.BAD_WEIGHTS
     good = np.flatnonzero(out.status == Status.CONVERGED)
     if len(good):
-        part = Fitted(*(array[good] for array in out))
+        part = out.take(good)
         _fit_good(program, work, y[:, good], w[:, good], part)
         out.put(good, part)
     out.blank()
@@ -165,7 +165,7 @@ def _fit_chunk(
     )
     gene = own(work.own.structure, here, nodes, work.own.room(nodes))
     solved = solve_block(program, gene, np.ones(len(genes), dtype=bool))
-    part = Fitted(*(array[genes] for array in out))
+    part = out.take(genes)
     assert isinstance(solved, Solution)
     gamma = np.asarray(solved.gamma, np.float64)
     _write(part, work, here, gamma, solved.estimates, program.reml)

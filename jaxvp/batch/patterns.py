@@ -93,7 +93,7 @@ def fit_missing(
 ) -> None:
     """Fit the genes ``missing`` of a block, none of them complete."""
     y = y[:, missing]
-    part = Fitted(*(array[missing] for array in out))
+    part = out.take(missing)
     mask = ~np.isnan(y)
     rare = np.ones(len(missing), dtype=bool)
     # With weights of the samples every size differs: there each gene has its own products.
@@ -107,7 +107,7 @@ def fit_missing(
             _fit_common(program, work, y, mask[:, genes[0]], genes, part)
     genes = np.flatnonzero(rare)
     if len(genes):
-        alone = Fitted(*(array[genes] for array in part))
+        alone = part.take(genes)
         base = np.broadcast_to(work.own.base[:, None], (len(y), len(genes)))
         fit_own(program, work, y[:, genes], base, alone)
         part.put(genes, alone)
@@ -123,7 +123,7 @@ def _fit_common(
     out: Fitted,
 ) -> None:
     pattern = work.patterns.get(program, work, mask)
-    part = Fitted(*(array[genes] for array in out))
+    part = out.take(genes)
     part.n_obs[:] = pattern.n_obs
     if pattern.placed is None:
         part.status[:] = pattern.status

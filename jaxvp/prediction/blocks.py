@@ -9,13 +9,13 @@ A gene that lacks measurements has effects of its own samples (their weights are
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
+
+from jaxvp import threads
 
 from .effects import Effects, Factors, random_effects
 from .structure import Structure
@@ -114,14 +114,7 @@ def stream(
                 use(tile)
 
     starts = range(0, len(rows), block_size)
-    with ThreadPoolExecutor(max(1, min(_cores(), len(starts)))) as pool:
-        pending = [pool.submit(one_block, start) for start in starts]
-        try:
-            for done in pending:
-                done.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    threads.each(one_block, starts, threads.cores())
     return min(wrong, default=None)
 
 
@@ -175,9 +168,3 @@ def _tile_genes(n: int, structure: Structure | None, alike: bool) -> int:
         dense = first.levels * first.width * q
         entries = max(n, 2 * q * q, dense if structure.intercepts is None or not alike else 0)
     return int(np.clip(_TILE_BYTES // (8 * entries), 1, _LARGEST_TILE))
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
