@@ -24,18 +24,19 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from jaxvp.design import Design
 from jaxvp.formula import names_in
+from jaxvp.statistics import Array, namespace
 
 
 class Components(NamedTuple):
     """Columns of a fractions table, their variances and their shares."""
 
     names: tuple[str, ...]
-    variances: Float[np.ndarray, "genes components"]
-    fractions: Float[np.ndarray, "genes components"]
+    variances: Float[Array, "genes components"]
+    fractions: Float[Array, "genes components"]
 
 
 RESIDUALS = "Residuals"
@@ -43,36 +44,51 @@ RESIDUALS = "Residuals"
 
 def mixed(
     design: Design,
-    gamma: Float[np.ndarray, "genes k"],
-    sigma: Float[np.ndarray, " genes"],
-    fixed_part: Float[np.ndarray, "genes m"],
+    gamma: Float[Array, "genes k"],
+    sigma: Float[Array, " genes"],
+    fixed_part: Float[Array, "genes m"],
 ) -> Components:
     """Random terms by name, fixed columns in the design's order, Residuals.
 
     ``fixed_part`` is what `FixedPart` makes of the coefficients over sigma.
     """
-    by_name = sorted(range(len(design.random_names)), key=lambda i: design.random_names[i])
+    names, by_name = mixed_names(design)
+    return Components(names, *mixed_shares(by_name, gamma, sigma, fixed_part))
+
+
+def mixed_names(design: Design) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names of the components of a mixed model, and the order of its random terms among them."""
+    by_name = tuple(sorted(range(len(design.random_names)), key=lambda i: design.random_names[i]))
     columns = [j for j, term in enumerate(design.term_of_column) if term >= 0]
-    shares = np.concatenate([gamma[:, by_name], fixed_part, np.ones((len(sigma), 1))], axis=1)
     names = (
         *(design.random_names[i] for i in by_name),
         *(design.columns[j] for j in columns),
         RESIDUALS,
     )
-    return _components(names, shares, sigma)
+    return names, by_name
+
+
+def mixed_shares(
+    by_name: tuple[int, ...],
+    gamma: Float[Array, "genes k"],
+    sigma: Float[Array, " genes"],
+    fixed_part: Float[Array, "genes m"],
+) -> tuple[Float[Array, "genes components"], Float[Array, "genes components"]]:
+    """Variances and fractions of a mixed model, on the host or in compiled code."""
+    xp = namespace(sigma)
+    one = xp.ones((len(sigma), 1), sigma.dtype)
+    return _components(xp.concatenate([gamma[:, list(by_name)], fixed_part, one], axis=1), sigma)
 
 
 def _components(
-    names: tuple[str, ...],
-    relative: Float[np.ndarray, "genes components"],
-    sigma: Float[np.ndarray, " genes"],
-) -> Components:
+    relative: Float[Array, "genes components"], sigma: Float[Array, " genes"]
+) -> tuple[Float[Array, "genes components"], Float[Array, "genes components"]]:
     """From variances relative to sigma^2, so that genes of 1e-200 or 1e200 keep their shares."""
+    xp = namespace(sigma)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         variances = relative * sigma[:, None] * sigma[:, None]
         fractions = relative / relative.sum(axis=1, keepdims=True)
-    fractions[np.isnan(sigma)] = np.nan
-    return Components(names, variances, fractions)
+    return variances, xp.where(xp.isnan(sigma)[:, None], xp.nan, fractions)
 
 
 def fixed(
@@ -82,9 +98,19 @@ def fixed(
     fixed_part: Float[np.ndarray, "genes m"],
 ) -> Components:
     """One component for each fixed term, all columns of a factor together, and Residuals."""
-    n = np.maximum(n_obs, 1)[:, None]
-    shares = np.concatenate([fixed_part, (n - design.p) / n], axis=1)
-    return _components((*design.terms, RESIDUALS), shares, sigma)
+    return Components((*design.terms, RESIDUALS), *fixed_shares(design.p, n_obs, sigma, fixed_part))
+
+
+def fixed_shares(
+    p: int,
+    n_obs: Num[Array, " genes"],
+    sigma: Float[Array, " genes"],
+    fixed_part: Float[Array, "genes m"],
+) -> tuple[Float[Array, "genes components"], Float[Array, "genes components"]]:
+    """Variances and fractions of a fixed model of ``p`` columns."""
+    xp = namespace(sigma)
+    n = xp.maximum(n_obs, 1)[:, None]
+    return _components(xp.concatenate([fixed_part, (n - p) / n], axis=1), sigma)
 
 
 def factors(

@@ -99,7 +99,7 @@ def empty(design: Design, genes: int) -> Fitted:
         genes,
         len(design.random_names),
         design.p,
-        len(FixedPart(design).names),
+        len(FixedPart.of(design).names),
         len(design.theta_names),
     )
 
@@ -138,7 +138,7 @@ class Fitter:
         self._work = Work(
             compression,
             column_covariance(design.X, compression),
-            FixedPart(design),
+            FixedPart.of(design),
             Own(design, compression, genes),
             Patterns(),
             rescale_weights,

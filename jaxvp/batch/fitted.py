@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from jaxvp.design import Design
 from jaxvp.likelihood import Estimates
 from jaxvp.solver import SlopeSolution, Solution, Status, newton
-from jaxvp.statistics import Shared, SlopeShared
+from jaxvp.statistics import Array, Shared, SlopeShared, namespace
 
 # Residual share below which a gene counts as explained exactly.
 _RESIDUAL_SHARE = 1e-12
@@ -19,54 +21,65 @@ _RESIDUAL_SHARE = 1e-12
 _LARGEST_VIOLATION = 1.0
 
 
+@dataclass(frozen=True)
 class FixedPart:
     """Variances of the fixed components, from coefficients and the covariance of the columns.
 
     Those of a mixed model are the columns but the intercept, those of a fixed model its terms.
     """
 
-    def __init__(self, design: Design) -> None:
-        self.mixed = bool(design.codes)
-        self.columns = [j for j, term in enumerate(design.term_of_column) if term >= 0]
-        self.terms = [
-            [j for j, t in enumerate(design.term_of_column) if t == term]
-            for term in range(len(design.terms))
-        ]
+    mixed: bool
+    columns: tuple[int, ...]
+    terms: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, design: Design) -> FixedPart:
+        owner = design.term_of_column
+        return cls(
+            bool(design.codes),
+            tuple(j for j, term in enumerate(owner) if term >= 0),
+            tuple(
+                tuple(j for j, t in enumerate(owner) if t == term)
+                for term in range(len(design.terms))
+            ),
+        )
 
     @property
-    def names(self) -> list:
+    def names(self) -> tuple:
         """One for each of them."""
         return self.columns if self.mixed else self.terms
 
     def __call__(
-        self,
-        coefficients: Float[np.ndarray, "genes p"],
-        covariance: Float[np.ndarray, "*genes p p"],
-    ) -> Float[np.ndarray, "genes m"]:
+        self, coefficients: Float[Array, "genes p"], covariance: Float[Array, "*genes p p"]
+    ) -> Float[Array, "genes m"]:
         """In the squared units of the coefficients; one covariance of all genes, or one a gene."""
+        xp = namespace(coefficients)
         with np.errstate(divide="ignore", invalid="ignore"):
             if not self.mixed:
-                parts = [_form(coefficients, covariance, columns) for columns in self.terms]
-                return np.stack(parts, axis=1) if parts else np.zeros((len(coefficients), 0))
-            variances = np.diagonal(covariance, axis1=-2, axis2=-1)[..., self.columns]
-            single = coefficients[:, self.columns] ** 2 * variances
-            whole = _form(coefficients, covariance, list(range(coefficients.shape[1])))
+                parts = [form(coefficients, covariance, columns) for columns in self.terms]
+                return xp.stack(parts, axis=1) if parts else xp.zeros((len(coefficients), 0))
+            columns = list(self.columns)
+            variances = xp.diagonal(covariance, axis1=-2, axis2=-1)[..., columns]
+            single = coefficients[:, columns] ** 2 * variances
+            whole = form(coefficients, covariance)
             total = single.sum(axis=1)
-            rescale = np.where(total == 0, 0.0, np.maximum(whole, 0.0) / total)
-            return single * rescale[:, None]
+            nothing = total == 0
+            rescale = xp.maximum(whole, 0.0) / xp.where(nothing, 1.0, total)
+            return single * xp.where(nothing, 0.0, rescale)[:, None]
 
 
-def _form(
-    coefficients: Float[np.ndarray, "genes p"],
-    covariance: Float[np.ndarray, "*genes p p"],
-    columns: list[int],
-) -> Float[np.ndarray, " genes"]:
-    """Variance of the part of some columns."""
-    b = coefficients[:, columns]
-    within = covariance[(..., *np.ix_(columns, columns))]
+def form(
+    coefficients: Float[Array, "genes p"],
+    covariance: Float[Array, "*genes p p"],
+    columns: Sequence[int] | None = None,
+) -> Float[Array, " genes"]:
+    """Variance of the part of some columns, or of all."""
+    xp, b, within = namespace(coefficients), coefficients, covariance
+    if columns is not None:
+        b, within = b[:, list(columns)], within[(..., *np.ix_(columns, columns))]
     if within.ndim == 2:
-        return np.einsum("gi,ij,gj->g", b, within, b, optimize=True)
-    return np.einsum("gi,gij,gj->g", b, within, b)
+        return xp.einsum("gi,ij,gj->g", b, within, b, optimize=True)
+    return xp.einsum("gi,gij,gj->g", b, within, b)
 
 
 class Fitted(NamedTuple):
@@ -125,21 +138,75 @@ class Fitted(NamedTuple):
         """Which genes are at an optimum."""
         self.gradient[:] = found.violation
         self.iterations[:] = found.evaluations
-        limit = np.clip(found.tolerance, newton.GRADIENT_TOLERANCE, _LARGEST_VIOLATION)
-        self.status[(self.status == Status.CONVERGED) & ~(found.violation <= limit)] = (
-            Status.MAX_ITERATIONS
-        )
+        lost = (self.status == Status.CONVERGED) & ~at_optimum(found)
+        self.status[lost] = Status.MAX_ITERATIONS
+
+
+def at_optimum(found: Solution | SlopeSolution) -> Bool[Array, " genes"]:
+    """Do the conditions of an optimum hold, to the tolerance or to the score's rounding?"""
+    xp = namespace(found.violation)
+    limit = xp.clip(found.tolerance, newton.GRADIENT_TOLERANCE, _LARGEST_VIOLATION)
+    return found.violation <= limit
 
 
 class Undo(NamedTuple):
     """What was done to the genes of a block before they were fitted."""
 
-    scale: Float[np.ndarray, " genes"]
-    ols: Float[np.ndarray, "p genes"]
-    n: Float[np.ndarray, "*genes"]  # observations that count
-    half_log: Float[np.ndarray, "*genes"]  # half the sum of the logarithms of the weights
-    mean_weight: Float[np.ndarray, "*genes"]  # 1 where weights stay divided by their mean
-    covariance: Float[np.ndarray, "*genes p p"]  # of the columns of X, weighted
+    scale: Float[Array, " genes"]
+    ols: Float[Array, "p genes"]
+    n: Float[Array, "*genes"]  # observations that count
+    half_log: Float[Array, "*genes"]  # half the sum of the logarithms of the weights
+    mean_weight: Float[Array, "*genes"]  # 1 where weights stay divided by their mean
+    covariance: Float[Array, "*genes p p"]  # of the columns of X, weighted
+
+
+class Unscaled(NamedTuple):
+    """The genes of a block in the units of their measurements, random terms as they came."""
+
+    gamma: Float[Array, "k genes"]
+    sigma: Float[Array, " genes"]
+    coefficients: Float[Array, "genes p"]
+    standard_errors: Float[Array, "genes p"]
+    log_likelihood: Float[Array, " genes"]
+    fixed_part: Float[Array, "genes m"]  # over sigma^2
+    explained: Bool[Array, " genes"]  # exactly: nothing is left to compare with
+
+
+def unscale(
+    r_inverse: Float[Array, "p p"],
+    undo: Undo,
+    gamma: Float[Array, "k genes"],
+    random: Float[Array, " genes"],
+    found: Estimates,
+    reml: bool,
+    fixed_part: FixedPart,
+) -> Unscaled:
+    """Undo scaling, residualising and the division of weights: on the host, or in compiled code.
+
+    ``random`` is the variance of all random terms, over the samples and relative to sigma^2.
+    Weights ``c w`` in place of ``w`` are the same model with ``sigma^2 c`` and ``gamma / c``.
+    """
+    xp = namespace(found.sigma)
+    size = undo.n - len(r_inverse) if reml else undo.n
+    with np.errstate(all="ignore"):
+        plain = found.sigma * undo.scale
+        coefficients = (r_inverse @ (undo.ols + undo.scale * found.coefficients)).T
+        relative = coefficients / plain[:, None]
+        whole = form(relative, undo.covariance)
+        # Sums of squares of the fixed model are weighted as they are, like its residual's.
+        fixed = fixed_part(relative, undo.covariance)
+        if fixed_part.mixed:
+            fixed = fixed / xp.reshape(undo.mean_weight, (-1, 1))
+        share = 1 / (1 + random + whole)
+        return Unscaled(
+            gamma / undo.mean_weight,
+            plain * xp.sqrt(undo.mean_weight),
+            coefficients,
+            (xp.sqrt(found.variances) * plain).T,
+            found.log_likelihood - size * xp.log(undo.scale) + undo.half_log,
+            fixed,
+            (share < _RESIDUAL_SHARE) | (found.sigma == 0),
+        )
 
 
 def write(
@@ -152,29 +219,13 @@ def write(
     reml: bool,
     fixed_part: FixedPart,
 ) -> None:
-    """Undo elimination order, scaling, residualising and the division of weights.
-
-    ``random`` is the variance of all random terms, over the samples and relative to sigma^2.
-    Weights ``c w`` in place of ``w`` are the same model with ``sigma^2 c`` and ``gamma / c``.
-    """
-    size = undo.n - shared.p if reml else undo.n
-    with np.errstate(all="ignore"):
-        out.gamma[:, list(shared.order)] = (gamma / undo.mean_weight).T
-        plain = found.sigma * undo.scale
-        raw = undo.ols + undo.scale * found.coefficients
-        out.coefficients[:] = (shared.r_inverse @ raw).T
-        out.standard_errors[:] = (np.sqrt(found.variances) * plain).T
-        out.log_likelihood[:] = found.log_likelihood - size * np.log(undo.scale) + undo.half_log
-        out.sigma[:] = plain * np.sqrt(undo.mean_weight)
-        relative = out.coefficients / plain[:, None]
-        single = undo.covariance.ndim == 2
-        form = "gi,ij,gj->g" if single else "gi,gij,gj->g"
-        whole = np.einsum(form, relative, undo.covariance, relative, optimize=single)
-        # Sums of squares of the fixed model are weighted as they are, like its residual's.
-        out.fixed_part[:] = fixed_part(relative, undo.covariance)
-        if shared.levels:
-            out.fixed_part[:] /= np.reshape(undo.mean_weight, (-1, 1))
-        share = 1 / (1 + random + whole)
-    # Where nothing is left, not even rounding, there is nothing to compare with.
-    explained: Bool[np.ndarray, " genes"] = (share < _RESIDUAL_SHARE) | (found.sigma == 0)
-    out.status[explained & (out.status == Status.CONVERGED)] = Status.ZERO_RESIDUAL
+    """`unscale`, in formula order and into its places."""
+    r_inverse = np.asarray(shared.r_inverse)
+    plain = unscale(r_inverse, undo, gamma, random, found, reml, fixed_part)
+    out.gamma[:, list(shared.order)] = plain.gamma.T
+    out.sigma[:] = plain.sigma
+    out.coefficients[:] = plain.coefficients
+    out.standard_errors[:] = plain.standard_errors
+    out.log_likelihood[:] = plain.log_likelihood
+    out.fixed_part[:] = plain.fixed_part
+    out.status[plain.explained & (out.status == Status.CONVERGED)] = Status.ZERO_RESIDUAL

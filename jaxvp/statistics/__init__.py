@@ -40,11 +40,25 @@ spare, those genes are formed again from residuals and deviations.
 """
 
 from .compression import Compression, class_nodes, compress, room_for_losses
+from .nodes import node_counts
 from .products import statistics
 from .slopes import CHUNK, RandomBlock, Slopes, SlopeShared, compress_slopes
 from .structure import Structure, structure
-from .traced import Layout, layout, traced_statistics
-from .types import EPS, Array, Block, Own, PerGene, Shared
+from .traced import (
+    Classes,
+    Layout,
+    LevelProducts,
+    Weighted,
+    basis,
+    gene_products,
+    known_classes,
+    layout,
+    level_products,
+    residualise,
+    traced_statistics,
+    weigh,
+)
+from .types import EPS, Array, Block, Own, PerGene, Shared, namespace
 from .weighted import Sums, needed_nodes, own, room_for, sums
 
 __all__ = [
@@ -52,8 +66,10 @@ __all__ = [
     "EPS",
     "Array",
     "Block",
+    "Classes",
     "Compression",
     "Layout",
+    "LevelProducts",
     "Own",
     "PerGene",
     "RandomBlock",
@@ -62,16 +78,25 @@ __all__ = [
     "Slopes",
     "Structure",
     "Sums",
+    "Weighted",
+    "basis",
     "class_nodes",
     "compress",
     "compress_slopes",
+    "gene_products",
+    "known_classes",
     "layout",
+    "level_products",
+    "namespace",
     "needed_nodes",
+    "node_counts",
     "own",
+    "residualise",
     "room_for",
     "room_for_losses",
     "statistics",
     "structure",
     "sums",
     "traced_statistics",
+    "weigh",
 ]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
 # NumPy on the host, JAX on a device and inside compiled code.
 Array = jax.Array | np.ndarray
 EPS = float(np.finfo(np.float64).eps)
+
+
+def namespace(array: Array) -> Any:
+    """NumPy or jax.numpy: formulas that the host and compiled code share are written once."""
+    return jnp if isinstance(array, jax.Array) else np
 
 
 class Own(eqx.Module):

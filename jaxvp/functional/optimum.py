@@ -1,0 +1,199 @@
+r"""The optimum of a block of genes as a function of their statistics, with its derivative.
+
+*Value.* `jaxvp.solver.solve`, on tiles as wide as the device likes them. Under ``jax.vmap`` the
+mapped genes become genes of one block: a mapped loop would run until the slowest is done, for all.
+Where the design's statistics are mapped too (bootstrap weights), each of them is a block.
+
+*Derivative.* With g the score in gamma and e what follows from it (coefficients, sigma,
+log-likelihood), both closed forms of gamma and the statistics s (`jaxvp.likelihood.evaluate`),
+
+    d gamma = -H^-1 (dg/ds) ds    where gamma > 0, else 0,
+    d e     = (de/ds) ds + (de/d gamma) d gamma.
+
+Both are linear in ds: JAX transposes them for reverse mode.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Bool, Float
+
+from jaxvp.likelihood import SWEEP_COLUMNS, Evaluation, evaluate
+from jaxvp.solver import MAX_ITERATIONS, Solution, Table, lanes, solve
+from jaxvp.statistics import Array, Own, PerGene, Shared
+
+
+class Problem(eqx.Module):
+    """A block of genes."""
+
+    shared: Shared  # its products are those of all genes, or stand in for those of `gene.own`
+    gene: PerGene
+    wanted: Bool[Array, " genes"]  # others are never stepped
+    table: Table | None
+    reml: bool = eqx.field(static=True)
+
+
+@jax.custom_jvp
+def optimum(problem: Problem) -> Solution:
+    """Optima of a block of genes, differentiable in its statistics."""
+    return _block(problem)
+
+
+@custom_vmap
+def _block(problem: Problem) -> Solution:
+    genes = problem.wanted.shape[0]
+    on_cpu, elsewhere = (
+        min(lanes(problem.shared, kind), _power_of_two(genes)) for kind in ("cpu", "gpu")
+    )
+    if on_cpu == elsewhere:
+        return _solve(on_cpu, problem)
+    return jax.lax.platform_dependent(
+        problem, cpu=partial(_solve, on_cpu), default=partial(_solve, elsewhere)
+    )
+
+
+def _solve(width: int, problem: Problem) -> Solution:
+    """Whole tiles: padded with genes that nobody steps."""
+    genes = problem.wanted.shape[0]
+    spare = -genes % width
+
+    def pad(leaf):
+        return jnp.concatenate([leaf, jnp.repeat(leaf[..., -1:], spare, axis=-1)], axis=-1)
+
+    gene, wanted = problem.gene, problem.wanted
+    if spare:
+        gene = jax.tree.map(pad, gene)
+        wanted = jnp.concatenate([wanted, jnp.zeros(spare, bool)])
+    limit = jnp.asarray(MAX_ITERATIONS, jnp.int32)
+    found = solve("newton", width, problem.reml, problem.shared, gene, wanted, limit, problem.table)
+    return jax.tree.map(lambda leaf: leaf[..., :genes], found)
+
+
+def _power_of_two(genes: int) -> int:
+    return 1 << (genes - 1).bit_length()
+
+
+@_block.def_vmap
+def _mapped(size: int, batched: Sequence[Problem], problem: Problem) -> tuple[Solution, Solution]:
+    """Genes of ``size`` blocks as genes of one; or block after block, where designs differ."""
+    (mapped,) = batched
+    genes = problem.wanted.shape[-1]
+    if genes == 1 and problem.gene.own is None:
+        problem, mapped = _with_own(size, problem, mapped)
+    if any(jax.tree.leaves((mapped.shared, mapped.table))):
+        leaves, structure = jax.tree.flatten(problem)
+        flags = jax.tree.leaves(mapped)
+
+        def one(moving):
+            moving = iter(moving)
+            return _block(
+                structure.unflatten(
+                    next(moving) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)
+                )
+            )
+
+        found = jax.lax.map(one, [x for x, flag in zip(leaves, flags, strict=True) if flag])
+    else:
+
+        def merge(leaf, flag):
+            if flag:
+                leaf = jnp.moveaxis(leaf, 0, -2)
+            else:
+                leaf = jnp.broadcast_to(
+                    leaf[..., None, :], (*leaf.shape[:-1], size, leaf.shape[-1])
+                )
+            return leaf.reshape(*leaf.shape[:-2], -1)
+
+        gene, wanted = jax.tree.map(
+            merge, (problem.gene, problem.wanted), (mapped.gene, mapped.wanted)
+        )
+        found = jax.tree.map(
+            lambda leaf: jnp.moveaxis(leaf.reshape(*leaf.shape[:-1], size, genes), -2, 0),
+            _block(Problem(problem.shared, gene, wanted, problem.table, problem.reml)),
+        )
+    return found, jax.tree.map(lambda _: True, found)
+
+
+def _with_own(size: int, problem: Problem, mapped: Problem) -> tuple[Problem, Problem]:
+    """Single genes of designs that differ in their products are genes with products of their own.
+
+    In place of the design's stands the first one's.
+    """
+    names = [field.name for field in dataclasses.fields(Own)]
+    flags = {name: getattr(mapped.shared, name) for name in names}
+    if not any(flags.values()):
+        return problem, mapped
+    products = {name: getattr(problem.shared, name) for name in names}
+    own = Own(**{name: array[..., None] for name, array in products.items()})
+    first = {name: array[0] if flags[name] else array for name, array in products.items()}
+    problem = dataclasses.replace(
+        problem,
+        shared=dataclasses.replace(problem.shared, **first),
+        gene=dataclasses.replace(problem.gene, own=own),
+    )
+    mapped = dataclasses.replace(
+        mapped,
+        shared=dataclasses.replace(mapped.shared, **dict.fromkeys(names, False)),
+        gene=dataclasses.replace(mapped.gene, own=Own(**flags)),
+    )
+    return problem, mapped
+
+
+@partial(optimum.defjvp, symbolic_zeros=True)
+def _derivative(primals: tuple[Problem], tangents: tuple[Problem]) -> tuple[Solution, Solution]:
+    (problem,), (moving,) = primals, tangents
+    found = optimum(problem)
+    leaves, structure = jax.tree.flatten((problem.shared, problem.gene))
+    towards = jax.tree.leaves((moving.shared, moving.gene))
+    live = [i for i, tangent in enumerate(towards) if not isinstance(tangent, SymbolicZero)]
+    gamma, tangent = found.gamma, [towards[i] for i in live]
+
+    def conditions(gamma, values):
+        moved = list(leaves)
+        for i, value in zip(live, values, strict=True):
+            moved[i] = value
+        shared, gene = structure.unflatten(moved)
+        at = _evaluate(gamma, shared, gene, problem.reml)
+        hessian = jnp.stack([jnp.stack(row) for row in at.hessian])
+        return (jnp.stack(at.score), at.estimates), hessian
+
+    values = [leaves[i] for i in live]
+    _, push, hessian = jax.linearize(conditions, gamma, values, has_aux=True)
+    free = gamma > 0
+    score, _ = push(jnp.zeros_like(gamma), tangent)
+    same = jnp.eye(len(gamma), dtype=gamma.dtype)[..., None]
+    matrix = jnp.where(free[:, None] & free[None], hessian, same)
+    d_gamma = -_solve_small(matrix, jnp.where(free, score, 0))
+    _, estimates = push(d_gamma, tangent)
+    nothing = jnp.zeros_like(found.violation)
+    none = np.zeros(found.evaluations.shape, jax.dtypes.float0)
+    return found, Solution(d_gamma, nothing, nothing, none, estimates)
+
+
+def _evaluate(gamma: Array, shared: Shared, gene: PerGene, reml: bool) -> Evaluation:
+    """At the gammas of a block; of large systems one gene after the other."""
+    if shared.n_columns <= SWEEP_COLUMNS:
+        return evaluate(tuple(gamma), shared, gene, reml=reml)
+    first = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), (gamma, gene))
+    found = jax.lax.map(lambda one: evaluate(tuple(one[0]), shared, one[1], reml=reml), first)
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), found)
+
+
+def _solve_small(
+    matrix: Float[Array, "k k genes"], right: Float[Array, "k genes"]
+) -> Float[Array, "k genes"]:
+    """By Gauss and Jordan: the matrix is positive definite at a minimum."""
+    rows = jnp.concatenate([matrix, right[:, None]], axis=1)
+    for t in range(len(right)):
+        row = rows[t] / rows[t, t]
+        rows = (rows - rows[:, t, None] * row).at[t].set(row)
+    return rows[:, -1]
