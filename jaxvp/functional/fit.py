@@ -189,4 +189,4 @@ def _least_squares(
         -0.5 * n * (1 + np.log(2 * np.pi)),
     )
     gamma = jnp.zeros((0, genes), r_inverse.dtype)
-    return Solution(gamma, nothing, nothing, jnp.zeros(genes, jnp.int32), estimates)
+    return Solution(gamma, nothing, nothing, jnp.zeros(genes, jnp.int32), estimates, None)

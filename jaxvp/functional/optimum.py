@@ -27,7 +27,7 @@ from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Bool, Float
 
-from jaxvp.likelihood import SWEEP_COLUMNS, Evaluation, evaluate
+from jaxvp.likelihood import Estimates, conditions
 from jaxvp.solver import MAX_ITERATIONS, Solution, Table, lanes, solve
 from jaxvp.statistics import Array, Own, PerGene, Shared
 
@@ -155,45 +155,48 @@ def _derivative(primals: tuple[Problem], tangents: tuple[Problem]) -> tuple[Solu
     leaves, structure = jax.tree.flatten((problem.shared, problem.gene))
     towards = jax.tree.leaves((moving.shared, moving.gene))
     live = [i for i, tangent in enumerate(towards) if not isinstance(tangent, SymbolicZero)]
-    gamma, tangent = found.gamma, [towards[i] for i in live]
+    values, tangent = ([array[i] for i in live] for array in (leaves, towards))
 
-    def conditions(gamma, values):
+    def at(gamma, values):
         moved = list(leaves)
         for i, value in zip(live, values, strict=True):
             moved[i] = value
         shared, gene = structure.unflatten(moved)
-        at = _evaluate(gamma, shared, gene, problem.reml)
-        hessian = jnp.stack([jnp.stack(row) for row in at.hessian])
-        return (jnp.stack(at.score), at.estimates), hessian
+        return _conditions(gamma, shared, gene, problem.reml)
 
-    values = [leaves[i] for i in live]
-    _, push, hessian = jax.linearize(conditions, gamma, values, has_aux=True)
+    gamma, hessian = found.gamma, found.hessian
+    m = problem.shared.samples_per_level[:, None]
+    slope = gamma + 1 / m  # of gamma in x
+    _, score = jax.jvp(lambda values: at(gamma, values)[0], (values,), (tangent,))
     free = gamma > 0
-    score, _ = push(jnp.zeros_like(gamma), tangent)
     same = jnp.eye(len(gamma), dtype=gamma.dtype)[..., None]
-    matrix = jnp.where(free[:, None] & free[None], hessian, same)
-    d_gamma = -_solve_small(matrix, jnp.where(free, score, 0))
-    _, estimates = push(d_gamma, tangent)
+    inverse = _inverse(jnp.where(free[:, None] & free[None], hessian, same))
+    right = jnp.where(free, slope * score, 0)
+    d_gamma = -slope * jnp.where(free, (inverse * right).sum(1), 0)
+    _, estimates = jax.jvp(
+        lambda gamma, values: at(gamma, values)[1], (gamma, values), (d_gamma, tangent)
+    )
     nothing = jnp.zeros_like(found.violation)
     none = np.zeros(found.evaluations.shape, jax.dtypes.float0)
-    return found, Solution(d_gamma, nothing, nothing, none, estimates)
+    return found, Solution(d_gamma, nothing, nothing, none, estimates, jnp.zeros_like(hessian))
 
 
-def _evaluate(gamma: Array, shared: Shared, gene: PerGene, reml: bool) -> Evaluation:
-    """At the gammas of a block; of large systems one gene after the other."""
-    if shared.n_columns <= SWEEP_COLUMNS:
-        return evaluate(tuple(gamma), shared, gene, reml=reml)
-    first = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), (gamma, gene))
-    found = jax.lax.map(lambda one: evaluate(tuple(one[0]), shared, one[1], reml=reml), first)
-    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), found)
+def _conditions(
+    gamma: Array, shared: Shared, gene: PerGene, reml: bool
+) -> tuple[Array, Estimates]:
+    """At the gammas of a block."""
+    each = jax.vmap(
+        lambda gamma, gene: conditions(gamma, shared, gene, reml=reml), in_axes=-1, out_axes=-1
+    )
+    return each(gamma, gene)
 
 
-def _solve_small(
-    matrix: Float[Array, "k k genes"], right: Float[Array, "k genes"]
-) -> Float[Array, "k genes"]:
+def _inverse(matrix: Float[Array, "k k genes"]) -> Float[Array, "k k genes"]:
     """By Gauss and Jordan: the matrix is positive definite at a minimum."""
-    rows = jnp.concatenate([matrix, right[:, None]], axis=1)
-    for t in range(len(right)):
+    k = len(matrix)
+    same = jnp.broadcast_to(jnp.eye(k, dtype=matrix.dtype)[..., None], matrix.shape)
+    rows = jnp.concatenate([matrix, same], axis=1)
+    for t in range(k):
         row = rows[t] / rows[t, t]
         rows = (rows - rows[:, t, None] * row).at[t].set(row)
-    return rows[:, -1]
+    return rows[:, k:]

@@ -30,7 +30,8 @@ in a change of gamma_1, ``M0 + e M1 + e^2 M2``, it gives every quantity its firs
 derivative there (`jaxvp.likelihood.sweep`).
 
 For many columns the sweep's K passes are replaced by one Cholesky factorisation and matrix products
-(`jaxvp.likelihood.factor`), same results.
+(`jaxvp.likelihood.factor`), same results. What is to be differentiated once more, the score and
+estimates at an optimum, is written for that in `jaxvp.likelihood.conditions`.
 
 Everything here acts on *leading* axes: for one gene a matrix is (K, K); with the genes of a tile on
 a trailing axis, (K, K, genes), the same lines run for all of them at once, contiguous in memory
@@ -47,6 +48,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from jaxvp.likelihood.conditions import conditions
 from jaxvp.likelihood.estimates import Estimates, estimates, no_estimates
 from jaxvp.likelihood.factor import factored
 from jaxvp.likelihood.least_squares import least_squares
@@ -70,6 +72,7 @@ __all__ = [
     "Matrix",
     "Scalar",
     "Vector",
+    "conditions",
     "evaluate",
     "fence",
     "lift",

@@ -66,6 +66,7 @@ class Solution(NamedTuple):
     tolerance: Float[Array, " genes"]  # rounding error of the score
     evaluations: Int[Array, " genes"]
     estimates: Estimates
+    hessian: Float[Array, "k k genes"] | None  # in x; of Newton's method alone
 
 
 def prepare(solver: str, shared: Shared | SlopeShared, reml: bool) -> Table | None:
@@ -169,6 +170,7 @@ def solve(
         found.tolerance,
         found.evaluations,
         found.estimates,
+        getattr(found, "hessian", None),
     )
 
 
