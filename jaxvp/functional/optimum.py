@@ -181,9 +181,7 @@ def _derivative(primals: tuple[Problem], tangents: tuple[Problem]) -> tuple[Solu
     return found, Solution(d_gamma, nothing, nothing, none, estimates, jnp.zeros_like(hessian))
 
 
-def _conditions(
-    gamma: Array, shared: Shared, gene: PerGene, reml: bool
-) -> tuple[Array, Estimates]:
+def _conditions(gamma: Array, shared: Shared, gene: PerGene, reml: bool) -> tuple[Array, Estimates]:
     """At the gammas of a block."""
     each = jax.vmap(
         lambda gamma, gene: conditions(gamma, shared, gene, reml=reml), in_axes=-1, out_axes=-1

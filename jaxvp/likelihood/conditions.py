@@ -135,7 +135,9 @@ def _inverse(matrix: Float[Array, "q q *genes"]) -> tuple[Array, Array]:
     """
     if len(matrix) > SWEEP_COLUMNS:
         factor = jnp.linalg.cholesky(matrix)
-        half = jax.scipy.linalg.solve_triangular(factor, jnp.eye(len(matrix), dtype=matrix.dtype), lower=True)
+        half = jax.scipy.linalg.solve_triangular(
+            factor, jnp.eye(len(matrix), dtype=matrix.dtype), lower=True
+        )
         return half.T @ half, 2 * jnp.log(jnp.diag(factor)).sum()
 
     def sweep(j, carry):
