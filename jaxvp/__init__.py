@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxvp import datasets as datasets
+    from jaxvp import functional as functional
     from jaxvp import plots as pl
     from jaxvp import sklearn as sklearn
     from jaxvp.api import FitError, fit
@@ -42,6 +43,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "datasets": ("datasets", None),
     "enable_compile_cache": ("runtime", "enable_compile_cache"),
     "fit": ("api", "fit"),
+    "functional": ("functional", None),
     "load": ("results", "load"),
     "pl": ("plots", None),
     "report": ("reporting", "report"),
@@ -61,6 +63,7 @@ __all__ = [
     "datasets",
     "enable_compile_cache",
     "fit",
+    "functional",
     "load",
     "pl",
     "report",
