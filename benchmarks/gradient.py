@@ -2,8 +2,9 @@
 
 A training step is a fit of all features of a linear embedding ``Y @ W`` with the gradient of a loss
 of its variance fractions in W, jitted as a whole, float64. Beside it: the same fit without a
-gradient, and the gradient by central finite differences, two fits for every number in W, by the same
-jitted fit; both gradients are compared. Medians of warm calls, both sides in the same run.
+gradient, and the gradient by central finite differences, two of these fits for every number in W
+(where they are more than 400, a hundred are timed); both gradients are compared. Medians of warm
+calls, all in the same run.
 """
 
 from __future__ import annotations

@@ -11,7 +11,19 @@ import pandas as pd
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import checks, data, floor, gpu, hard, peers, process, settings, table, weights
+from benchmarks import (
+    checks,
+    data,
+    floor,
+    gpu,
+    gradient,
+    hard,
+    peers,
+    process,
+    settings,
+    table,
+    weights,
+)
 from benchmarks import report as report_page
 from jaxvp.simulation import simulate
 
@@ -320,3 +332,12 @@ def test_weights_run(capsys):
     row = dict(zip(head, values, strict=True))
     assert row["converged"] == "100.00%"
     assert float(row["worst gap |"].strip(" |")) < 1e-6
+
+
+@pytest.mark.slow
+def test_gradient_runs(capsys):
+    gradient.main(["--quick"])
+    head, _, values = (line.split(" | ") for line in capsys.readouterr().out.splitlines())
+    row = dict(zip(head, values, strict=True))
+    assert row["parameters"] == "10"
+    assert float(row["largest gap |"].strip(" |")) < 1e-5

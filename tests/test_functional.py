@@ -395,9 +395,10 @@ from jaxvp import functional
 study = jaxvp.simulate(12, 40, {"g": 8, "h": 3}, zero_probability=0.5, seed=1)
 Y, design = study.expression.T.to_numpy(), functional.design(study.formula, study.metadata)
 mesh = jax.make_mesh((2,), ("genes",), axis_types=(AxisType.Auto,))
+def shares(Y):
+    return functional.fit_genes(Y, design).fractions
 def loss(Y):
-    fit = functional.fit_genes(Y, design)
-    return fit.fractions, jax.grad(lambda Y: functional.fit_genes(Y, design).fractions[:, 0].sum())(Y)
+    return shares(Y), jax.grad(lambda Y: shares(Y)[:, 0].sum())(Y)
 spread = jax.jit(jax.shard_map(loss, mesh=mesh, in_specs=P(None, "genes"),
                                out_specs=(P("genes"), P(None, "genes"))))
 placed = jax.device_put(Y, NamedSharding(mesh, P(None, "genes")))

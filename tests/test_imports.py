@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "jaxvp"
 ORDER = [
     *("warning", "memory", "threads", "runtime", "formula", "design", "expression"),
     "statistics",
-    *("likelihood", "solver", "batch", "fractions", "functional", "prediction", "collinearity", "checks"),
-    *("results", "executors", "study", "progress", "api", "runs", "plots", "reporting"),
+    *("likelihood", "solver", "batch", "fractions", "functional", "prediction", "collinearity"),
+    *("checks", "results", "executors", "study", "progress", "api", "runs", "plots", "reporting"),
 ]
 # "jaxvp" is the package itself: its public names.
 AROUND = {
