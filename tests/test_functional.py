@@ -19,6 +19,7 @@ import jaxvp
 from jaxvp import functional
 from jaxvp.design import build
 from jaxvp.formula import Formula
+from jaxvp.functional.inputs import checked
 from jaxvp.likelihood import conditions, evaluate
 from jaxvp.solver import Status
 from jaxvp.statistics import compress, layout, traced_statistics
@@ -282,7 +283,7 @@ def test_more_that_does_not_fit(study, fixed):
     with pytest.raises(jaxvp.DataError, match="fit_genes takes a matrix"):
         functional.fit_gene(np.float32(Y), fixed)
     with pytest.raises(jaxvp.DataError, match="design is a DataFrame"):
-        functional.fit_genes(np.float32(Y), metadata)
+        checked("Y", np.float32(Y), metadata, None, 2)
     with pytest.raises(jaxvp.DesignError, match=r"\(Age\|Donor\).*jaxvp.fit"):
         functional.design("~ (Age|Donor)", metadata)
     with pytest.raises(jaxvp.DesignError, match="36 x 4.*X is 36 x 1"):
@@ -400,7 +401,7 @@ def shares(Y):
 def loss(Y):
     return shares(Y), jax.grad(lambda Y: shares(Y)[:, 0].sum())(Y)
 spread = jax.jit(jax.shard_map(loss, mesh=mesh, in_specs=P(None, "genes"),
-                               out_specs=(P("genes"), P(None, "genes"))))
+                               out_specs=(P("genes"), P(None, "genes")), check_vma=False))
 placed = jax.device_put(Y, NamedSharding(mesh, P(None, "genes")))
 for ours, theirs in zip(spread(placed), jax.jit(loss)(Y)):
     np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9)

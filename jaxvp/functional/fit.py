@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.batch.fitted import Undo, at_optimum, unscale
@@ -45,11 +46,7 @@ class Fit(NamedTuple):
     iterations: Int[Array, "*genes"]
 
 
-def fit_genes(
-    Y: Float[Array, "n genes"],
-    design: Design,
-    weights: Float[Array, " n"] | Float[Array, "n genes"] | None = None,
-) -> Fit:
+def fit_genes(Y: ArrayLike, design: Design, weights: ArrayLike | None = None) -> Fit:
     """Fit all genes of a block; a pure function, for ``jax.jit``, ``grad``, ``vmap``, `shard_map`.
 
     Parameters
@@ -89,9 +86,7 @@ def fit_genes(
     return _fit_genes(Y, design, weights)
 
 
-def fit_gene(
-    y: Float[Array, " n"], design: Design, weights: Float[Array, " n"] | None = None
-) -> Fit:
+def fit_gene(y: ArrayLike, design: Design, weights: ArrayLike | None = None) -> Fit:
     """Fit one gene: `fit_genes` for a single column, without the axis of the genes.
 
     ``jax.vmap`` of it makes one block of all genes; where there are many, `fit_genes` is faster,

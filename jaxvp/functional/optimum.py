@@ -88,7 +88,7 @@ def _mapped(size: int, batched: Sequence[Problem], problem: Problem) -> tuple[So
     (mapped,) = batched
     genes = problem.wanted.shape[-1]
     if genes == 1 and problem.gene.own is None:
-        problem, mapped = _with_own(size, problem, mapped)
+        problem, mapped = _with_own(problem, mapped)
     if any(jax.tree.leaves((mapped.shared, mapped.table))):
         leaves, structure = jax.tree.flatten(problem)
         flags = jax.tree.leaves(mapped)
@@ -123,29 +123,27 @@ def _mapped(size: int, batched: Sequence[Problem], problem: Problem) -> tuple[So
     return found, jax.tree.map(lambda _: True, found)
 
 
-def _with_own(size: int, problem: Problem, mapped: Problem) -> tuple[Problem, Problem]:
+def _with_own(problem: Problem, mapped: Problem) -> tuple[Problem, Problem]:
     """Single genes of designs that differ in their products are genes with products of their own.
 
-    In place of the design's stands the first one's.
+    In the design's place stand the first one's.
     """
     names = [field.name for field in dataclasses.fields(Own)]
-    flags = {name: getattr(mapped.shared, name) for name in names}
-    if not any(flags.values()):
+    flags = [getattr(mapped.shared, name) for name in names]
+    if not any(flags):
         return problem, mapped
-    products = {name: getattr(problem.shared, name) for name in names}
-    own = Own(**{name: array[..., None] for name, array in products.items()})
-    first = {name: array[0] if flags[name] else array for name, array in products.items()}
-    problem = dataclasses.replace(
-        problem,
-        shared=dataclasses.replace(problem.shared, **first),
-        gene=dataclasses.replace(problem.gene, own=own),
+    products = [getattr(problem.shared, name) for name in names]
+    first = [leaf[0] if flag else leaf for leaf, flag in zip(products, flags, strict=True)]
+    own = jax.tree.structure(Own(*first)).unflatten
+
+    def put(tree, design, of_gene):
+        tree = eqx.tree_at(lambda t: [getattr(t.shared, name) for name in names], tree, design)
+        return eqx.tree_at(lambda t: t.gene.own, tree, own(of_gene), is_leaf=lambda x: x is None)
+
+    return (
+        put(problem, first, [leaf[..., None] for leaf in products]),
+        put(mapped, [False] * len(names), flags),
     )
-    mapped = dataclasses.replace(
-        mapped,
-        shared=dataclasses.replace(mapped.shared, **dict.fromkeys(names, False)),
-        gene=dataclasses.replace(mapped.gene, own=Own(**flags)),
-    )
-    return problem, mapped
 
 
 @partial(optimum.defjvp, symbolic_zeros=True)
