@@ -82,9 +82,8 @@ def prepared(study):
     rng = np.random.default_rng(4)
     with jax.enable_x64(True):
         design = functional.design(FORMULA, metadata)
-        # As if no gene had batches or donors in it: no cancellation in the directions.
         point = (jnp.asarray(Y), jnp.asarray(design.X), jnp.asarray(w))
-        sizes = [a.std() + 1 for a in point]
+        sizes = [2.0, np.array([1.0, 9.0]), 1.0]  # of X: Intercept, Age
         directions = tuple(
             jnp.asarray(rng.normal(size=a.shape)) * s for a, s in zip(point, sizes, strict=True)
         )
@@ -124,7 +123,7 @@ def test_derivatives_are_those_of_the_whole_fit(prepared, which):
             return [getattr(program(there, alone, cotangents).fit, name) for name in OUTPUTS]
 
         # Fourth order, so that the step may be large beside the fit's own rounding.
-        step = 1e-4
+        step = 1e-3
         one, two = (
             [np.subtract(a, b) for a, b in zip(moved(h), moved(-h), strict=True)]
             for h in (step, 2 * step)
@@ -226,7 +225,11 @@ def fixed(study):
 @pytest.mark.parametrize("weighted", [None, 1, 2])
 def test_the_fixed_model(study, fixed, weighted):
     Y, metadata, w = study
-    weights = {None: None, 1: w, 2: w[:, None] * np.linspace(1, 2, GENES) ** np.arange(N)[:, None]}
+    weights = {
+        None: None,
+        1: w,
+        2: w[:, None] * np.linspace(1, 2, GENES) ** np.linspace(-1, 1, N)[:, None],
+    }
     weights = weights[weighted]
     result = jaxvp.fit(Y, "~ Age + Batch", metadata, weights=weights)
     with jax.enable_x64(True):
@@ -322,7 +325,8 @@ def test_same_as_the_public_fit(study, weights, reml):
         assert design.components == tuple(result.fractions.columns)
         assert design.random_names == tuple(result.theta.columns)
         point = (Y, design.X) if w is None else (Y, design.X, w)
-        steps = [rng.normal(size=a.shape) * np.std(a) for a in point]
+        sizes = [1.0, np.array([1.0, 9.0]), 0.5]  # of X: Intercept, Age
+        steps = [rng.normal(size=a.shape) * s for a, s in zip(point, sizes, strict=False)]
         c = rng.normal(size=(GENES, 5))
 
         @jax.jit
@@ -334,8 +338,8 @@ def test_same_as_the_public_fit(study, weights, reml):
 
         fit = functional.fit_genes(Y, design, w)
         same(fit, result)
-        one, two = (along(h)[0] - along(-h)[0] for h in (1e-4, 2e-4))
-        assert along(0.0)[1] == pytest.approx((8 * one - two) / 12e-4, rel=1e-5)
+        one, two = (along(h)[0] - along(-h)[0] for h in (1e-3, 2e-3))
+        assert along(0.0)[1] == pytest.approx((8 * one - two) / 12e-3, rel=1e-5)
 
 
 @pytest.mark.slow
@@ -419,7 +423,7 @@ def test_sharded():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("levels", "covariates"), [({"a": 30, "b": 66}, ("Age",)), ({"a": 9}, ())], ids=["large", "one"]
+    ("levels", "covariates"), [({"a": 66, "b": 70}, ("Age",)), ({"a": 9}, ())], ids=["large", "one"]
 )
 def test_other_sizes(levels, covariates):
     """More columns than are swept, and a single random term."""
@@ -436,8 +440,8 @@ def test_other_sizes(levels, covariates):
                 lambda h: functional.fit_genes(Y + h * U, design).fractions[:, 0].sum()
             )
         )
-        one, two = (along(h)[0] - along(-h)[0] for h in (1e-4, 2e-4))
-        assert along(0.0)[1] == pytest.approx((8 * one - two) / 12e-4, rel=1e-5)
+        one, two = (along(h)[0] - along(-h)[0] for h in (1e-3, 2e-3))
+        assert along(0.0)[1] == pytest.approx((8 * one - two) / 12e-3, rel=1e-5)
 
 
 @pytest.mark.slow
