@@ -129,7 +129,7 @@ def design(formula: str, metadata: pd.DataFrame, *, reml: bool = False) -> Desig
     slopes = next((term for term in parsed.random if term.slopes), None)
     if slopes is not None:
         raise DesignError(
-            f"({slopes.text}) has a random slope, which jaxvp.functional does not fit: leave it "
+            f"{slopes.text} has a random slope, which jaxvp.functional does not fit: leave it "
             "out, or use jaxvp.fit"
         )
     found = build(parsed, metadata, reml)
