@@ -5,7 +5,9 @@ With ``G = diag(gamma)`` over the random columns and one over the fixed, ``L L' 
 predicted effects ``u = gamma Z'Py`` and the fixed ones,
 
     y'Py = y'V_1^-1 y - b'v,        d y'Py / d gamma_i = -|Z_i'Py|^2,
-    d y'Py / d gamma_1 = y'V_1^-1 y' - 2 b'' v + v' M' v     (' a derivative in gamma_1).
+    d y'Py / d gamma_1 = c - 2 g'v + v'Dv,
+
+where c, g and D are the derivatives of ``y'V_1^-1 y``, b and M in gamma_1.
 
 The fixed columns are last, so that the last corner of L is that of ``X'V^-1 X``. The determinant
 and its derivatives, which would take the inverse, are not here: they are the same for all genes.

@@ -34,7 +34,7 @@ class MainTerms(eqx.Module):
     mean: Float[Array, " k"]
 
     @classmethod
-    def of(cls, sizes: tuple[Float[np.ndarray, " levels"], ...], mean: Array) -> MainTerms:
+    def of(cls, sizes: tuple[np.ndarray, ...], mean: Array) -> MainTerms:
         """Of the numbers of samples in every level of every term."""
         found = [np.unique(n, return_counts=True) for n in sizes]
         shape = (len(found), max(len(n) for n, _ in found))

@@ -42,7 +42,7 @@ class Eliminated(NamedTuple):
     log_det: Float[np.ndarray, "*nodes"]  # without main terms
 
 
-def level_sizes(shared: Shared) -> tuple[Float[np.ndarray, " levels"], ...]:
+def level_sizes(shared: Shared) -> tuple[np.ndarray, ...]:
     """Samples in every level of every term: ``sum_j log(1 + gamma_i n_ij)`` is a main term."""
     diagonal = np.diagonal(shared.within + shared.between.sum(axis=0))
     return (

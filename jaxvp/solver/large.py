@@ -2,9 +2,10 @@ r"""Large systems of two or three random terms: what all genes share is computed
 
 The determinants are tabulated (`jaxvp.solver.determinant`). A polynomial through a gene's deviance
 at the nodes of a table gives a starting point, and the Hessian everywhere (`jaxvp.solver.surface`).
-What is computed for a gene and a point is ``y'Py`` and its gradient alone (`jaxvp.likelihood.own_part`):
-one Cholesky factor, no inverse. The score is exact, and it is what the certificate is about; Newton's
-method with the polynomial's Hessian converges linearly, by a factor of hundreds a step.
+What is computed for a gene and a point is ``y'Py`` and its gradient alone
+(`jaxvp.likelihood.own_part`): one Cholesky factor, no inverse. The score, which the certificate is
+about, is that of the gene's own system and of determinants whose error is known; Newton's method
+with the polynomial's Hessian converges linearly, by a factor of hundreds a step.
 
 A gene that ends without a certificate, or whose optimum lies outside of the tables, is left to the
 way that needs none.

@@ -1,9 +1,9 @@
 r"""Polynomials in the variance ratios, for functions that a design or a gene tabulates.
 
 Every determinant and quadratic form of ``V = I + sum_i gamma_i Z_i Z_i'`` is a rational function of
-gamma whose poles in gamma_i, the others being positive, are real and at most ``-1 / n_i``, where
-n_i is the largest number of samples in a level of term i (``-1 / gamma_i`` is an eigenvalue of ``Z_i'
-(...)^-1 Z_i``, at most n_i). So it is analytic in
+gamma whose poles and zeros in gamma_i, the others being positive, are real and at most ``-1 /
+n_i``, where n_i is the largest number of samples in a level of term i (``-1 / gamma_i`` is an
+eigenvalue of ``Z_i' V_-i^-1 Z_i``, which are at most n_i). So it is, and its logarithm, analytic in
 
     v_i = log(1 + n_i gamma_i),     |Im v_i| < pi,
 
@@ -39,7 +39,7 @@ class Axes(eqx.Module):
     top: Float[Array, " k"]  # T_i
 
     @classmethod
-    def of(cls, sizes: tuple[Float[np.ndarray, " levels"], ...], mean: Array) -> Axes:
+    def of(cls, sizes: tuple[np.ndarray, ...], mean: Array) -> Axes:
         """Of the numbers of samples in every level of every term."""
         largest = np.array([n.max() for n in sizes])
         return cls(largest, mean, np.log1p(largest * LARGEST_GAMMA))
@@ -50,7 +50,7 @@ class Axes(eqx.Module):
         counts = np.ceil(np.log(1 / error) / np.log(a + np.sqrt(1 + a * a))) + 1
         return tuple(map(int, counts))
 
-    def gammas(self, counts: tuple[int, ...]) -> tuple[Float[np.ndarray, " N"], ...]:
+    def gammas(self, counts: tuple[int, ...]) -> tuple[np.ndarray, ...]:
         """Nodes of every axis: Chebyshev's, with both ends."""
         return tuple(
             np.expm1(t * (_points(count) + 1) / 2) / n
@@ -62,7 +62,7 @@ class Axes(eqx.Module):
         return (jnp.expm1(x) <= LARGEST_GAMMA * lift(self.mean, x[0])).all(0)
 
     def in_x(
-        self, values: Float[Array, "*nodes genes"], x: Float[Array, "k genes"]
+        self, values: Float[Array, "*nodes some"], x: Float[Array, "k genes"]
     ) -> tuple[Scalar, Array, Array]:
         """Value, gradient and Hessian in x of the polynomial through values at the nodes.
 
@@ -102,7 +102,7 @@ def cardinal(z: Float[Array, " genes"], count: int) -> Float[Array, "3 N genes"]
 
 
 def derivatives(
-    values: Float[Array, "*nodes genes"], z: Float[Array, "k genes"]
+    values: Float[Array, "*nodes some"], z: Float[Array, "k genes"]
 ) -> tuple[Scalar, Array, Array]:
     """Value, gradient and Hessian in z."""
     k, genes = z.shape
@@ -112,7 +112,7 @@ def derivatives(
     table = values.reshape(1, shape[0], -1, shape[-1])
     for i in range(k):
         weights = cardinal(z[i], shape[i])
-        if table.shape[-1] == 1:  # one polynomial for all genes: a matrix product
+        if i == 0 and shape[-1] == 1:  # one polynomial for all genes: a matrix product
             table = jnp.tensordot(table[0, ..., 0], weights, (0, 1)).swapaxes(0, 1)
         else:
             table = _contract(weights, table)

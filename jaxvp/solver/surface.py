@@ -1,10 +1,11 @@
 r"""The deviance of a gene of a large system as a polynomial.
 
-``log|V| + N log y'Py``, without the determinant's main terms, at the nodes of a grid: the first part
-is the same for all genes, the second is matrix products (`jaxvp.solver.table`). The logarithm of
-``y'Py`` is as smooth as the determinants (its zeros lie between its poles), and a polynomial through
-the nodes is exact to a hundredth in the deviance (`jaxvp.solver.polynomial`). Its optimum is where
-Newton's method starts, its Hessian is the one that Newton's method uses.
+``log|V| + N log y'Py``, without the determinant's main terms, at the nodes of a grid: the first
+part is the same for all genes, the second is matrix products (`jaxvp.solver.table`). A polynomial
+through the nodes is exact to a hundredth in the deviance (`jaxvp.solver.polynomial`). Its optimum
+is where Newton's method starts, its Hessian is the one that Newton's method uses.
+
+Cost a gene: the table's, one logarithm a node, and a few sums over the nodes.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from jaxvp.likelihood import SWEEP_COLUMNS, Scalar
 from jaxvp.solver.elimination import Eliminated, eliminate, level_sizes
 from jaxvp.statistics import Array, PerGene, Shared
 
-# Nodes of x on an axis, by the number of terms. Fine enough to tell valleys apart: with six and five
-# nodes one gene in five hundred of a small and very unequal design was missed, with these none.
+# Nodes of x on an axis, by the number of terms. Fine enough to tell valleys apart: with six and
+# five nodes one gene in 500 of a small and very unequal design was missed, with these none.
 _NODES = {
     terms: 6 * np.linspace(0, 1, count) ** 1.5
     for terms, count in {1: 12, 2: 12, 3: 8, 4: 6}.items()
