@@ -114,6 +114,9 @@ def _fit(Y: Array, design: Design, prepared: Prepared, weighted: bool) -> Fit:
         table = None if weighted else design.table
         wanted = prepared.status == Status.CONVERGED
         found = optimum(Problem(prepared.shared, prepared.gene, wanted, table, design.reml))
+        # Who was not stepped has zeros, and dividing by them would end in everybody's derivative.
+        estimates = jax.tree.map(lambda leaf: jnp.where(wanted, leaf, 1), found.estimates)
+        found = found._replace(estimates=estimates)
     else:
         found = _least_squares(genes, undo, prepared.r_inverse, inverse)
     random = found.gamma.sum(axis=0)

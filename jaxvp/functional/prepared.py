@@ -106,7 +106,7 @@ def weighted_samples(design: Design, Q: Float[Array, "n p"], w: Float[Array, " n
 
 
 def samples_of(
-    design: Design, Q: Float[Array, "n p"], w: Float[Array, " n"], classes: Classes | int
+    design: Design, Q: Float[Array, "n p"], w: Float[Array, " n"], classes: Classes | int | None
 ) -> Samples:
     """The samples under good weights, classes as in `level_products`."""
     weighted = weigh(Q, w)
@@ -114,7 +114,7 @@ def samples_of(
     centred = centred - (weighted.w @ design.X) / weighted.n
     covariance = centred.T @ (weighted.w[:, None] * centred) / weighted.n
     products = None
-    if design.layout is not None:
+    if design.layout is not None and classes is not None:
         products = level_products(design.layout, weighted, classes)
     status = _where(~weighted.full_rank, Status.RANK_DEFICIENT)
     return Samples(weighted, products, covariance, status)
