@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
 from documents import DOCS
@@ -15,8 +16,9 @@ CELLS = re.findall(
 def test_the_embedding_forgets_the_batch():
     """Linear and MLP: Batch falls, Condition rises, for donors that training has not seen."""
     page = {"__name__": "page"}
-    for cell in CELLS:
-        exec(cell, page)
+    with jax.enable_x64(True):
+        for cell in CELLS:
+            exec(cell.replace('jax.config.update("jax_enable_x64", True)', ""), page)
     for curves in (page["linear_curves"], page["mlp_curves"]):
         assert np.isfinite(curves).all()
         (_, held_out_before), (_, held_out_after) = curves[0], curves[-1]
