@@ -13,7 +13,7 @@ from jaxvp.results import Results
 from jaxvp.results.lookup import find
 
 from . import canvas
-from .inputs import fractions_of, residuals_last
+from .inputs import KEY, fractions_of, residuals_last
 from .palette import palette
 
 if TYPE_CHECKING:
@@ -26,7 +26,11 @@ _ROW, _LEGEND_ROW, _THICKEST = 0.27, 0.21, 0.45
 
 
 def bars(
-    result: Results | pd.DataFrame, genes: Sequence[Any] | None = None, *, ax: Axes | None = None
+    result: Results | pd.DataFrame | Any,
+    genes: Sequence[Any] | None = None,
+    *,
+    key: str = KEY,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw the variance fractions of some genes, a bar each.
 
@@ -34,9 +38,11 @@ def bars(
     ----------
     result
         What `jaxvp.fit` returned, or a table genes x components of fractions, such as
-        `result.top("Batch", 20)`.
+        `result.top("Batch", 20)`, or an AnnData to which one was written.
     genes
         Names of the genes to draw, the first one on top; None draws all that there are.
+    key
+        Of an AnnData: the `key_added` under which its `varm` has the fractions.
     ax
         Axes to draw into; without, a new figure that has room for the genes.
 
@@ -53,7 +59,7 @@ def bars(
         If a gene is unknown (close matches are listed), there are more than 200, or there is
         nothing to draw.
     TypeError
-        If it is neither a result nor a table.
+        If it is no result, no table and no AnnData.
 
     Notes
     -----
@@ -65,7 +71,7 @@ def bars(
     >>> jaxvp.pl.bars(result, ["OAS1", "IFIT1"])
     >>> jaxvp.pl.bars(result.top("Subject", 20))
     """
-    fractions = fractions_of(result, "bars", failed=True)
+    fractions = fractions_of(result, "bars", failed=True, key=key)
     if genes is None:
         places = list(range(len(fractions)))
     else:
