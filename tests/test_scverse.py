@@ -1,7 +1,7 @@
 """`jaxvp.tl` and `jaxvp.pp`: an AnnData in, shares beside its genes; cells to samples.
 
 Pseudobulk is compared with pandas' groupby on a dense table; fits with those of `jaxvp.fit`, which
-are compared with others elsewhere. Models are fixed ones but for one: they need no compiled program.
+are compared with others elsewhere. All models but one are fixed: they need no compiled program.
 """
 
 import subprocess
@@ -138,9 +138,7 @@ def test_small_rows_and_cells_without_a_sample_are_left_out(table):
     obs = obs.assign(donor=obs["donor"].where(np.arange(len(obs)) > 9))
     cells = annotated(counts, obs.drop(columns="donor"))
     cells.obs["donor"] = pd.Categorical(obs["donor"])
-    with pytest.warns(
-        UserWarning, match="10 of 160 rows of adata.obs have no value of 'donor' and"
-    ):
+    with pytest.warns(UserWarning, match="10 of 160 rows of adata.obs have no value of"):
         bulk = jaxvp.pp.pseudobulk(cells, "donor", "type", min_cells=6)
     grouped = counts.iloc[10:].groupby([obs["donor"].iloc[10:], obs["type"].iloc[10:]])
     sizes = grouped.size()
@@ -158,9 +156,7 @@ def test_fit_of_a_layer_with_weights_by_name(bulk, tmp_path):
     wanted = jaxvp.fit(frame, MIXED, bulk.obs, weights=bulk.obs["n_cells"])
     pd.testing.assert_frame_equal(result.fractions, wanted.fractions)
     assert result.weighted and list(result.fractions.index) == list(bulk.var_names)
-    assert (
-        result.fractions.loc["g2"].isna().all() and result.fractions.notna().all(axis=1).sum() == 6
-    )
+    assert list(result.fractions.index[result.fractions.isna().any(axis=1)]) == ["g2"]
     np.testing.assert_array_equal(bulk.varm["variance_partition"], wanted.fractions)
     assert bulk.uns["variance_partition"]["formula"] == MIXED
     bulk.write_h5ad(tmp_path / "x.h5ad")
@@ -310,13 +306,11 @@ CALLS = {
 def test_what_is_no_anndata(name, table, monkeypatch):
     monkeypatch.setitem(sys.modules, "anndata", sys)  # as if it were installed
     for thing, message in (
-        (table[0], "takes an AnnData, not pandas.DataFrame: jaxvp.fit takes tables"),
+        (table[0], "not pandas.DataFrame: jaxvp.fit takes tables"),
         ("x.h5ad", r"not str: anndata.read_h5ad\('x.h5ad'\)"),
         (None, "not NoneType"),
     ):
-        with pytest.raises(
-            jaxvp.DataError, match=f"{name} {message}" if "takes" in message else message
-        ):
+        with pytest.raises(jaxvp.DataError, match=f"{name} takes an AnnData, {message}"):
             CALLS[name](thing)
 
 

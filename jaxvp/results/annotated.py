@@ -6,7 +6,8 @@
 
 Genes are matched by name (by position where the measurements had none); those that were not fitted
 have NaN. Text is kept in the plain form that every version of anndata writes to a file, and ``/``
-in the name of a column, which HDF5 takes for a path, is written ``÷`` (`fractions_in` turns it back).
+in the name of a column, which HDF5 takes for a path, is written ``÷``; `fractions_in` turns it
+back.
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ def pseudobulk(
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(
-            f"two rows would be called {twice!r}: take ':' out of the values of {by[0]!r} and {by[1]!r}"
+            f"two rows would be called {twice!r}: take ':' out of the values of "
+            f"{by[0]!r} and {by[1]!r}"
         )
     sizes = np.bincount(codes, minlength=len(names))
     kept = sizes >= min_cells
