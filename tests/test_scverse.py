@@ -284,8 +284,8 @@ def test_bad_input_of_fits(bulk, change, message):
 def test_bad_keys_and_groups(bulk):
     with pytest.raises(jaxvp.DataError, match="key_added='a/b': use a name without"):
         jaxvp.tl.variance_partition(bulk, FIXED, key_added="a/b")
-    with pytest.raises(jaxvp.DataError, match="key_added=None"):
-        jaxvp.tl.variance_partition(bulk, FIXED, key_added=None)
+    with pytest.raises(jaxvp.DataError, match="key_added=.. use a name"):
+        jaxvp.tl.variance_partition(bulk, FIXED, key_added="")
     with pytest.raises(jaxvp.DataError, match="no column of adata.obs 'typ'"):
         jaxvp.tl.by_group(bulk, FIXED, "typ")
     bulk.obs_names = ["x"] * bulk.n_obs

@@ -101,7 +101,7 @@ def by_group(
     Returns
     -------
     dict
-        Level of `group` to its `Results`, in the order of the categories, or sorted.
+        Level of `group`, as text, to its `Results`; in the order of the categories, or sorted.
 
     Raises
     ------
