@@ -6,6 +6,7 @@ are compared with others elsewhere. All models but one are fixed: they need no c
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,7 @@ from containers import Lookalike, annotated, plain
 from scipy import sparse
 
 import jaxvp
-from jaxvp.integrations.scverse import pseudobulk as module
-from jaxvp.integrations.scverse.pseudobulk import sums
+from jaxvp.integrations.scverse import cells as module
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'mode.chained_assignment' option"),
@@ -112,7 +112,7 @@ def test_a_sparse_matrix_is_never_dense():
     places = rng.integers(0, n, stored), rng.integers(0, genes, stored)
     values = sparse.coo_matrix((np.ones(stored), places), shape=(n, genes))
     rows = np.arange(n) % 4
-    found = sums(values.tocsc(), np.arange(n), rows, 4)
+    found = module.sums(values.tocsc(), np.arange(n), rows, 4)
     wanted = np.zeros((4, genes))
     np.add.at(wanted, (places[0] % 4, places[1]), 1.0)
     np.testing.assert_array_equal(found, wanted)
@@ -170,6 +170,18 @@ def test_fit_options_and_key(bulk):
     np.testing.assert_array_equal(bulk.varm["mine"], result.fractions)
 
 
+def test_a_view_stays_as_it_is(cells):
+    """What NumPy computes of AnnData's views is one, too: gene 2 would be written into it."""
+    view = cells[10:90]
+    wanted = cells.X[10:90].copy()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Trying to modify")
+        result = jaxvp.tl.by_group(view, FIXED, "type")
+        jaxvp.fit(view, FIXED)
+    assert view.is_view and list(result) == ["B", "T/CD4"]
+    np.testing.assert_array_equal(view.X, wanted)
+
+
 def test_one_result_a_group(bulk):
     weights = bulk.obs["n_cells"].to_numpy()
     results = jaxvp.tl.by_group(bulk, FIXED, group="type", weights=weights)
@@ -195,11 +207,12 @@ def test_a_group_that_cannot_be_fitted_is_left_out(bulk):
 
 
 def test_figures_read_it(bulk):
-    result = jaxvp.tl.variance_partition(bulk, "~ I(age/10) + plate", key_added="mine")
+    component = "I(age / 10)"
+    result = jaxvp.tl.variance_partition(bulk, f"~ {component} + plate", key_added="mine")
     for draw in (
         lambda x, **key: jaxvp.pl.violins(x, **key),
         lambda x, **key: jaxvp.pl.bars(x, ["g0", "g3"], **key),
-        lambda x, **key: jaxvp.pl.top_genes(x, "I(age/10)", 3, **key),
+        lambda x, **key: jaxvp.pl.top_genes(x, component, 3, **key),
     ):
         ours, wanted = draw(bulk, key="mine"), draw(result.fractions)
         assert len(ours.patches) == len(wanted.patches)
@@ -284,7 +297,7 @@ def test_bad_input_of_fits(bulk, change, message):
 def test_bad_keys_and_groups(bulk):
     with pytest.raises(jaxvp.DataError, match="key_added='a/b': use a name without"):
         jaxvp.tl.variance_partition(bulk, FIXED, key_added="a/b")
-    with pytest.raises(jaxvp.DataError, match="key_added=.. use a name"):
+    with pytest.raises(jaxvp.DataError, match="key_added='': use a name"):
         jaxvp.tl.variance_partition(bulk, FIXED, key_added="")
     with pytest.raises(jaxvp.DataError, match="no column of adata.obs 'typ'"):
         jaxvp.tl.by_group(bulk, FIXED, "typ")

@@ -10,6 +10,7 @@ import pandas as pd
 from jaxvp.design.variables import Factor, is_missing, to_factor
 from jaxvp.expression import DataError
 from jaxvp.expression.annotated import is_annotated
+from jaxvp.expression.arrays import roots
 from jaxvp.expression.extras import require
 from jaxvp.expression.metadata import type_name
 from jaxvp.results.lookup import find
@@ -48,7 +49,7 @@ def check_annotated(adata: Any, function: str, layer: Any = None) -> None:
 def _remedy(thing: Any) -> str:
     if isinstance(thing, str):
         return f": anndata.read_h5ad({thing!r})"
-    if hasattr(thing, "mod"):  # MuData
+    if "mudata" in roots(thing):
         return ": one of its .mod"
     return ": jaxvp.fit takes tables, arrays and files"
 

@@ -22,6 +22,9 @@ from jaxvp.design.variables import interaction
 from jaxvp.expression import DataError
 from jaxvp.expression.annotated import from_object
 from jaxvp.expression.extras import require
+from jaxvp.expression.lazy import Lazy
+from jaxvp.expression.reading import reading
+from jaxvp.expression.sparse import Stored
 
 from .given import check_annotated, column_of, groups_of
 
@@ -142,7 +145,7 @@ def _values(adata: Any, layer: str | None) -> Any:
             f"{matrix.what} must be numbers and holds {culprit.what} in "
             f"{adata.obs_names[culprit.sample]!r}, {adata.var_names[culprit.gene]!r}"
         )
-    return adata.X if layer is None else adata.layers[layer]
+    return matrix.values
 
 
 def sums(
@@ -153,7 +156,7 @@ def sums(
     Parameters
     ----------
     values
-        Cells x genes: an array, a sparse matrix, or what gives one of them when it is sliced.
+        Cells x genes: an array, a sparse matrix, or one of them in a file.
     cells
         Positions of the cells that count, ascending.
     rows
@@ -162,27 +165,34 @@ def sums(
         Number of rows.
     """
     total, genes = values.shape
-    if getattr(values, "format", None) == "csc" and hasattr(values, "to_memory"):
-        values = values.to_memory()  # by columns, in a file: any slice of rows would read it all
-    if sp.issparse(values):
-        values, step = values.tocsr(), total
-    else:
-        step = _BYTES // (8 * max(genes, 1)) + 1
+    if isinstance(values, Stored) and values.by_columns:
+        values = values.lines(0, genes)  # by columns: any slice of rows would read it all
+    step = total if sp.issparse(values) else _BYTES // (8 * max(genes, 1)) + 1
     out = np.zeros((count, genes))
     for start in range(0, total, max(step, 1)):
-        mine = slice(*np.searchsorted(cells, (start, start + step)))
+        stop = min(start + step, total)
+        mine = slice(*np.searchsorted(cells, (start, stop)))
         if mine.start == mine.stop:
             continue
-        part = values[start : start + step]
-        part = part.compute() if hasattr(part, "compute") else part  # dask
+        part = _part(values, start, stop)
         places = rows[mine], cells[mine] - start
-        indicator = sp.csr_array((np.ones(len(places[0])), places), shape=(count, part.shape[0]))
+        indicator = sp.csr_array((np.ones(len(places[0])), places), shape=(count, stop - start))
         if sp.issparse(part):
             found = (indicator @ part).tocoo()
             out[found.row, found.col] += found.data  # a product has every place once
         else:
             out += indicator @ np.asarray(part, dtype=np.float64)
     return out
+
+
+def _part(values: Any, start: int, stop: int) -> Any:
+    """Some of the cells, sparse or dense as they are stored."""
+    if isinstance(values, Stored):
+        return values.lines(start, stop)
+    if isinstance(values, Lazy):
+        with reading(values.what):
+            return values.get(slice(start, stop), slice(0, values.shape[1]))
+    return values if sp.issparse(values) else values[start:stop]  # a sparse one is taken whole
 
 
 def _describe(
