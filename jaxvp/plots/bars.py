@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 # More could not be told apart on a page.
 MOST = 200
-# Inches of a gene, of a line of the legend, and of a bar at most.
+# Inches of a gene, of a line of the legend, and of a bar at most; of axes with few numbers below.
 _ROW, _LEGEND_ROW, _THICKEST = 0.27, 0.21, 0.45
+_CROWDED = 3.0
 
 
 def bars(
@@ -119,7 +120,8 @@ def draw(
     canvas.names_beside(ax, [str(gene) for gene in chosen.index])
     ax.set_ylim(len(chosen) - 0.5, -0.5)
     ax.set_xlim(0, 100)
-    canvas.percent(ax.xaxis)
+    # The legend takes its part of the width: numbers of a small figure would touch.
+    canvas.percent(ax.xaxis, range(0, 101, 25 if canvas.width(ax) > _CROWDED else 50))
     ax.set_xlabel("Variance explained")
     canvas.plain(ax)
     ax.spines["left"].set_visible(False)
