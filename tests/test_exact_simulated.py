@@ -16,8 +16,8 @@ from references import designs, lme4_table, part, sample
 import jaxvp
 
 NAMES = [name for name in designs() if name != "influenza"]
-# Each is a program of its own, and compiling is what takes time: the quick tests have these designs by
-# one criterion, which is the other one for the next.
+# Each is a program of its own, and compiling is what takes time: the quick tests have these designs
+# by one criterion.
 SLOW = {("large", True), ("crossed", False), ("zeros", True), ("nested", False), ("pairs", True)}
 EACH = pytest.mark.parametrize(
     "name, reml",
