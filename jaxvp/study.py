@@ -140,6 +140,7 @@ class Study(NamedTuple):
                 blocks,
                 lambda start, stop, found: finished(start, stop, found.fitted, found.digest),
             )
-        if self.measurements.origin is not None:
-            self.measurements.origin.check_all()
+        for read in (self.measurements, own):
+            if read is not None and read.origin is not None:
+                read.origin.check_all()
         return failures

@@ -23,6 +23,8 @@ from .variables import DesignError, Factor, Names, kind_of, to_factor
 # formulaic evaluates this as a literal, and knows factors by their text only: not "1", which may
 # well be the name of a column.
 INTERCEPT = "+1"
+# Of a fixed column: its square, and the square of that over all samples, are ordinary numbers.
+LARGEST = 1e60
 
 
 class FixedPart(NamedTuple):
@@ -96,6 +98,7 @@ def encode(
     _check_count(formula.intercept + least, n)
     X, columns, owner = materialize(formula, values, n)
     _check_count(len(columns), n)
+    _check_sizes(X, columns)
     return X, columns, owner, factors, states
 
 
@@ -149,6 +152,18 @@ def _check_count(columns: int, n: int) -> None:
             f"the fixed part has {columns} columns and there are {n} samples, fewer columns are "
             "needed: leave out terms, or make variables with many levels random, (1|g)"
         )
+
+
+def _check_sizes(X: Float[np.ndarray, "n p"], columns: Names) -> None:
+    """Columns are squared and multiplied: there are units in which that is no number any more."""
+    size = np.abs(X).max(axis=0, initial=0)
+    for name, largest in zip(columns, size, strict=True):
+        if not largest <= LARGEST or 0 < largest < 1 / LARGEST:
+            what = "are not finite" if not np.isfinite(largest) else f"reach {largest:.1e}"
+            raise DesignError(
+                f"the values of `{name}` {what}: give its variable in a unit that makes them "
+                f"smaller than {LARGEST:.0e} and not all smaller than {1 / LARGEST:.0e}"
+            )
 
 
 def materialize(

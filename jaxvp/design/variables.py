@@ -102,7 +102,7 @@ def to_factor(column: pd.Series) -> Factor:
             codes, levels = used.cat.codes.to_numpy(), used.cat.categories
         else:
             codes, levels = pd.factorize(column, sort=True)
-    except TypeError as error:
+    except Exception as error:  # whatever a foreign type raises that cannot be compared
         raise DesignError(
             f"`{column.name}` holds values that cannot be levels ({error}): make them text"
         ) from None

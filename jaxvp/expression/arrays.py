@@ -103,7 +103,8 @@ def readable(values: Any, what: str = "the expression") -> Any:
     """
     packages = roots(values)
     if isinstance(values, np.ndarray):
-        return values
+        # Not a subclass with rules of its own, such as a matrix, which never has one axis.
+        return values if isinstance(values, np.memmap) else np.asarray(values)
     if "scipy" in packages and hasattr(values, "tocsc"):
         return values
     if "anndata" in packages and hasattr(values, "group"):  # a sparse matrix, backed
