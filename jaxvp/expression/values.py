@@ -56,9 +56,9 @@ def find_in_array(values: Shaped[np.ndarray, "samples genes"], rows: Rows) -> Cu
     step = max(1, OBJECTS_AT_ONCE // len(values))
     for start in range(0, values.shape[1], step):
         part = values[:, start : start + step][rows]
-        if pd.api.types.infer_dtype(part.ravel(), skipna=True) in NUMBERS_IN_OBJECTS:
-            if _are_floats(part):
-                continue
+        kind = pd.api.types.infer_dtype(part.ravel(), skipna=True)
+        if kind in NUMBERS_IN_OBJECTS and _are_floats(part):
+            continue
         for gene, column in enumerate(part.T):
             for sample, value in enumerate(column):
                 if not _is_missing(value) and not _is_float(value):

@@ -33,8 +33,8 @@ class Shard:
         shard = cls(*map(int, found.groups())) if found else None
         if shard is None or not 1 <= shard.index <= shard.count:
             raise RunError(
-                f"shard {text[:40]!r}: write i/N, the i-th of N from 1 to N, such as 3/8 (in an array "
-                "of SLURM that starts at 1: $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT)"
+                f"shard {text[:40]!r}: write i/N, the i-th of N from 1 to N, such as 3/8 (in an "
+                "array of SLURM that starts at 1: $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT)"
             )
         return shard
 
