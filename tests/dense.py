@@ -1,7 +1,7 @@
 """A mixed model by n x n matrices, in NumPy alone, for many points and genes at once.
 
-Random terms are *blocks* of components that vary together (one of ``(1|g)``, two of ``(x|g)``), each
-an n x levels array. With L a block's lower-triangular relative factor,
+Random terms are *blocks* of components that vary together (one of ``(1|g)``, two of ``(x|g)``),
+each an n x levels array. With L a block's lower-triangular relative factor,
 
     V = diag(w)^-1 + sum_blocks sum_cd (L L')_cd Z_c Z_d',
 
@@ -98,13 +98,13 @@ def fits(model, y, theta):
     return Fits(deviance + 2 * m * np.log(scale), np.sqrt(r2 / m) * scale, beta)
 
 
-def best(model, y, theta, points=6, rounds=5):
+AXIS = np.array([0, 0.15, 0.5, 1.2, 3, 10])
+
+
+def best(model, y, theta, rounds=5):
     """The lowest deviance that a search finds: a grid of starts, then nearer and nearer points."""
     diagonal = model.diagonal
-    axes = [
-        np.array([0, 0.15, 0.5, 1.2, 3, 10])[:points] if d else np.array([-1.0, 0, 1])
-        for d in diagonal
-    ]
+    axes = [AXIS if standard_deviation else AXIS - 1 for standard_deviation in diagonal]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(diagonal))
     found = fits(model, y, grid).deviance
     starts = [theta, *grid[np.argsort(found)[:2]]]

@@ -1,7 +1,7 @@
 """One thing that no fit can do with, put into a call that would work, and the word for it.
 
 `BREAKS` maps a name to a function of (call, draw): it returns the call and the words of which one
-must be in the error. `scrambled` and `GARBAGE` are formulas and arguments of which nothing is known.
+must be in the error. `scrambled` are formulas of which nothing is known.
 """
 
 import datetime
@@ -230,7 +230,7 @@ def of_dates(call, draw):
 
 BREAKS |= {"text inside": with_text, "long numbers": with_long_numbers, "dates": of_dates}
 
-# ---- what nothing is known of ---------------------------------------------------------------------
+# ---- what nothing is known of -------------------------------------------------------------------
 
 PIECES = [*"~+-*/:^()|,=`.{}[]'\"% \n\\0129_é\0\u202e", "**", "||", "(1|", "I(", "log(", "poly("]
 CODE = [

@@ -13,33 +13,10 @@ from hypothesis import strategies as st
 
 N, GENES = 18, 4
 NAMES = [
-    *(
-        "x",
-        "Body Weight",
-        "größe",
-        "if",
-        "1st",
-        "a+b",
-        "🧬",
-        "__class__",
-        "Age[T.B]",
-        "日本",
-        "x.y",
-    ),
+    *("x", "Body Weight", "größe", "if", "1st", "a+b", "🧬", "__class__", "Age[T.B]", "日本"),
     *("None", "~", "(1|g)", "'; drop", '"quoted"', "{0}", "%s", "tab\there", "line\nbreak", " "),
-    *(
-        "lambda: 0",
-        "np",
-        "__import__('os')",
-        "True",
-        "0",
-        "1",
-        "I(x)",
-        "Intercept2",
-        "x:y",
-        "e\u0301",
-    ),
-]
+    *("lambda: 0", "np", "__import__('os')", "True", "0", "1", "I(x)", "Intercept2", "x:y", "x.y"),
+]  # fmt: skip
 
 
 class Study(NamedTuple):

@@ -54,10 +54,11 @@ NUMBER_TYPES = {
     ),
     "sparse": lambda v: pd.Series(pd.arrays.SparseArray(np.array(v, dtype=np.float64))),
 }
+ODD = ["", " ", "s\n", "{}", "é", "e\u0301"]
 # Names of so many samples.
 INDEX = {
     "text": lambda n: pd.Index([f"s{i}" for i in range(n)]),
-    "odd text": lambda n: pd.Index(["", " ", "s\n", "{}", "é", "e\u0301"] + [f"`{i}`" for i in range(n)])[:n],
+    "odd text": lambda n: pd.Index([*ODD, *(f"`{i}`" for i in range(n))][:n]),
     "whole": lambda n: pd.Index(100 + 7 * np.arange(n)),
     "real": lambda n: pd.Index(np.arange(n) + 0.5),
     "times": lambda n: pd.date_range("2020-01-01", periods=n, tz="UTC"),
@@ -70,7 +71,7 @@ INDEX = {
 }  # fmt: skip
 GENE_NAMES = {
     "text": lambda n: pd.Index([f"g{i}" for i in range(n)], name="gene"),
-    "odd": lambda n: pd.Index(["", "<b>", "a\nb", "{}", "é", "`"])[:n],
+    "odd": lambda n: pd.Index(["<b>", "a\nb", "\0", "`"])[:n],
     "whole": lambda n: pd.Index(-1 - np.arange(n)),
     "real": lambda n: pd.Index(-np.arange(n) - 0.25),
     "numbered": pd.RangeIndex,
@@ -194,10 +195,8 @@ def dressed(draw, study, rng):
         mine = np.array([*range(count), *range(count + lonely, count + 2 * lonely)])
         turn = rng.permutation(len(mine))
         names = draw(st.sampled_from(sorted(GENE_NAMES)))
-        named = [
-            name for name in sorted(FRAMES) if name != "arrow" or (kind, names) == ("text", "text")
-        ]
-        container = draw(st.sampled_from(named))
+        possible = set(FRAMES) - ({"arrow"} if (kind, names) != ("text", "text") else set())
+        container = draw(st.sampled_from(sorted(possible)))
 
         def wrap(values, container):
             more = np.concatenate([values, values[:lonely]])

@@ -165,9 +165,7 @@ def test_a_store_that_changes_while_it_is_read(tmp_path, frame, metadata, make):
         expression.origin.check_all()
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in WRITE if name not in (*STREAMED, "x.parquet.gz")]
-)
+@pytest.mark.parametrize("name", [name for name in WRITE if ".csv" in name or ".tsv" in name])
 def test_a_table_that_changes_between_its_header_and_its_end(
     tmp_path, frame, metadata, name, monkeypatch
 ):
