@@ -143,9 +143,9 @@ def shares(model, theta, sigma, beta, terms):
         start = stop
     parts = model.X * (beta / sigma)
     fixed = np.array([weighted_variance(parts[:, t].sum(1), model.weights) for t in terms])
-    n, p = model.X.shape
-    if model.blocks and fixed.sum() > 0:
+    if not model.blocks:  # sums of squares, weighted like the residual's
+        fixed = fixed * (1.0 if model.weights is None else model.weights.mean())
+    elif fixed.sum() > 0:
         fixed = fixed * weighted_variance(parts.sum(1), model.weights) / fixed.sum()
-    residual = 1.0 if model.blocks else (n - p) / n
-    found = np.array([*random, *fixed, residual])
+    found = np.array([*random, *fixed, 1.0])
     return found / found.sum()

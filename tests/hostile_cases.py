@@ -61,8 +61,17 @@ class Study(NamedTuple):
 
     @property
     def weightable(self):
-        """Whether weights need no program of their own kind."""
-        return bool(self.random) and not self.slopes
+        """Whether its genes may have weights, or holes, which take a program of their own."""
+        return self.shape in OWN and not self.slopes
+
+    def weighted(self, weights, rescale):
+        """The same with weights, samples x genes."""
+        infinite = (np.isinf(self.Y) & (weights > 0)).any(axis=0)
+        expected = [
+            "?" if status == "non_finite" and not counts else status
+            for status, counts in zip(self.expected, infinite, strict=True)
+        ]
+        return self._replace(weights=weights, rescale=rescale, expected=expected)
 
     def model(self, gene):
         """Of one gene, on the observations that it has."""
@@ -97,7 +106,7 @@ def variables(rng):
         "w": rng.permutation(steps) + 0.5,
         "t": rng.permutation(np.arange(N) % 2),
         "a": rng.permutation(np.arange(N) % 6),
-        "b": rng.permutation(np.arange(N) % 3),
+        "b": rng.permutation(np.arange(N) % 2),
     }
 
 
@@ -135,6 +144,8 @@ SHAPES = {
     "two": ([["(1|{a})", "(1|{b})"], ["(1|{b})", "(1|{a})"]], True),
     "slopes": ([["({x}|{a})"], ["(1 + {z}|{a})"]], False),
 }
+# Genes of these may have holes or weights. Of "one" all have weights: a second program is saved.
+OWN = ("none", "one", "other")
 OTHERS = [
     ["(1|{a}/{t})"],
     ["(1|{b}:{t})"],
@@ -174,11 +185,11 @@ def random_terms(texts, v, names):
     return blocks, components
 
 
-def genes(draw, rng, X, blocks, slopes):
+def genes(draw, rng, X, blocks, slopes, holes):
     """Measurements of some genes, each of a kind, and what must become of it."""
     kinds, columns, expected = [], [], []
     for _ in range(GENES):
-        kind = draw(st.sampled_from(KINDS))
+        kind = draw(st.sampled_from(KINDS + HOLES * holes))
         scale = SCALES.get(kind, 1.0)
         y = 3 * rng.standard_normal() + X @ rng.standard_normal(X.shape[1])
         for block in blocks.values():
@@ -210,10 +221,11 @@ def genes(draw, rng, X, blocks, slopes):
 
 
 SCALES = {"huge": 1e200, "tiny": 1e-200, "largest": 1e300, "smallest": 1e-290}
+HOLES = ["missing", "few"]
 KINDS = [
     *["plain"] * 4,
     *("huge", "tiny", "largest", "smallest", "offset", "constant", "zeros", "infinite", "minus"),
-    *("missing", "few", "explained"),
+    "explained",
 ]
 
 
@@ -239,7 +251,7 @@ def studies(draw):
     X = np.column_stack([np.ones(N), *columns])
     blocks, components = random_terms(texts, v, names)
     slopes = any(re.search(r"\{[xz]\}\|", text) for text in texts)
-    Y, expected, kinds = genes(draw, rng, X, blocks, slopes)
+    Y, expected, kinds = genes(draw, rng, X, blocks, slopes, slopes or shape in OWN)
     plain = draw(st.booleans())
     shown = {role: quoted(name, plain) for role, name in names.items()}
     space = draw(st.sampled_from(["", " ", "  ", "\n"]))

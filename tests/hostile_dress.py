@@ -65,7 +65,7 @@ INDEX = {
     "periods": lambda n: pd.period_range("2020-01", periods=n, freq="M"),
     "categories": lambda n: pd.CategoricalIndex([f"s{i}" for i in range(n)]),
     "bytes": lambda n: pd.Index([f"s{i}".encode() for i in range(n)]),
-    "mixed": lambda n: pd.Index([i if i % 2 else f"s{i}" for i in range(n)], name=("a", "b")),
+    "mixed": lambda n: pd.Index([i + 100 if i % 2 else f"s{i}" for i in range(n)], name=("a", "b")),
     "nullable": lambda n: pd.Index([f"s{i}" for i in range(n)], dtype="string"),
     "arrow": lambda n: pd.Index(1000 + np.arange(n), dtype=pd.ArrowDtype(pa.int64())),
 }  # fmt: skip
@@ -209,11 +209,11 @@ def dressed(draw, study, rng):
         options["block_size"] = size
     if study.reml or draw(st.booleans()):
         options["reml"] = study.reml
-    if study.weightable and draw(st.integers(0, 2)) == 0:
+    if study.shape == "one" or (study.weightable and draw(st.booleans())):
         W[:n] = rng.gamma(2.0, 1.0, (n, genes)) * (rng.random((n, genes)) > 0.05)
         options["weights"] = wrap(W, "array" if by_position else "table")
         options["rescale_weights"] = draw(st.booleans())
-        study = study._replace(weights=W[:n], rescale=options["rescale_weights"])
+        study = study.weighted(W[:n], options["rescale_weights"])
     how += [f"{kind} names", f"{lacking} lacking", f"{lonely} lonely", container, f"{names} genes"]
     expression = wrap(Y, container)
     return Dressed(expression, metadata, options, study, unsure, tuple([*how, str(Y.dtype)]))

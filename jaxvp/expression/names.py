@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from jaxvp.warning import warn
 
@@ -143,11 +143,30 @@ def samples_in_columns(
 
 
 def _count_shared(axis: pd.Index, samples: pd.Index) -> int:
-    # pandas walks through the argument of `isin` one by one, and genes are many. Of another type
-    # than the object it may refuse it.
+    # pandas walks through the argument of `isin` one by one, and genes are many.
     if axis.dtype == samples.dtype != object:
-        return int(axis.isin(samples).sum())
-    return int(samples.isin(axis).sum())
+        return int(among(axis, samples).sum())
+    return int(among(samples, axis).sum())
+
+
+def among(names: pd.Index, others: pd.Index) -> Bool[np.ndarray, " names"]:
+    """Which names are among others, whatever type either of them has."""
+    try:
+        return np.asarray(names.isin(others), dtype=bool)
+    except Exception:  # Arrow's types refuse what they could not hold
+        return _plain(names).isin(_plain(others))
+
+
+def places_of(names: pd.Index, wanted: pd.Index) -> Int[np.ndarray, " wanted"]:
+    """Where names that are wanted stand, whatever type either side has; -1: nowhere."""
+    try:
+        return names.get_indexer(wanted)
+    except Exception:
+        return _plain(names).get_indexer(_plain(wanted))
+
+
+def _plain(names: pd.Index) -> pd.Index:
+    return pd.Index(names.tolist(), dtype=object)
 
 
 def _is_default(names: pd.Index) -> bool:
@@ -180,7 +199,7 @@ def warn_dropped(
         Added to the message.
     """
     alone = metadata[~common]
-    unknown = expression[~expression.isin(metadata)]
+    unknown = expression[~among(expression, metadata)]
     parts = []
     if len(alone):
         parts.append(f"{len(alone):,} of {len(metadata):,} of the metadata ({_some(alone)})")

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from .alignment import open_container
 from .blocks import Expression, Source, as_rows, to_float
 from .container import Container
-from .names import DataError, check_names
+from .names import DataError, among, check_levels, check_names, places_of
 from .values import find_in_array
 
 _GENES_TO_LOOK_AT = 64
@@ -86,7 +86,7 @@ def _by_sample(
 ) -> Float[np.ndarray, " n"]:
     names = expression.sample_names[kept]
     check_names(weights.index, "sample", "the weights")
-    known = names.isin(weights.index)
+    known = among(names, weights.index)
     if not known.all():
         lost = names[~known]
         raise DataError(
@@ -94,7 +94,7 @@ def _by_sample(
             f"{lost.tolist()[0]!r}: its index must hold the sample names (here "
             f"{_some(weights.index)}); by position, pass weights.to_numpy()"
         )
-    return _checked(weights.reindex(names).to_numpy(), names)
+    return _checked(weights.iloc[places_of(weights.index, names)].to_numpy(), names)
 
 
 def _by_position(
@@ -134,13 +134,16 @@ def _checked(values: np.ndarray, names: pd.Index) -> Float[np.ndarray, " n"]:
 def _table(container: Container, expression: Expression) -> Expression:
     assert container.index is not None and container.columns is not None
     samples, genes = expression.sample_names, expression.gene_names
-    turned = bool(container.columns.isin(samples).sum() > container.index.isin(samples).sum())
+    check_levels(container.index, "weights.index")
+    check_levels(container.columns, "weights.columns")
+    in_columns, in_rows = among(container.columns, samples), among(container.index, samples)
+    turned = bool(in_columns.sum() > in_rows.sum())
     own_samples, own_genes = (
         (container.columns, container.index) if turned else (container.index, container.columns)
     )
     for kind, wanted, there in (("sample", samples, own_samples), ("gene", genes, own_genes)):
         check_names(there, kind, "the weights")
-        lost = wanted[~wanted.isin(there)]
+        lost = wanted[~among(wanted, there)]
         if len(lost):
             raise DataError(
                 f"the table of weights lacks {len(lost):,} of the {len(wanted):,} {kind}s of the "
@@ -148,10 +151,10 @@ def _table(container: Container, expression: Expression) -> Expression:
                 "same names on both axes, or pass an array of the expression's shape, which goes "
                 "by position"
             )
-    rows = own_samples.get_indexer(samples)
+    rows = places_of(own_samples, samples)
     _check_numbers(container, turned, rows)
     source = container.source(turned)
-    order = own_genes.get_indexer(genes)
+    order = places_of(own_genes, genes)
     if not np.array_equal(order, np.arange(len(genes))):
         source = Reordered(source, order)
     return Expression(source, samples, genes, as_rows(rows), container.origin, turned)
