@@ -99,8 +99,8 @@ def samples_in_columns(
     samples = metadata.index
     check_levels(expression.index, "expression.index")
     check_levels(expression.columns, "expression.columns")
-    in_rows = _count_shared(expression.index, samples)
-    in_columns = _count_shared(expression.columns, samples)
+    in_rows = int(among(samples, expression.index).sum())
+    in_columns = int(among(samples, expression.columns).sum())
     if not in_rows and not in_columns:
         raise DataError(_explain(expression, metadata))
     if genes_in is not None:
@@ -142,15 +142,16 @@ def samples_in_columns(
     return in_columns > 0
 
 
-def _count_shared(axis: pd.Index, samples: pd.Index) -> int:
-    # pandas walks through the argument of `isin` one by one, and genes are many.
-    if axis.dtype == samples.dtype != object:
-        return int(among(axis, samples).sum())
-    return int(among(samples, axis).sum())
-
-
 def among(names: pd.Index, others: pd.Index) -> Bool[np.ndarray, " names"]:
-    """Which names are among others, whatever type either of them has."""
+    """Which of the names are among the others, whatever type either of them has.
+
+    `Index.isin` walks through strings one by one, in Python; an index of unique names keeps what
+    finds them, from one call to the next.
+    """
+    if names.equals(others):
+        return np.ones(len(names), dtype=bool)
+    if others.is_unique:
+        return places_of(others, names) >= 0
     try:
         return np.asarray(names.isin(others), dtype=bool)
     except Exception:  # Arrow's types refuse what they could not hold
@@ -158,7 +159,7 @@ def among(names: pd.Index, others: pd.Index) -> Bool[np.ndarray, " names"]:
 
 
 def places_of(names: pd.Index, wanted: pd.Index) -> Int[np.ndarray, " wanted"]:
-    """Where names that are wanted stand, whatever type either side has; -1: nowhere."""
+    """Where unique names that are wanted stand, whatever type either side has; -1: nowhere."""
     try:
         return names.get_indexer(wanted)
     except Exception:

@@ -136,8 +136,10 @@ def _table(container: Container, expression: Expression) -> Expression:
     samples, genes = expression.sample_names, expression.gene_names
     check_levels(container.index, "weights.index")
     check_levels(container.columns, "weights.columns")
-    in_columns, in_rows = among(container.columns, samples), among(container.index, samples)
-    turned = bool(in_columns.sum() > in_rows.sum())
+    in_columns, in_rows = (
+        among(samples, axis).sum() for axis in (container.columns, container.index)
+    )
+    turned = bool(in_columns > in_rows)
     own_samples, own_genes = (
         (container.columns, container.index) if turned else (container.index, container.columns)
     )
