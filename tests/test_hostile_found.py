@@ -167,3 +167,22 @@ def test_a_gene_that_its_model_explains_whatever_it_is(study, weighted):
         "too_few_observations",
         *["non_finite"] * 2,
     ]
+
+
+def test_a_saved_result_of_which_any_byte_is_another(study, tmp_path):
+    """It is what was saved, or an error that names the file."""
+    result = jaxvp.fit(study[0], "~ x", study[1])
+    path = tmp_path / "a.vp"
+    result.save(path)
+    content = path.read_bytes()
+    refused = 0
+    for place in np.random.default_rng(0).integers(0, len(content), 150).tolist():
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            found = jaxvp.load(path)
+        except DataError as error:
+            assert str(path) in str(error)
+            refused += 1
+        else:
+            pd.testing.assert_frame_equal(found.fractions, result.fractions)
+    assert refused > 100
