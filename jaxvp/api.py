@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxvp import batch, fractions
-from jaxvp.design import Design, build
+from jaxvp.design import Design, build, check_counting
 from jaxvp.executors import Failure, check_executor, describe
 from jaxvp.expression import DataError, align, split_weights
 from jaxvp.formula import Formula
@@ -199,6 +199,8 @@ def prepare(
         what = "an executor" if executor is not None else "random slopes"
         raise NotImplementedError(f"weights with {what} are not there yet: leave one of them out")
     given = None if weights is None else Weights(own, shared_weights, bool(rescale_weights))
+    if shared_weights is not None:
+        check_counting(design, shared_weights > 0, reml)
     compression = batch.compression_of(design, shared_weights)
     size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
     asked = block_size if block_size == "auto" else size  # a plain int, also of NumPy's

@@ -83,6 +83,30 @@ def test_weights_that_are_none(study, name):
     refused(DataError, "weights", study, weights=WEIGHTS[name])
 
 
+def zero_but(*samples):
+    return np.isin(np.arange(N), samples).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("formula", "weights", "words"),
+    [
+        (
+            "~ x",
+            zero_but(0, 1),
+            "2 of 12 samples have a weight above zero, and the fixed part has 2",
+        ),
+        ("~ g", zero_but(0, 1, 2, 4, 5, 6, 8, 9), "`g[T.d]` is zero in all samples"),
+        ("~ x + (1|g)", zero_but(0, 4, 8), "`g` has one level there"),
+        ("~ x + (1|g)", zero_but(0, 1, 2, 3), "`g` has a level for each there"),
+        ("~ x + (1|g)", zero_but(0, 1, 2, 4), "the likelihood has no maximum"),
+    ],
+    ids=["few", "lost", "one level", "levels", "explained"],
+)
+def test_weights_that_leave_too_little(study, formula, weights, words):
+    """Zeros for samples that a level needs ended in LAPACK."""
+    refused(DesignError, words, study, formula, weights=weights)
+
+
 def test_measurements_that_no_float_holds(study):
     expression, metadata = study
     for value in (10**400, decimal.Decimal("sNaN")):

@@ -21,6 +21,7 @@ from jaxvp.formula import Formula
 from jaxvp.warning import warn
 
 from .coding import Coding
+from .counting import check_counting
 from .fixed import FixedPart, build_fixed, label
 from .given import given_variables, multipliers_at
 from .information import check_information, explain_anything
@@ -33,6 +34,7 @@ __all__ = [
     "Design",
     "DesignError",
     "build",
+    "check_counting",
     "explain_anything",
     "given_variables",
     "multipliers_at",

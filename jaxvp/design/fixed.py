@@ -61,7 +61,7 @@ def build_fixed(formula: Formula, table: dict[str, pd.Series], samples: pd.Index
     X, columns, owner, factors, states = encode(formula, table, samples, "the fixed term {}")
     dependent = dependent_columns(X, columns, formula.intercept)
     if dependent:
-        raise DesignError(_explain(dependent))
+        raise DesignError(explain(dependent))
     return FixedPart(X, columns, Names(map(_term_label, formula.terms)), owner, factors, states)
 
 
@@ -191,7 +191,9 @@ def materialize(
     return np.asarray(matrix, dtype=np.float64).reshape(n, len(names)), names, owner
 
 
-def _explain(dependent: dict[str, list[str]]) -> str:
+def explain(dependent: dict[str, list[str]]) -> str:
+    """What `dependent_columns` found, in words."""
+
     def reason(column: str, others: list[str]) -> str:
         if not others:
             return f"`{column}` is zero in all samples (no sample has this combination?)"

@@ -85,7 +85,7 @@ def read(
             if manifest["version"] == 1:
                 manifest.setdefault("options", {})
             return tables, {name: manifest[name] for name in scalars}, design
-    except (DataError, OSError, MemoryError):
+    except (DataError, FileNotFoundError, IsADirectoryError, PermissionError, MemoryError):
         raise
     except Exception as error:  # one byte may make it encrypted, or compressed by who knows what
         raise DataError(
