@@ -211,7 +211,15 @@ def dressed(draw, study, rng):
         options["reml"] = study.reml
     if study.shape == "one" or (study.weightable and draw(st.booleans())):
         W[:n] = rng.gamma(2.0, 1.0, (n, genes)) * (rng.random((n, genes)) > 0.05)
-        options["weights"] = wrap(W, "array" if by_position else "table")
+        if study.shape == "none" and draw(st.booleans()):  # of each sample
+            W[:] = W[:, :1]
+            if by_position:
+                options["weights"] = W[order, 0]
+            else:
+                more = np.append(W[:, 0], np.ones(lonely))
+                options["weights"] = pd.Series(more[turn], labels[mine[turn]])
+        else:
+            options["weights"] = wrap(W, "array" if by_position else "table")
         options["rescale_weights"] = draw(st.booleans())
         study = study.weighted(W[:n], options["rescale_weights"])
     how += [f"{kind} names", f"{lacking} lacking", f"{lonely} lonely", container, f"{names} genes"]
