@@ -71,7 +71,7 @@ def _are_floats(part: Shaped[np.ndarray, "samples genes"]) -> bool:
     """Whether Python's numbers, which know no limits, are floating-point numbers."""
     try:
         to_float(part)
-    except (OverflowError, ValueError):
+    except (ArithmeticError, ValueError):
         return False
     return True
 
@@ -81,7 +81,7 @@ def _is_float(value: Any) -> bool:
         return False
     try:
         float(value)
-    except (OverflowError, ValueError):
+    except (ArithmeticError, ValueError):
         return False
     return True
 
