@@ -132,6 +132,7 @@ def fitted(programs):
     return call
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
 @settings(
     max_examples=CASES,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

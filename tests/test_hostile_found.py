@@ -166,6 +166,7 @@ def test_names_of_types_that_do_not_compare(study):
     np.testing.assert_array_equal(jaxvp.fit(renamed, "~ x", plain).fractions, expected.fractions)
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
 def test_a_matrix_of_numpy(study):
     """It has two axes whatever is taken of it."""
     expression, metadata = study
