@@ -76,8 +76,13 @@ def _are_floats(part: Shaped[np.ndarray, "samples genes"]) -> bool:
     return True
 
 
+def _is_number(value: Any) -> bool:
+    """NumPy counts its durations among the integers."""
+    return isinstance(value, Real | Decimal | np.bool_) and not isinstance(value, np.timedelta64)
+
+
 def _is_float(value: Any) -> bool:
-    if not isinstance(value, Real | Decimal | np.bool_):
+    if not _is_number(value):
         return False
     try:
         float(value)
@@ -129,7 +134,7 @@ def _is_numeric(dtype: Any) -> bool:
 
 def describe(value: Any, dtype: Any) -> str:
     """What a value that is no number is."""
-    if isinstance(value, Real | Decimal) and not _is_float(value):
+    if _is_number(value) and not _is_float(value):
         return "a number beyond all floating-point numbers"  # its text may be long, too
     shown = repr(str(value)[:40])
     if isinstance(dtype, pd.CategoricalDtype):
