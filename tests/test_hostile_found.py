@@ -147,6 +147,15 @@ def test_groups_that_cannot_be_compared(study, name):
     refused(DesignError, "`g` holds values that cannot be levels", study, "~ (1|g)")
 
 
+def test_a_coefficient_that_no_float_holds(study):
+    """What a variable explains does not depend on units: it was NaN, and said to be converged."""
+    expression, metadata = study
+    expected = jaxvp.fit(expression, "~ x", metadata)
+    found = jaxvp.fit(expression * 1e280, "~ x", metadata[["x"]] * 1e-55)
+    assert np.isinf(found.coefficients["x"]).all()
+    np.testing.assert_allclose(found.fractions, expected.fractions, rtol=1e-9)
+
+
 def test_a_spread_that_is_no_number(study):
     """`scale` squares."""
     study[1]["x"] = np.arange(N) * 1e200
