@@ -18,6 +18,7 @@ DOUBLE = pd.ArrowDtype(pa.float64())
 LEVELS = {
     "text": ["", " ", "1", "NaN", "none", "é"],
     "long": [f"{i}" * 5000 for i in range(6)],
+    "underscores": ["_", "__", "__a", "__class__", "__hide__", "a__"],
     "whole": [-3, 0, 1, 7, 10**6, 10**12],
     "real": [-np.inf, -0.5, 0.0, 5e-324, 1e300, np.inf],
     "times": [datetime.datetime(2020, 1, i, 3) for i in range(1, 7)],
@@ -34,7 +35,7 @@ LEVELS = {
 }
 # Nobody can order them, or they are numbers of a kind that no model has.
 UNSURE = ("mixed", "objects", "complex", "pairs", "intervals", "bytes")
-FIXED_LEVELS = ("text", "long")
+FIXED_LEVELS = ("text", "long", "underscores")
 TEXT_TYPES = ["str", "object", "string", pd.ArrowDtype(pa.string()), "category"]
 NUMBER_TYPES = {
     "float64": lambda v: pd.Series(v, dtype=np.float64),

@@ -147,6 +147,20 @@ def test_groups_that_cannot_be_compared(study, name):
     refused(DesignError, "`g` holds values that cannot be levels", study, "~ (1|g)")
 
 
+@pytest.mark.parametrize("level", ["__b", "__", "__hide__", "_b", "\ue000b"])
+def test_a_level_whose_name_begins_with_underscores(study, level):
+    """formulaic took it for its own and left it out: its samples counted as the first level's."""
+    expression, metadata = study
+    expected = jaxvp.fit(expression, "~ g + x:g", metadata)
+    renamed = metadata.assign(
+        g=pd.Categorical(metadata["g"].replace({"b": level}), ["a", level, *"cd"])
+    )
+    found = jaxvp.fit(expression, "~ g + x:g", renamed)
+    np.testing.assert_array_equal(found.coefficients, expected.coefficients)
+    assert list(found.coefficients)[1] == f"g[T.{level}]"
+    np.testing.assert_allclose(found.predict(renamed), expected.predict(metadata))
+
+
 def test_a_coefficient_that_no_float_holds(study):
     """What a variable explains does not depend on units: it was NaN, and said to be converged."""
     expression, metadata = study

@@ -77,7 +77,6 @@ ATTEMPTS = [
     "~ I(x, x)",
     "~ x[0]",
     "~ x\\\n.y(x)",
-    "~ \u02cbx\u02cb",
 ]
 WATCHED = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "pty.spawn")
 _seen: list[str] | None = None

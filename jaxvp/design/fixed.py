@@ -23,6 +23,8 @@ from .variables import DesignError, Factor, Names, kind_of, to_factor
 # formulaic evaluates this as a literal, and knows factors by their text only: not "1", which may
 # well be the name of a column.
 INTERCEPT = "+1"
+# Before such a level; of Unicode's private characters, which no name has.
+SHIELD = "\ue0f8"
 # Of a fixed column: its square, and the square of that over all samples, are ordinary numbers.
 LARGEST = 1e60
 
@@ -180,15 +182,23 @@ def materialize(
         terms.append(Term([Lookup(INTERCEPT, eval_method="literal")]))
     for term in formula.terms:
         terms.append(Term([Lookup(label(factor), eval_method="lookup") for factor in term]))
-    materializer = PandasMaterializer(pd.DataFrame(index=pd.RangeIndex(n)), context=values)
+    context = {name: _shielded(value) for name, value in values.items()}
+    materializer = PandasMaterializer(pd.DataFrame(index=pd.RangeIndex(n)), context=context)
     matrix: Any = materializer.get_model_matrix(
         SimpleFormula(terms, _ordering="none"), output="numpy", na_action="ignore"
     )
     first = -1 if formula.intercept else 0
     blocks = [(first + i, part.columns) for i, part in enumerate(matrix.model_spec.structure)]
     owner = tuple(i for i, columns in blocks for _ in columns)
-    names = Names(str(column) for _, columns in blocks for column in columns)
+    names = Names(str(name).replace(SHIELD, "") for _, columns in blocks for name in columns)
     return np.asarray(matrix, dtype=np.float64).reshape(n, len(names)), names, owner
+
+
+def _shielded(value: Any) -> Any:
+    """formulaic leaves out levels whose names begin with ``__``: they are its own, it thinks."""
+    if not isinstance(value, pd.Series):
+        return value
+    return value.cat.rename_categories(lambda level: SHIELD * level.startswith("__") + level)
 
 
 def explain(dependent: dict[str, list[str]]) -> str:
