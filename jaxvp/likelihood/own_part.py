@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jax.lax.linalg import triangular_solve
 from jaxtyping import Float
 
 from jaxvp.likelihood.system import Scalar, class_weights, spread, term_slices
@@ -33,7 +33,8 @@ class OwnPart(NamedTuple):
     rss: Scalar  # y'Py
     first: Float[Array, "k genes"]  # its derivatives in gamma
     beta: Float[Array, "p genes"]
-    corner: Float[Array, "p p genes"]  # Cholesky factor of X'V^-1 X
+    covariance: Float[Array, "p p genes"]  # (X'V^-1 X)^-1
+    log_det_fixed: Scalar  # log|X'V^-1 X|
     lost: Scalar  # largest ratio of a column's square to what the others leave of it
 
 
@@ -53,13 +54,14 @@ def own_part(gamma: Float[Array, "k genes"], shared: Shared, gene: PerGene) -> O
     b = (w0[:, None] * gene.between_uy).sum(0) + gene.within_uy
     b1 = (w1[:, None] * gene.between_uy).sum(0)
     yy = (w0 * gene.between_yy).sum(0) + gene.within_yy
-    half = jax.lax.linalg.triangular_solve(
-        factor, (root * b).T[..., None], left_side=True, lower=True
-    )
-    z = jax.lax.linalg.triangular_solve(factor, half, left_side=True, lower=True, transpose_a=True)[
-        ..., 0
-    ].T
-    v = root * z
+    # Right-hand sides: y's, and the unit vectors of the fixed columns.
+    units = jnp.eye(columns, dtype=m.dtype)[:, q:]
+    units = jnp.broadcast_to(units, (genes, *units.shape))
+    right = jnp.concatenate([(root * b).T[..., None], units], axis=2)
+    half = triangular_solve(factor, right, left_side=True, lower=True)
+    z = triangular_solve(factor, half, left_side=True, lower=True, transpose_a=True)
+    z = jnp.moveaxis(z, 0, -1)
+    v = root * z[:, 0]
     rss = yy - (half[..., 0] ** 2).sum(1)
     images = (shared.between.reshape(count * columns, columns) @ v).reshape(count, columns, genes)
     quadratic = (images * v).sum(1)
@@ -69,12 +71,12 @@ def own_part(gamma: Float[Array, "k genes"], shared: Shared, gene: PerGene) -> O
     moved = (w0[:, None] * images).sum(0) + shared.within @ v
     zpy = jnp.where(present, v[:q] / jnp.where(present, ratio, 1.0), (b - moved)[:q])
     others = [-(zpy[block] ** 2).sum(0) for block in term_slices(shared)]
-    diagonals = (jnp.diagonal(a, axis1=1, axis2=2) for a in (system, factor))
-    kept, pivots = diagonals
+    kept, pivots = (jnp.diagonal(a, axis1=1, axis2=2) for a in (system, factor))
     return OwnPart(
         rss,
         jnp.stack([first, *others]),
         v[q:],
-        jnp.moveaxis(factor[:, q:, q:], 0, -1),
+        z[q:, 1:],
+        2 * jnp.log(pivots[:, q:]).sum(1),
         (kept / pivots**2).max(1),
     )

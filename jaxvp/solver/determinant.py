@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxvp.likelihood import Scalar, lift
+from jaxvp.likelihood import Scalar
 from jaxvp.likelihood.system import class_weights, term_slices
 from jaxvp.solver import polynomial
 from jaxvp.solver.elimination import eliminate, level_sizes
@@ -62,19 +62,11 @@ class Determinant(eqx.Module):
     main: MainTerms
     error: Float[Array, ""]  # of the score, at the points that were looked at
 
-    def __call__(self, x: Float[Array, "k genes"]) -> tuple[Scalar, Array, Array]:
-        """Value, score and Hessian in x of a tile of genes."""
-        return with_main_terms(self.main, self.axes.in_x(self.values, x), x)
-
-
-def with_main_terms(
-    main: MainTerms, rest: tuple[Scalar, Array, Array], x: Float[Array, "k genes"]
-) -> tuple[Scalar, Array, Array]:
-    """Value, score and Hessian in x, once the main terms are added to those of the rest."""
-    value, score, curved = main(x)
-    same = lift(jnp.eye(len(x), dtype=bool), x[0])
-    hessian = rest[2] + jnp.where(same, curved[None], 0.0)
-    return rest[0] + value, rest[1] + score, hessian
+    def __call__(self, x: Float[Array, "k genes"]) -> tuple[Scalar, Array]:
+        """Value and score in x of a tile of genes."""
+        value, score = self.axes.score(self.values, x)
+        alone = self.main(x)
+        return value + alone[0], score + alone[1]
 
 
 def tabulate(shared: Shared, reml: bool) -> Determinant:

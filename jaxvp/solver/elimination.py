@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float
 
 from jaxvp.likelihood.system import class_weights, term_slices
@@ -71,9 +70,9 @@ def eliminate(shared: Shared, gammas: tuple[np.ndarray, ...], reml: bool) -> Eli
         log_det = _grow(log_det, np.log1p(gamma[None, :, None] * values[:, None, :]).sum(-1))
         m = m[:, None, n:, n:] - couple @ coupled.transpose(0, 2, 1)[:, None]
         m = m.reshape(-1, *m.shape[2:])
-    n, p = m.shape[1] - shared.p, shared.p
+    n = m.shape[1] - shared.p
     factors = np.linalg.cholesky(m[:, n:, n:])
-    fixed = np.stack([scipy.linalg.solve_triangular(f, np.eye(p), lower=True) for f in factors])
+    fixed = np.linalg.inv(factors)  # p is small: one call for all nodes
     half = fixed @ m[:, n:, :n]
     zpz = m[:, :n, :n] - half.transpose(0, 2, 1) @ half
     if reml:

@@ -1,11 +1,11 @@
 r"""Large systems of two or three random terms: what all genes share is computed once.
 
 The determinants are tabulated (`jaxvp.solver.determinant`). A polynomial through a gene's deviance
-at the nodes of a table gives a starting point, and the Hessian everywhere (`jaxvp.solver.surface`).
+at the nodes of a table gives a starting point and the Hessian there (`jaxvp.solver.surface`).
 What is computed for a gene and a point is ``y'Py`` and its gradient alone
 (`jaxvp.likelihood.own_part`): one Cholesky factor, no inverse. The score, which the certificate is
 about, is that of the gene's own system and of determinants whose error is known; Newton's method
-with the polynomial's Hessian converges linearly, by a factor of hundreds a step.
+with that one Hessian converges linearly, by a factor of hundreds a step.
 
 A gene that ends without a certificate, or whose optimum lies outside of the tables, is left to the
 way that needs none.
@@ -17,14 +17,14 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from jaxvp.likelihood import Scalar, estimates
 from jaxvp.likelihood.own_part import own_part
 from jaxvp.likelihood.system import FixedSystem
 from jaxvp.solver import newton
 from jaxvp.solver.loop import cut, iterate
-from jaxvp.solver.surface import Surface, near_optimum
+from jaxvp.solver.surface import Near, Surface, near_optimum
 from jaxvp.statistics import Array, PerGene, Shared
 
 # Genes whose tables are filled at once.
@@ -48,54 +48,45 @@ def solve_large(
     determinant = surface.determinant
     size = shared.n - shared.p if reml else shared.n
     m = shared.samples_per_level[:, None]
-    x, smooth = _near_optimum(surface, shared, gene, size)
+    near = _near_optimum(surface, shared, gene, size)
     state = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, x.shape[-1])),
+        lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, near.x.shape[-1])),
         newton.start(shared),
     )
-    state = state._replace(trial=x, done=~(wanted & jnp.isfinite(x).all(0)))
+    state = state._replace(trial=near.x, done=~(wanted & jnp.isfinite(near.deviance)))
 
     def stepped(here, state):
-        gene, smooth = here
+        gene, hessian = here
 
         def evaluate(x):
             jacobian = jnp.exp(x) / m
             found = own_part(jnp.expm1(x) / m, shared, gene)
-            log_det, log_det1, log_det2 = determinant(x)
+            log_det, log_det1 = determinant(x)
             rss1 = found.first * jacobian / found.rss
-            diagonal = jnp.eye(len(m), dtype=bool)[..., None]
-            fisher = jnp.where(diagonal, log_det1[None] - log_det2, -log_det2)
-            fisher = fisher - log_det1[:, None] * log_det1[None] / size
             taken = (gene.between_yy.sum(0) + gene.within_yy) / found.rss
             noise = 8 * jnp.finfo(x.dtype).eps * (1 + taken + found.lost)
             rounding = (noise * (abs(log_det1) + size * abs(rss1))).max(0) + determinant.error
-            inverse = jax.lax.linalg.triangular_solve
-            corner = jnp.moveaxis(found.corner, -1, 0)
-            identity = jnp.broadcast_to(jnp.eye(shared.p, dtype=x.dtype), corner.shape)
-            half = inverse(corner, identity, left_side=True, lower=True)
-            covariance = jnp.moveaxis(half.mT @ half, 0, -1)
-            fixed = 2 * jnp.log(jnp.diagonal(corner, axis1=1, axis2=2)).sum(1)
-            plain = log_det - fixed if reml else log_det
-            system = FixedSystem(covariance, found.beta, found.rss, plain, fixed)
+            plain = log_det - found.log_det_fixed if reml else log_det
+            system = FixedSystem(
+                found.covariance, found.beta, found.rss, plain, found.log_det_fixed
+            )
             deviance = log_det + size * jnp.log(found.rss)
             return (
                 # Outside there is no determinant.
                 jnp.where(determinant.axes.inside(x), deviance, jnp.nan),
                 log_det1 + size * rss1,
-                surface.at(smooth, x)[2],
-                fisher,
+                hessian,
+                hessian,
                 rounding,
                 estimates(system, shared, reml),
             )
 
         return newton.step_in_x(evaluate, state, _TIGHT)
 
-    return iterate(stepped, width, (gene, smooth), state, limit, bursts=_BURSTS)
+    return iterate(stepped, width, (gene, near.hessian), state, limit, bursts=_BURSTS)
 
 
-def _near_optimum(
-    surface: Surface, shared: Shared, gene: PerGene, size: Scalar
-) -> tuple[Float[Array, "k genes"], Float[Array, "*nodes genes"]]:
+def _near_optimum(surface: Surface, shared: Shared, gene: PerGene, size: Scalar) -> Near:
     """`near_optimum`, for tiles whose tables fit into the memory of a block."""
     count = gene.within_yy.shape[-1]
     width = math.gcd(count, TABLE_GENES)
@@ -109,6 +100,6 @@ def _near_optimum(
             found,
         )
 
-    dtype, shape = gene.within_yy.dtype, surface.table.main.shape
-    out = (jnp.zeros((len(shape), count), dtype), jnp.zeros((*shape, count), dtype))
-    return jax.lax.fori_loop(0, count // width, fill, out)
+    k = len(shared.levels)
+    empty = (jnp.zeros((*axes, count), gene.within_yy.dtype) for axes in ((), (k,), (k, k)))
+    return jax.lax.fori_loop(0, count // width, fill, Near(*empty))

@@ -61,22 +61,34 @@ class Axes(eqx.Module):
         """Is a point where the nodes are?"""
         return (jnp.expm1(x) <= LARGEST_GAMMA * lift(self.mean, x[0])).all(0)
 
-    def in_x(
+    def place(self, x: Float[Array, "k genes"]) -> tuple[Array, Array]:
+        """v of a point, on [-1, 1], and its derivative in x."""
+        n, m, top = (lift(a, x[0]) for a in (self.largest, self.mean, self.top))
+        below = m + n * jnp.expm1(x)
+        return 2 * jnp.log(below / m) / top - 1, 2 / top * n * jnp.exp(x) / below
+
+    def score(
         self, values: Float[Array, "*nodes some"], x: Float[Array, "k genes"]
-    ) -> tuple[Scalar, Array, Array]:
-        """Value, gradient and Hessian in x of the polynomial through values at the nodes.
+    ) -> tuple[Scalar, Array]:
+        """Value and gradient in x of the polynomial through values at the nodes.
 
         Of each gene, or of one polynomial for all (a last axis of length one).
         """
-        n, m, top = (lift(a, x[0]) for a in (self.largest, self.mean, self.top))
-        below = m + n * jnp.expm1(x)
-        slope = n * jnp.exp(x) / below  # d v / d x; its derivative is slope (1 - slope)
-        value, first, second = derivatives(values, 2 * jnp.log(below / m) / top - 1)
-        first = first * 2 / top
-        hessian = second * (2 * slope / top)[:, None] * (2 * slope / top)[None]
+        z, slope = self.place(x)
+        value, first = derivatives(values, z, 1)
+        return value, first * slope
+
+    def curvature(
+        self, values: Float[Array, "*nodes some"], x: Float[Array, "k genes"]
+    ) -> tuple[Scalar, Array, Array]:
+        """Value, gradient and Hessian in x."""
+        z, slope = self.place(x)
+        value, first, second = derivatives(values, z, 2)
         same = lift(jnp.eye(len(x), dtype=bool), x[0])
-        bent = first * slope * (1 - slope)
-        return value, first * slope, hessian + jnp.where(same, bent[None], 0.0)
+        # In x the slope of log(1 + n gamma), s, has the derivative s (1 - s).
+        bent = first * slope * (1 - slope * lift(self.top, x[0]) / 2)
+        hessian = second * slope[:, None] * slope[None] + jnp.where(same, bent[None], 0.0)
+        return value, first * slope, hessian
 
 
 def _points(count: int) -> Float[np.ndarray, " N"]:
@@ -88,45 +100,46 @@ def to_coefficients(count: int) -> Float[np.ndarray, "N N"]:
     return np.linalg.inv(np.polynomial.chebyshev.chebvander(_points(count), count - 1))
 
 
-def cardinal(z: Float[Array, " genes"], count: int) -> Float[Array, "3 N genes"]:
-    """What values at the nodes are multiplied by: for the value, first and second derivative.
+def cardinal(z: Float[Array, " genes"], count: int, order: int) -> Float[Array, "orders N genes"]:
+    """What values at the nodes are multiplied by, for the value and derivatives up to ``order``.
 
     In closed form and by matrices: recurrences would be a program as long as ``count``.
     """
     degrees = jnp.arange(count, dtype=z.dtype)
     chebyshev = jnp.cos(degrees[:, None] * jnp.arccos(jnp.clip(z, -1.0, 1.0)))
     inverse = to_coefficients(count)
-    slopes = [inverse, np.polynomial.chebyshev.chebder(inverse, 1)]
-    slopes.append(np.polynomial.chebyshev.chebder(inverse, 2))
+    slopes = [inverse, *(np.polynomial.chebyshev.chebder(inverse, i) for i in range(1, order + 1))]
     return jnp.stack([jnp.asarray(c.T, z.dtype) @ chebyshev[: len(c)] for c in slopes])
 
 
 def derivatives(
-    values: Float[Array, "*nodes some"], z: Float[Array, "k genes"]
-) -> tuple[Scalar, Array, Array]:
-    """Value, gradient and Hessian in z."""
+    values: Float[Array, "*nodes some"], z: Float[Array, "k genes"], order: int
+) -> tuple[Array, ...]:
+    """Value and gradient in z, and the Hessian where ``order`` is 2."""
     k, genes = z.shape
-    shape = values.shape
+    shape, orders = values.shape, order + 1
     # Orders of the axes that are done, the axis that is next, the others; few and large operations,
     # for every one of them costs time to compile.
     table = values.reshape(1, shape[0], -1, shape[-1])
     for i in range(k):
-        weights = cardinal(z[i], shape[i])
+        weights = cardinal(z[i], shape[i], order)
         if i == 0 and shape[-1] == 1:  # one polynomial for all genes: a matrix product
             table = jnp.tensordot(table[0, ..., 0], weights, (0, 1)).swapaxes(0, 1)
         else:
             table = _contract(weights, table)
-        table = table.reshape(3 ** (i + 1), *((shape[i + 1], -1) if i + 1 < k else ()), genes)
+        rest = (shape[i + 1], -1) if i + 1 < k else ()
+        table = table.reshape(orders ** (i + 1), *rest, genes)
 
     def at(*places):
-        return table[sum(places.count(i) * 3 ** (k - 1 - i) for i in range(k))]
+        return table[sum(places.count(i) * orders ** (k - 1 - i) for i in range(k))]
 
     gradient = jnp.stack([at(i) for i in range(k)])
-    hessian = jnp.stack([jnp.stack([at(i, j) for j in range(k)]) for i in range(k)])
-    return at(), gradient, hessian
+    if order == 1:
+        return at(), gradient
+    return at(), gradient, jnp.stack([jnp.stack([at(i, j) for j in range(k)]) for i in range(k)])
 
 
-def _contract(weights: Float[Array, "3 N genes"], table: Float[Array, "orders N rest genes"]):
+def _contract(weights: Float[Array, "new N genes"], table: Float[Array, "old N rest genes"]):
     def term(i):
         return weights[None, :, i, None] * table[:, None, i]
 

@@ -3,12 +3,14 @@ r"""The deviance of a gene of a large system as a polynomial.
 ``log|V| + N log y'Py``, without the determinant's main terms, at the nodes of a grid: the first
 part is the same for all genes, the second is matrix products (`jaxvp.solver.table`). A polynomial
 through the nodes is exact to a hundredth in the deviance (`jaxvp.solver.polynomial`). Its optimum
-is where Newton's method starts, its Hessian is the one that Newton's method uses.
+is where Newton's method starts, with the Hessian that the polynomial has there.
 
 Cost a gene: the table's, one logarithm a node, and a few sums over the nodes.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,7 +20,7 @@ from jaxtyping import Float
 from jaxvp.likelihood import Scalar
 from jaxvp.solver import newton
 from jaxvp.solver import table as tables
-from jaxvp.solver.determinant import PRECISE, Determinant, tabulate, with_main_terms
+from jaxvp.solver.determinant import PRECISE, Determinant, tabulate
 from jaxvp.solver.table import Table, residual, valleys
 from jaxvp.statistics import Array, PerGene, Shared
 
@@ -38,8 +40,10 @@ class Surface(eqx.Module):
         self, smooth: Float[Array, "*nodes genes"], x: Float[Array, "k genes"]
     ) -> tuple[Scalar, Array, Array]:
         """Deviance, score and Hessian in x of the polynomials through values at the nodes."""
-        rest = self.determinant.axes.in_x(smooth, x)
-        return with_main_terms(self.determinant.main, rest, x)
+        value, score, hessian = self.determinant.axes.curvature(smooth, x)
+        alone, alone1, alone2 = self.determinant.main(x)
+        same = jnp.eye(len(x), dtype=bool)[..., None]
+        return value + alone, score + alone1, hessian + jnp.where(same, alone2[None], 0.0)
 
 
 def build(shared: Shared, reml: bool) -> Surface | None:
@@ -52,13 +56,16 @@ def build(shared: Shared, reml: bool) -> Surface | None:
     return Surface(table, determinant)
 
 
-def near_optimum(
-    surface: Surface, shared: Shared, gene: PerGene, size: Scalar
-) -> tuple[Float[Array, "k genes"], Float[Array, "*nodes genes"]]:
-    """The polynomial's lowest point, x, of a tile of genes, and its values at the nodes.
+class Near(NamedTuple):
+    """Where the polynomial of a gene is lowest: there Newton's method starts."""
 
-    x is NaN where there is none inside of the nodes.
-    """
+    deviance: Scalar  # infinite where there is no such point inside of the nodes
+    x: Float[Array, "k genes"]
+    hessian: Float[Array, "k k genes"]  # in x
+
+
+def near_optimum(surface: Surface, shared: Shared, gene: PerGene, size: Scalar) -> Near:
+    """The polynomials' lowest points, of a tile of genes. ``size`` is N, the factor of log r."""
     table = surface.table
     rss = jnp.maximum(residual(table.eliminated, gene), 1e-300)
     smooth = table.eliminated.log_det[..., None] + size * jnp.log(rss)
@@ -67,15 +74,22 @@ def near_optimum(
     seen = tuple(slice(None, None, 2) for _ in table.gammas)
     gammas = tuple(gamma[::2] for gamma in table.gammas)
     starts = valleys(gammas, shared.samples_per_level, height[seen])
-    deviance, x = jax.lax.map(lambda x: _refine(surface, shared, smooth, x), starts)
-    # The polynomial is exact enough to say which valley is deeper.
-    return jnp.where(deviance[1] < deviance[0], x[1], x[0]), smooth
+    # One after the other, compiled once; few genes have a second valley.
+    first, second = (
+        jax.tree.map(lambda leaf, i=i: leaf[i], found)
+        for found in [jax.lax.map(lambda x: _refine(surface, shared, smooth, x), starts)]
+        for i in range(2)
+    )
+    # The polynomial is exact enough to say which is deeper.
+    return jax.tree.map(
+        lambda a, b: jnp.where(second.deviance < first.deviance, b, a), first, second
+    )
 
 
 def _refine(
     surface: Surface, shared: Shared, smooth: Float[Array, "*nodes genes"], x: Array
-) -> tuple[Float[Array, " genes"], Float[Array, "k genes"]]:
-    """Newton's method on the polynomial: its deviance, and where it ends."""
+) -> Near:
+    """Newton's method on the polynomial."""
     start = newton.start(shared)._replace(estimates=None)
     state = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, x.shape[-1])), start
@@ -99,4 +113,4 @@ def _refine(
 
     _, state = jax.lax.while_loop(unfinished, step, (0, state))
     found = newton.violation(state.x, state.score) < _FOUND
-    return jnp.where(found, state.deviance, jnp.inf), jnp.where(found, state.x, jnp.nan)
+    return Near(jnp.where(found, state.deviance, jnp.inf), state.x, state.hessian)
