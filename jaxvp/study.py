@@ -140,7 +140,7 @@ class Study(NamedTuple):
                 blocks,
                 lambda start, stop, found: finished(start, stop, found.fitted, found.digest),
             )
-        for read in (self.measurements, own):
-            if read is not None and read.origin is not None:
-                read.origin.check_all()
+        for served in (self.measurements, own):
+            if served is not None and served.origin is not None:
+                served.origin.check_all()
         return failures
