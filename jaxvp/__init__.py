@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from jaxvp import datasets as datasets
     from jaxvp import functional as functional
     from jaxvp import plots as pl
+    from jaxvp import pp as pp
     from jaxvp import sklearn as sklearn
+    from jaxvp import tl as tl
     from jaxvp.api import FitError, fit
     from jaxvp.checks import DesignCheck, check_design
     from jaxvp.collinearity import canonical_correlations
@@ -46,9 +48,11 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "functional": ("functional", None),
     "load": ("results", "load"),
     "pl": ("plots", None),
+    "pp": ("pp", None),
     "report": ("reporting", "report"),
     "simulate": ("simulation", "simulate"),
     "sklearn": ("sklearn", None),
+    "tl": ("tl", None),
 }
 
 __all__ = [
@@ -66,9 +70,11 @@ __all__ = [
     "functional",
     "load",
     "pl",
+    "pp",
     "report",
     "simulate",
     "sklearn",
+    "tl",
 ]
 
 

@@ -140,6 +140,7 @@ class Study(NamedTuple):
                 blocks,
                 lambda start, stop, found: finished(start, stop, found.fitted, found.digest),
             )
-        if self.measurements.origin is not None:
-            self.measurements.origin.check_all()
+        for served in (self.measurements, own):
+            if served is not None and served.origin is not None:
+                served.origin.check_all()
         return failures

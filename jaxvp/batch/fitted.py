@@ -191,7 +191,9 @@ def unscale(
     with np.errstate(all="ignore"):
         plain = found.sigma * undo.scale
         coefficients = (r_inverse @ (undo.ols + undo.scale * found.coefficients)).T
-        relative = coefficients / plain[:, None]
+        # Not from the coefficients: no float holds those of 1e280 on a variable of 1e-55.
+        relative = (r_inverse @ (undo.ols / undo.scale + found.coefficients)).T
+        relative = relative / found.sigma[:, None]
         whole = form(relative, undo.covariance)
         # Sums of squares of the fixed model are weighted as they are, like its residual's.
         fixed = fixed_part(relative, undo.covariance)

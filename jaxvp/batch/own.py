@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 
 from jaxvp.batch.fitted import Fitted, Undo, write
 from jaxvp.batch.program import Program, capacity_for, solve_block
-from jaxvp.design import Design
+from jaxvp.design import Design, explain_anything
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates
 from jaxvp.solver import Solution, Status
 from jaxvp.statistics import (
@@ -39,6 +39,8 @@ _SAMPLES_BYTES = 16 << 20
 _CHUNK_BYTES = 32 << 20
 _LARGEST_CHUNK = 256
 _WIDTH = 16
+# Observations up to which a gene's own model is asked whether it has an optimum: a dense rank.
+_FEW = 300
 
 
 class Own:
@@ -133,6 +135,8 @@ def _fit_good(
     out.status[found.deficient] = Status.RANK_DEFICIENT
     out.status[(found.levels == 1).any(axis=0)] = Status.SINGLE_LEVEL
     out.status[(found.levels >= found.n).any(axis=0)] = Status.TOO_FEW_OBSERVATIONS
+    if not program.reml:
+        out.status[unbounded(work.own.design, found, w)] = Status.TOO_FEW_OBSERVATIONS
     good = out.status == Status.CONVERGED
     if not s.levels:
         _write(out, work, found, np.zeros((0, len(good))), _least_squares(work, found), False)
@@ -144,6 +148,26 @@ def _fit_good(
         size = work.own.chunk(nodes)
         for start in range(0, len(genes), size):
             _fit_chunk(program, work, found, genes[start : start + size], nodes, out)
+
+
+def unbounded(
+    design: Design, found: Sums, w: Float[np.ndarray, "n genes"]
+) -> Bool[np.ndarray, " genes"]:
+    """Genes whose few observations the model explains whatever they are: ML has no maximum.
+
+    (The same of all samples is refused with the design.)
+    """
+    p = design.p
+    few = (found.levels.sum(axis=0) + p >= found.n) & (found.n <= _FEW) & (len(design.codes) > 0)
+    known: dict[bytes, bool] = {}
+    for gene in np.flatnonzero(few):
+        there = w[:, gene] > 0
+        key = there.tobytes()
+        if key not in known:
+            codes = tuple(np.asarray(codes)[there] for codes in design.codes)
+            known[key] = explain_anything(design.X[there], codes, (None,) * len(codes))
+        few[gene] = known[key]
+    return few
 
 
 def _fit_chunk(

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from jaxvp.batch.fitted import Fitted
-from jaxvp.batch.own import fit_own
+from jaxvp.batch.own import fit_own, unbounded
 from jaxvp.batch.program import Program
 from jaxvp.batch.shared import column_covariance, fit_shared
 from jaxvp.solver import Status, Surface, Table, prepare
@@ -71,7 +71,7 @@ def _compress(program: Program, work: Work, mask: Bool[np.ndarray, " n"]) -> Pat
             status = Status.RANK_DEFICIENT
         if (found.levels == 1).any():
             status = Status.SINGLE_LEVEL
-        if (found.levels >= n).any():
+        if (found.levels >= n).any() or (not program.reml and unbounded(design, found, w).any()):
             status = Status.TOO_FEW_OBSERVATIONS
     if status != Status.CONVERGED:
         return Pattern(status, n, work.compression, work.covariance, None)

@@ -25,6 +25,7 @@ from .names import (
     among,
     check_common,
     check_names,
+    places_of,
     samples_in_columns,
     warn_dropped,
 )
@@ -100,9 +101,9 @@ def open_container(expression: Any) -> Container:
         raise DataError("a Series has one axis: pass a table of it, expression.to_frame()")
     if isinstance(expression, np.ma.MaskedArray):
         raise DataError("masked arrays are not read: pass expression.filled(numpy.nan)")
-    packages = roots(expression)
-    if "anndata" in packages and hasattr(expression, "obs"):
+    if annotated.is_annotated(expression):
         return annotated.from_object(expression)
+    packages = roots(expression)
     if "xarray" in packages:
         return labelled.from_data_array(expression)
     if packages & {"polars", "pyarrow"}:
@@ -147,7 +148,7 @@ def _by_name(
 
     common = among(metadata.index, samples)
     check_common(samples, metadata.index, common)
-    positions = samples.get_indexer(metadata.index[common])
+    positions = places_of(samples, metadata.index[common])
     check_values(container, transposed, positions, samples, genes)
     hint = _unnamed_genes(axes, metadata.index) if transposed else ""
     warn_dropped(samples, metadata.index, common, hint)

@@ -103,7 +103,9 @@ def readable(values: Any, what: str = "the expression") -> Any:
     """
     packages = roots(values)
     if isinstance(values, np.ndarray):
-        return values
+        # No subclass with rules of its own: a matrix never has one axis, and what NumPy computes of
+        # one of AnnData's views is one, too, so that to write to it is to write to the caller's.
+        return values if isinstance(values, np.memmap) else np.asarray(values)
     if "scipy" in packages and hasattr(values, "tocsc"):
         return values
     if "anndata" in packages and hasattr(values, "group"):  # a sparse matrix, backed
