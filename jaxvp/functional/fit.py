@@ -109,7 +109,7 @@ def _fit_genes(Y: Array, design: Design, weights: Array | None) -> Fit:
 
 def _fit(Y: Array, design: Design, prepared: Prepared, weighted: bool) -> Fit:
     genes, undo, inverse = Y.shape[1], prepared.undo, prepared.inverse
-    if prepared.shared is not None:
+    if prepared.shared is not None and prepared.gene is not None:
         # The table is that of samples without weights.
         table = None if weighted else design.table
         wanted = prepared.status == Status.CONVERGED
@@ -150,19 +150,18 @@ def _fit(Y: Array, design: Design, prepared: Prepared, weighted: bool) -> Fit:
         return jnp.where(failed if values.ndim == 1 else failed[:, None], instead, values)
 
     iterated = ~failed | (status == Status.MAX_ITERATIONS)
-    estimates = (
-        theta,
-        *shares,
-        plain.coefficients,
-        plain.standard_errors,
-        plain.sigma,
-        plain.log_likelihood,
-    )
+    variances, fractions = shares
     return Fit(
-        *map(blank, estimates),
-        status,
-        jax.lax.stop_gradient(jnp.where(iterated, found.violation, jnp.nan)),
-        jnp.where(iterated, found.evaluations, 0),
+        theta=blank(theta),
+        variances=blank(variances),
+        fractions=blank(fractions),
+        coefficients=blank(plain.coefficients),
+        standard_errors=blank(plain.standard_errors),
+        sigma=blank(plain.sigma),
+        log_likelihood=blank(plain.log_likelihood),
+        status=status,
+        gradient=jax.lax.stop_gradient(jnp.where(iterated, found.violation, jnp.nan)),
+        iterations=jnp.where(iterated, found.evaluations, 0),
     )
 
 

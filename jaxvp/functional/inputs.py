@@ -48,7 +48,7 @@ def _real(name: str, array: Any) -> jax.Array:
     """As an array of JAX, in the type that it has."""
     kind = getattr(array, "dtype", None)
     kind = np.asarray(array).dtype if kind is None else kind
-    if kind == np.float64 and not jax.config.jax_enable_x64:
+    if kind == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
         raise DataError(
             f"{name} is float64, and JAX computes in float32 here: call inside of `with "
             f"jax.enable_x64(True):` (or set jax_enable_x64), or pass {name} as float32"

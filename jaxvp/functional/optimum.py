@@ -163,6 +163,7 @@ def _derivative(primals: tuple[Problem], tangents: tuple[Problem]) -> tuple[Solu
         return _conditions(gamma, shared, gene, problem.reml)
 
     gamma, hessian = found.gamma, found.hessian
+    assert hessian is not None
     m = problem.shared.samples_per_level[:, None]
     slope = gamma + 1 / m  # of gamma in x
     _, score = jax.jvp(lambda values: at(gamma, values)[0], (values,), (tangent,))

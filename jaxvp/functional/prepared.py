@@ -79,7 +79,7 @@ def prepare(Y: Array, design: Design, weights: Array | None) -> Prepared:
             levels=design.levels,
             order=design.order,
         )
-        if own:
+        if own and gene is not None:
             gene = PerGene(
                 gene.within_uy, gene.within_yy, gene.between_uy, gene.between_yy, products.own
             )
@@ -92,7 +92,8 @@ def prepare(Y: Array, design: Design, weights: Array | None) -> Prepared:
 def weighted_samples(design: Design, Q: Float[Array, "n p"], w: Float[Array, " n"]) -> Samples:
     """The samples under weights; weights that no gene can be fitted with are replaced by ones."""
     n = (w > 0).sum()
-    status = _where(~(jnp.isfinite(w) & (w >= 0)).all() | (n == 0), Status.BAD_WEIGHTS)
+    bad = ~(jnp.isfinite(w) & (w >= 0)).all() | (n == 0)
+    status = _where(jnp.asarray(bad), Status.BAD_WEIGHTS)
     status = _where(n <= design.p, Status.TOO_FEW_OBSERVATIONS, status)
     if design.levels:
         left = _levels_left(design, w)
