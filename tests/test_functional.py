@@ -198,6 +198,7 @@ def test_weight_zero_is_not_measured(prepared):
     assert (np.asarray(one.reverse[0])[4] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reml", [False, True])
 def test_conditions_are_those_of_the_deviance(study, reml):
     """Same score and estimates as the solver sees, at zeros too."""
