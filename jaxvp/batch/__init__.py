@@ -90,7 +90,7 @@ def that_fits(shared: Shared | SlopeShared, samples: int, genes: int) -> int:
 
 def compression_of(design: Design, weights: Float[np.ndarray, " n"] | None = None) -> Compression:
     """The design prepared for blocks of genes; ``weights`` are those of the samples."""
-    return compress_slopes(design) if design.slopes else compress(design, weights)
+    return compress_slopes(design, weights) if design.slopes else compress(design, weights)
 
 
 def empty(design: Design, genes: int) -> Fitted:

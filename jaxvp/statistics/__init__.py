@@ -40,11 +40,13 @@ spare, those genes are formed again from residuals and deviations.
 """
 
 from .compression import Compression, class_nodes, compress, room_for_losses
+from .own_slopes import own_slopes, room_for_slopes
 from .products import statistics
+from .slope_structure import SlopeStructure, slope_structure
 from .slopes import CHUNK, RandomBlock, Slopes, SlopeShared, compress_slopes
 from .structure import Structure, structure
 from .traced import Layout, layout, traced_statistics
-from .types import EPS, Array, Block, Own, PerGene, Shared
+from .types import EPS, Array, Block, Own, PerGene, Shared, SlopeOwn
 from .weighted import Sums, needed_nodes, own, room_for, sums
 
 __all__ = [
@@ -58,7 +60,9 @@ __all__ = [
     "PerGene",
     "RandomBlock",
     "Shared",
+    "SlopeOwn",
     "SlopeShared",
+    "SlopeStructure",
     "Slopes",
     "Structure",
     "Sums",
@@ -68,8 +72,11 @@ __all__ = [
     "layout",
     "needed_nodes",
     "own",
+    "own_slopes",
     "room_for",
     "room_for_losses",
+    "room_for_slopes",
+    "slope_structure",
     "statistics",
     "structure",
     "sums",
