@@ -192,10 +192,6 @@ def prepare(
         )
     measurements = aligned.take(design.kept)
     own, shared_weights = split_weights(weights, aligned, design.kept)
-    if weights is not None and executor is not None:
-        raise NotImplementedError(
-            "weights with an executor are not there yet: leave one of them out"
-        )
     given = None if weights is None else Weights(own, shared_weights, bool(rescale_weights))
     compression = batch.compression_of(design, shared_weights)
     size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
