@@ -158,7 +158,12 @@ def fit(
         failures = study.fit_blocks(study.blocks(), finished)
     if failures:
         _name_failed_blocks(study, fitted, failures)
-    result = replace(results(study, fitted), measurements=study.measurements)
+    given = study.weights
+    result = replace(
+        results(study, fitted),
+        measurements=study.measurements,
+        weights=None if given is None else given.shared if given.own is None else given.own,
+    )
     _report_failures(result, on_error)
     return result
 

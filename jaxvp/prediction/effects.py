@@ -18,13 +18,30 @@ Factors = list[Float[np.ndarray, "genes _ _"]]  # each term has its own width
 
 
 class Effects(NamedTuple):
-    """Random terms in formula order, the columns of a term level by level."""
+    """Random terms in formula order, the columns of a term level by level.
+
+    A term is a correlated block of components; `by_component` takes it apart.
+    """
 
     values: list[Float[np.ndarray, "columns genes"]]
     variances: list[Float[np.ndarray, "columns genes"]]
     """conditional ones, in units of sigma^2; empty where they were not asked for"""
     explained: Float[np.ndarray, " genes"]
     """what they take from the weighted sum of squares: ``r'Wr - r'V^-1 r``"""
+
+    def by_component(self, blocks: tuple[tuple[int, ...], ...]) -> Effects:
+        """Of every component its levels; ``blocks`` are those of the terms."""
+        values, variances = (
+            {i: term[j :: len(block)] for term, block in pairs for j, i in enumerate(block)}
+            for pairs in (
+                list(zip(self.values, blocks, strict=True)),
+                list(zip(self.variances, blocks, strict=bool(self.variances))),
+            )
+        )
+        return self._replace(
+            values=[values[i] for i in sorted(values)],
+            variances=[variances[i] for i in sorted(variances)],
+        )
 
 
 def random_effects(

@@ -36,9 +36,7 @@ class Columns(NamedTuple):
     rank: int  # of these deviations
 
     @classmethod
-    def of(
-        cls, z: Float[np.ndarray, "n c"], codes: Int[np.ndarray, " n"], levels: int
-    ) -> Columns:
+    def of(cls, z: Float[np.ndarray, "n c"], codes: Int[np.ndarray, " n"], levels: int) -> Columns:
         plain = cls(z, indicator(codes, levels), codes, np.ones(z.shape[1]), 0)
         whole = np.ones((len(z), 1))
         spread = np.sqrt(np.diagonal(_products(plain.deviations(whole))[0]) / len(z))
