@@ -49,11 +49,11 @@ def random_effects(
     Returns
     -------
     DataFrame
-        One term a component: ``Subject`` and ``Subject.Days`` of ``(Days|Subject)``, in units of the
-        measurements per unit of Days. Long: columns ``gene``, ``term``, ``level`` (categories), ``effect`` in units of the
+        Long: columns ``gene``, ``term``, ``level`` (categories), ``effect`` in units of the
         measurements, ``variance`` in squared ones. Wide: genes x (quantity, term, level), so that
         ``table["effect"]["Batch"]`` is genes x levels. NaN for genes that could not be fitted; 0
-        where the component is zero.
+        where the component is zero. A slope is a term: ``Subject`` and ``Subject.Days`` of
+        ``(Days|Subject)``, the latter per unit of Days.
 
     Raises
     ------
