@@ -39,7 +39,7 @@ included, as differences. Where such a difference loses more digits than the log
 spare, those genes are formed again from residuals and deviations.
 """
 
-from .compression import Compression, class_nodes, compress, room_for_losses
+from .compression import Compression, class_nodes, compress, indicator, room_for_losses
 from .own_slopes import own_slopes, room_for_slopes
 from .products import statistics
 from .slope_structure import SlopeStructure, slope_structure
@@ -69,6 +69,7 @@ __all__ = [
     "class_nodes",
     "compress",
     "compress_slopes",
+    "indicator",
     "layout",
     "needed_nodes",
     "own",
