@@ -25,7 +25,7 @@ GENES = 6
 
 
 def columns_of(design):
-    """Z, a column for every level of every component, block by block, and the components' places."""
+    """Z, a column for every level of every component, block by block, and their places."""
     parts, places = [], {}
     start = 0
     for block in design.blocks or [(i,) for i in range(len(design.codes))]:

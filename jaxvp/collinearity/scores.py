@@ -24,8 +24,8 @@ at rho = 1 is the pseudo-inverse's value, the number of groups. variancePartitio
 for rho the term's variance fraction, one term at a time, and, with ``method="approximate"``, for
 every n_j their mean, n over the number of groups.
 
-*Weights and missing values.* With ``V = W^-1 + sum_i gamma_i Z_i Z_i'`` the score is formed from the
-gene's own products, of the observations that count. An effective sample size is a number of
+*Weights and missing values.* With ``V = W^-1 + sum_i gamma_i Z_i Z_i'`` the score is formed from
+the gene's own products, of the observations that count. An effective sample size is a number of
 samples that are all worth the same: those that a gene has, but not samples with weights.
 """
 

@@ -32,8 +32,8 @@ def collinearity_score(
         Whether the intercept counts as an effect, as in variancePartition: a variable far from
         its zero, such as a year, then scores high. False leaves it out.
     expression, weights
-        Those of the fit, where observations were weighted or missing: the design is then another one
-        by gene. Needed after `jaxvp.load` only.
+        Those of the fit, where observations were weighted or missing: the design is then another
+        one by gene. Needed after `jaxvp.load` only.
 
     Returns
     -------

@@ -13,18 +13,19 @@ path <- function(what) file.path("slopes", paste0("growth.", what, ".csv"))
 metadata <- read.csv(path("metadata"), row.names = 1, stringsAsFactors = TRUE)
 expression <- as.matrix(read.csv(path("expression"), row.names = 1, check.names = FALSE))
 expression <- expression[c(1, 3, 5, 7), ]
-weights <- expression
-weights[] <- signif(rgamma(length(weights), 3), 6)
+# lmer leaves what it was told as `weights` in the formula's environment: another name.
+drawn <- expression
+drawn[] <- signif(rgamma(length(drawn), 3), 6)
 # In the last gene observations are lost, and with them a subject.
-weights[4, metadata$Subject == levels(metadata$Subject)[2] | runif(ncol(weights)) < 0.1] <- 0
-write.csv(weights, path("weights"), quote = FALSE)
+drawn[4, metadata$Subject == levels(metadata$Subject)[2] | runif(ncol(drawn)) < 0.1] <- 0
+write.csv(drawn, path("weights"), quote = FALSE)
 
 rows <- list()
 for (formula in c("~ Time + (Time|Subject)", "~ Age + (1|Batch) + (0 + Time|Subject)")) {
   for (gene in rownames(expression)) {
-    keep <- weights[gene, ] > 0
+    keep <- drawn[gene, ] > 0
     data <- droplevels(cbind(metadata, response = expression[gene, ])[keep, ])
-    data$w <- weights[gene, keep] / mean(weights[gene, keep])
+    data$w <- drawn[gene, keep] / mean(drawn[gene, keep])
     for (reml in c(FALSE, TRUE)) {
       found <- quantities(tight_slopes(as.formula(paste("response", formula)), data, reml, data$w))
       for (quantity in names(found)) {
