@@ -272,7 +272,8 @@ def test_lme4_with_slopes():
         )
     np.testing.assert_allclose(result.fitted(y).iloc[0], numbers["fitted"], rtol=1e-9)
     new = metadata.iloc[[2, 0, 6]].copy()
-    new.index, new["Days"] = ["a", "b", "c"], new["Days"] + 5
+    new.index = ["a", "b", "c"]
+    new["Days"] += 5
     new.loc["c", "Subject"] = "new"
     for name, expected in numbers["predict"].groupby("name"):
         terms = {"": None, "fixed": ["Intercept", "Days"]}.get(name, ["Subject", "Subject.Days"])
