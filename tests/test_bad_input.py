@@ -15,7 +15,7 @@ from jaxvp import DataError, DesignError, FormulaError
 
 N = 24
 FORMULA = "~ Age + (1|Individual)"
-SLOPES = "~ Age + (Age|Individual)"
+SLOPE = "~ Age + (Age|Individual)"
 KINDS = ("intercepts", "weights", "slopes")
 
 
@@ -188,7 +188,7 @@ def numbered(names):
 @pytest.mark.parametrize("kind", KINDS)
 def test_measurements(study, kind, change, message):
     expression, metadata = change(*study)
-    formula = SLOPES if kind == "slopes" else FORMULA
+    formula = SLOPE if kind == "slopes" else FORMULA
     with pytest.raises(DataError, match=f"(?s){message}"):
         jaxvp.fit(expression, formula, metadata, **options_of(kind))
 
@@ -208,7 +208,7 @@ def test_measurements(study, kind, change, message):
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_options(study, kind, options, error, message):
-    formula = SLOPES if kind == "slopes" else FORMULA
+    formula = SLOPE if kind == "slopes" else FORMULA
     with pytest.raises(error, match=message):
         jaxvp.fit(study[0], formula, study[1], **options_of(kind) | options)
 
