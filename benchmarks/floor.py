@@ -5,7 +5,9 @@ n samples, T random terms, p fixed columns, K = levels of all factors but the la
 classes (distinct numbers of samples in a level of the largest factor), one gene costs
 
     operations   2 n (T + p)            its cross-products with every term and fixed column
-                 + E * 2 (c K^2 + K^3)  E evaluations: sum the classes, factor and invert K x K
+                 + E * 2 (c K^2 + K^3)  E evaluations: sum the classes, factor and invert K x K;
+                                        of more than 64 columns E * 2 (2 c K^2 + K^3 / 3): the
+                                        determinants are shared, and nothing is inverted
     bytes        8 n                    read its measurements once
                  + 8 r                  write its r numbers of the result
 
@@ -18,7 +20,7 @@ With random slopes T counts coefficients, K leaves out those of the factor with 
 is classes of that factor's levels times pairs of its coefficients.
 
 The count is of this algorithm, one K x K factorisation for every gene and evaluation. A method that
-shares factorisations between genes can come out below 1 where K is large; the table shows that.
+shares factorisations between genes can come out below 1 where K is large.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class Shape:
     def operations(self, evaluations: float) -> float:
         """Floating-point operations for one gene."""
         products = 2 * self.n * (self.terms + self.p)
-        return products + evaluations * 2 * (self.classes * self.K**2 + self.K**3)
+        shared_determinants = self.K > 64
+        sums, factor = (2, 1 / 3) if shared_determinants else (1, 1)
+        return products + evaluations * 2 * (sums * self.classes * self.K**2 + factor * self.K**3)
 
     @property
     def bytes(self) -> int:

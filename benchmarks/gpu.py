@@ -192,7 +192,8 @@ def floor(model: dict[str, int], evaluations: float, rates: dict[str, float]) ->
     """Seconds that a gene takes at least (as `benchmarks.floor.Shape.seconds`)."""
     n, terms, p, K = (model[name] for name in ("n", "terms", "p", "K"))
     products = 2 * n * (terms + p)
-    operations = products + evaluations * 2 * (model["classes"] * K**2 + K**3)
+    sums, factor = (2, 1 / 3) if K > 64 else (1, 1)
+    operations = products + evaluations * 2 * (sums * model["classes"] * K**2 + factor * K**3)
     numbers = n + 2 * (terms + p) + 2 * p + terms + 2 + 5
     return max(operations / rates["flops"], 8 * numbers / rates["bytes_per_second"])
 

@@ -358,9 +358,10 @@ def _report_failures(result: Results, on_error: str) -> None:
     import pandas as pd
 
     status = pd.Series(result.diagnostics["status"])
-    failed = status.loc[status != Status.CONVERGED.label]
-    if failed.empty:
+    failing = status.to_numpy() != Status.CONVERGED.label
+    if not failing.any():
         return
+    failed = status.loc[failing]
     counts = ", ".join(f"{count} {name}" for name, count in failed.value_counts().items())
     logger.info("%d of %d genes were not fitted: %s", len(failed), len(status), counts)
     if on_error == "raise":

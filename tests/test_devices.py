@@ -40,3 +40,27 @@ def test_a_fit_in_a_child_process_ends(fits):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("levels", [{"g": 8}, {"a": 90, "b": 70}], ids=["small", "large"])
+def test_the_compiled_program_has_no_collectives(levels, monkeypatch):
+    """Each block runs on one device: nothing is exchanged, nobody waits for another."""
+    import jaxvp
+    from jaxvp.batch import program
+
+    texts = []
+    solve = program._solve
+
+    def spy(*arguments):
+        texts.append(solve.lower(*arguments).compile().as_text())
+        return solve(*arguments)
+
+    monkeypatch.setattr(program, "_solve", spy)
+    study = jaxvp.simulate(4, 300, levels, seed=1)
+    jaxvp.fit(study.expression, study.formula, study.metadata)
+    assert texts
+    for text in texts:
+        assert "fusion" in text  # it is the program's text
+        for word in ("all-reduce", "all-gather", "all-to-all", "permute", "reduce-scatter"):
+            assert f"collective-{word}" not in text and f" {word}(" not in text

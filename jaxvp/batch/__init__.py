@@ -30,6 +30,7 @@ from jaxvp.batch.shared import column_covariance
 from jaxvp.batch.work import Blocks, Work
 from jaxvp.design import Design
 from jaxvp.expression import DataError
+from jaxvp.likelihood import SWEEP_COLUMNS
 from jaxvp.solver import Status, lanes, prepare
 from jaxvp.statistics import Compression, Shared, SlopeShared, compress, compress_slopes, sums
 
@@ -49,6 +50,7 @@ __all__ = [
 
 _BLOCK_BYTES = 48 << 20
 _LARGEST_BLOCK = 2048
+_LARGEST_BLOCK_FACTORED = 512  # few genes are many already: both cores shall have some
 
 
 def block_genes(shared: Shared | SlopeShared) -> int:
@@ -56,7 +58,9 @@ def block_genes(shared: Shared | SlopeShared) -> int:
     classes, columns = shared.between.shape[:2]
     width = lanes(shared)
     fits = _BLOCK_BYTES // (8 * (classes + 1) * (columns + 1))
-    return int(np.clip(fits // width * width, width, _LARGEST_BLOCK))
+    large = columns > SWEEP_COLUMNS
+    most = _LARGEST_BLOCK_FACTORED if large else _LARGEST_BLOCK
+    return int(np.clip(fits // width * width, width, most))
 
 
 def block_bytes(shared: Shared | SlopeShared, samples: int, genes: int) -> int:

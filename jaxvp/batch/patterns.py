@@ -18,7 +18,7 @@ from jaxvp.batch.fitted import Fitted
 from jaxvp.batch.own import fit_own, losses
 from jaxvp.batch.program import Program
 from jaxvp.batch.shared import column_covariance, fit_shared
-from jaxvp.solver import Status, Table, prepare
+from jaxvp.solver import Status, Surface, Table, prepare
 from jaxvp.statistics import (
     Compression,
     Shared,
@@ -45,7 +45,7 @@ class Pattern(NamedTuple):
     n_obs: int
     compression: Compression
     covariance: Float[np.ndarray, "p p"]
-    placed: tuple[Shared | SlopeShared, Table | None] | None  # on the device
+    placed: tuple[Shared | SlopeShared, Surface | Table | None] | None  # on the device
 
 
 class Patterns:
@@ -85,7 +85,9 @@ def _compress(program: Program, work: Work, mask: Bool[np.ndarray, " n"]) -> Pat
         room = room_for_losses(design, base.levels[0]) if base.levels else None
         compression = compress(design, weights, room)
     shared = compression.shared
-    host = (shared, prepare(program.solver, shared, program.reml))
+    # A surface's shapes depend on the samples: it would be compiled for every pattern.
+    surface = isinstance(program.shared[1], Surface)
+    host = (shared, None if surface else prepare(program.solver, shared, program.reml))
     host = jax.tree.map(lambda a: np.asarray(a, program.dtype), host)
     placed = jax.device_put(host, program.device)
     return Pattern(status, n, compression, column_covariance(design.X, compression), placed)

@@ -8,7 +8,16 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from jaxvp.solver import MAX_ITERATIONS, SlopeSolution, Solution, Table, solve, solve_slopes
+from jaxvp.solver import (
+    MAX_ITERATIONS,
+    SlopeSolution,
+    Solution,
+    Surface,
+    Table,
+    certified,
+    solve,
+    solve_slopes,
+)
 from jaxvp.statistics import PerGene, Shared, SlopeShared
 
 Device: TypeAlias = Any  # jax.Device, which is a variable to type checkers
@@ -23,7 +32,7 @@ def capacity_for(genes: int, width: int) -> int:
 class Program(NamedTuple):
     """What every block of a call shares."""
 
-    shared: tuple[Shared | SlopeShared, Table | None]  # on the device
+    shared: tuple[Shared | SlopeShared, Surface | Table | None]  # on the device
     solver: str
     width: int
     reml: bool
@@ -41,8 +50,29 @@ _compiling = threading.Lock()
 def solve_block(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | SlopeSolution:
     """Run the solver on a block of at most `capacity` genes; those not ``wanted`` are not stepped.
 
-    Two threads never compile the same program.
+    A gene whose optimum is outside of what a `Surface` covers is solved once more without.
     """
+    found = _run(program, gene, wanted)
+    shared, table = program.shared
+    if not isinstance(table, Surface):
+        return found
+    left = np.flatnonzero(wanted & ~certified(found))
+    if not len(left):
+        return found
+    alone = program._replace(shared=(shared, None), capacity=capacity_for(len(left), program.width))
+    again = _run(alone, jax.tree.map(lambda a: a[..., left], gene), np.ones(len(left), bool))
+    again = again._replace(evaluations=again.evaluations + found.evaluations[left])
+
+    def put(all_genes: np.ndarray, some: np.ndarray) -> np.ndarray:
+        all_genes = np.array(all_genes)
+        all_genes[..., left] = some
+        return all_genes
+
+    return jax.tree.map(put, found, again)
+
+
+def _run(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | SlopeSolution:
+    """The compiled program; two threads never compile the same one."""
     genes = len(wanted)
     stepped = np.zeros(program.capacity, dtype=bool)
     stepped[:genes] = wanted

@@ -19,7 +19,15 @@ from .blocks import Expression, as_rows
 from .container import Container
 from .frames import Frame
 from .metadata import find_metadata, type_name
-from .names import Axes, DataError, check_common, check_names, samples_in_columns, warn_dropped
+from .names import (
+    Axes,
+    DataError,
+    among,
+    check_common,
+    check_names,
+    samples_in_columns,
+    warn_dropped,
+)
 from .opening import open_file
 from .parquet import ParquetTable
 from .values import warn_counts
@@ -137,7 +145,7 @@ def _by_name(
     check_names(samples, "sample", "the expression")
     check_names(genes, "gene", "the expression")
 
-    common = metadata.index.isin(samples)
+    common = among(metadata.index, samples)
     check_common(samples, metadata.index, common)
     positions = samples.get_indexer(metadata.index[common])
     check_values(container, transposed, positions, samples, genes)
@@ -184,7 +192,7 @@ def _unnamed_genes(axes: Axes, samples: pd.Index) -> str:
     if not isinstance(axes.index, pd.RangeIndex):
         return ""
     text = axes.text()
-    names = text.columns[~text.columns.isin(samples)]
+    names = text.columns[~among(text.columns, samples)]
     if not len(names):
         return ""
     return f". If {names[0]!r} holds the names of the genes, expression.set_index({names[0]!r})"

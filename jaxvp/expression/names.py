@@ -99,8 +99,8 @@ def samples_in_columns(
     samples = metadata.index
     check_levels(expression.index, "expression.index")
     check_levels(expression.columns, "expression.columns")
-    in_rows = _count_shared(expression.index, samples)
-    in_columns = _count_shared(expression.columns, samples)
+    in_rows = int(among(samples, expression.index).sum())
+    in_columns = int(among(samples, expression.columns).sum())
     if not in_rows and not in_columns:
         raise DataError(_explain(expression, metadata))
     if genes_in is not None:
@@ -142,12 +142,17 @@ def samples_in_columns(
     return in_columns > 0
 
 
-def _count_shared(axis: pd.Index, samples: pd.Index) -> int:
-    # pandas walks through the argument of `isin` one by one, and genes are many. Of another type
-    # than the object it may refuse it.
-    if axis.dtype == samples.dtype != object:
-        return int(axis.isin(samples).sum())
-    return int(samples.isin(axis).sum())
+def among(names: pd.Index, others: pd.Index) -> Bool[np.ndarray, " names"]:
+    """Which of the names are among the others.
+
+    `Index.isin` walks through strings one by one, in Python; an index of unique names keeps what
+    finds them, from one call to the next.
+    """
+    if names.equals(others):
+        return np.ones(len(names), dtype=bool)
+    if not others.is_unique:
+        return names.isin(others)
+    return others.get_indexer(names) >= 0
 
 
 def _is_default(names: pd.Index) -> bool:
@@ -180,7 +185,7 @@ def warn_dropped(
         Added to the message.
     """
     alone = metadata[~common]
-    unknown = expression[~expression.isin(metadata)]
+    unknown = expression[~among(expression, metadata)]
     parts = []
     if len(alone):
         parts.append(f"{len(alone):,} of {len(metadata):,} of the metadata ({_some(alone)})")

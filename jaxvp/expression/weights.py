@@ -17,7 +17,7 @@ from .again import find_again
 from .alignment import open_container
 from .blocks import Expression, as_rows
 from .container import Container
-from .names import DataError, check_names
+from .names import DataError, among, check_names
 
 _GENES_TO_LOOK_AT = 64
 
@@ -107,7 +107,7 @@ def _by_sample(
 ) -> Float[np.ndarray, " n"]:
     names = expression.sample_names[kept]
     check_names(weights.index, "sample", "the weights")
-    known = names.isin(weights.index)
+    known = among(names, weights.index)
     if not known.all():
         lost = names[~known]
         raise DataError(
@@ -152,13 +152,16 @@ def _checked(values: np.ndarray, names: pd.Index) -> Float[np.ndarray, " n"]:
 def _table(container: Container, expression: Expression) -> Expression:
     assert container.index is not None and container.columns is not None
     samples, genes = expression.sample_names, expression.gene_names
-    turned = bool(container.columns.isin(samples).sum() > container.index.isin(samples).sum())
+    in_columns, in_rows = (
+        among(samples, axis).sum() for axis in (container.columns, container.index)
+    )
+    turned = bool(in_columns > in_rows)
     own_samples, own_genes = (
         (container.columns, container.index) if turned else (container.index, container.columns)
     )
     for kind, wanted, there in (("sample", samples, own_samples), ("gene", genes, own_genes)):
         check_names(there, kind, "the weights")
-        lost = wanted[~wanted.isin(there)]
+        lost = wanted[~among(wanted, there)]
         if len(lost):
             raise DataError(
                 f"the table of weights lacks {len(lost):,} of the {len(wanted):,} {kind}s of the "

@@ -27,12 +27,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, evaluate
-from jaxvp.solver import lbfgs, newton
+from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, Scalar, evaluate
+from jaxvp.solver import lbfgs, newton, surface
+from jaxvp.solver import table as table_of_starts
+from jaxvp.solver.large import TABLE_GENES, solve_large
 from jaxvp.solver.loop import cut, iterate
 from jaxvp.solver.slopes import SlopeSolution, relative_factors, slope_lanes, solve_slopes
 from jaxvp.solver.status import Status
-from jaxvp.solver.table import Table, build, starts
+from jaxvp.solver.surface import Surface
+from jaxvp.solver.table import Table, starts
 from jaxvp.statistics import Array, PerGene, Shared, SlopeShared
 
 __all__ = [
@@ -41,7 +44,9 @@ __all__ = [
     "SlopeSolution",
     "Solution",
     "Status",
+    "Surface",
     "Table",
+    "certified",
     "lanes",
     "newton",
     "prepare",
@@ -54,8 +59,6 @@ SOLVERS: dict[str, ModuleType] = {"newton": newton, "optax": lbfgs}
 
 # An iteration limit, not a target: five to six evaluations are the rule.
 MAX_ITERATIONS = 200
-# Genes whose tables are filled at once.
-TABLE_GENES = 64
 
 
 class Solution(NamedTuple):
@@ -68,11 +71,13 @@ class Solution(NamedTuple):
     estimates: Estimates
 
 
-def prepare(solver: str, shared: Shared | SlopeShared, reml: bool) -> Table | None:
+def prepare(solver: str, shared: Shared | SlopeShared, reml: bool) -> Surface | Table | None:
     """What all genes share beside their statistics."""
-    if isinstance(shared, SlopeShared):
+    if isinstance(shared, SlopeShared) or solver != "newton":
         return None
-    return build(shared, reml) if solver == "newton" else None
+    if shared.n_columns > SWEEP_COLUMNS and len(shared.levels) in surface.TERMS:
+        return surface.build(shared, reml)
+    return table_of_starts.build(shared, reml)
 
 
 def lanes(shared: Shared | SlopeShared, platform: str = "cpu") -> int:
@@ -80,7 +85,8 @@ def lanes(shared: Shared | SlopeShared, platform: str = "cpu") -> int:
     if isinstance(shared, SlopeShared):
         return slope_lanes(shared, platform)
     if shared.n_columns > SWEEP_COLUMNS:
-        return 1
+        # Two systems of every gene: not in the cache, but few passes over what they share.
+        return int(np.clip(2 ** np.floor(np.log2(2.5e5 / shared.n_columns**2)), 4, 16))
     if platform != "cpu":
         return 2048
     return int(np.clip(2 ** np.floor(np.log2(3.2e4 / (shared.n_columns + 1) ** 2)), 16, 128))
@@ -115,14 +121,19 @@ def solve(
     gene: PerGene,
     wanted: Bool[Array, " genes"],
     limit: Int[Array, ""],
-    table: Table | None = None,
+    table: Surface | Table | None = None,
 ) -> Solution:
     """Optima and estimates of a block of genes, of which there are a multiple of ``width``.
 
     All bursts are one loop (`loop`), so that the step is compiled once, for second starts too.
     Genes that are not ``wanted`` are never stepped.
     """
+    if isinstance(table, Surface):
+        found = solve_large(width, reml, shared, gene, wanted, limit, table)
+        return _solution(found, shared)
     method = SOLVERS[solver]
+    if shared.n_columns > SWEEP_COLUMNS:
+        width = 1
     count = wanted.shape[0]
     m = shared.samples_per_level
 
@@ -144,7 +155,7 @@ def solve(
     start = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), method.start(shared)
     )._replace(done=~wanted)
-    trials = None if table is None else _starts(table, shared, gene, reml)
+    trials = None if table is None else _starts(table, shared, gene, shared.n - reml * shared.p)
     tabled = 0 if trials is None else len(trials)
 
     def attempt(number, best):
@@ -163,8 +174,12 @@ def solve(
         found = jax.lax.fori_loop(0, max(tabled, 1) + 1, attempt, start)
     else:
         found = run(start)
+    return _solution(found, shared)
+
+
+def _solution(found: Any, shared: Shared) -> Solution:
     return Solution(
-        jnp.expm1(found.x) / m[:, None],
+        jnp.expm1(found.x) / shared.samples_per_level[:, None],
         newton.violation(found.x, found.score),
         found.tolerance,
         found.evaluations,
@@ -172,8 +187,14 @@ def solve(
     )
 
 
+def certified(found: Solution | SlopeSolution) -> Bool[np.ndarray, " genes"]:
+    """Which genes of a block ended at an optimum; outside of compiled code."""
+    limit = np.maximum(newton.GRADIENT_TOLERANCE, found.tolerance)
+    return np.asarray(found.violation) <= limit
+
+
 def _starts(
-    table: Table, shared: Shared, gene: PerGene, reml: bool
+    table: Table, shared: Shared, gene: PerGene, size: Scalar
 ) -> Float[Array, "attempts k genes"]:
     """Starting points, for tiles of genes whose tables fit into the memory of a block."""
     count = gene.within_yy.shape[-1]
@@ -181,11 +202,10 @@ def _starts(
 
     def fill(i, out):
         here = jax.tree.map(lambda leaf: cut(leaf, i * width, width), gene)
-        found = starts(table, shared, here, reml)
+        found = starts(table, shared, here, size)
         return jax.lax.dynamic_update_slice_in_dim(out, found, i * width, -1)
 
-    attempts = 1 if table.to_coefficients else 2
-    out = jnp.zeros((attempts, len(table.nodes), count), gene.within_yy.dtype)
+    out = jnp.zeros((2, len(table.gammas), count), gene.within_yy.dtype)
     return jax.lax.fori_loop(0, count // width, fill, out)
 
 

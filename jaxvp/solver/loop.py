@@ -16,7 +16,6 @@ from jaxtyping import Int
 
 from jaxvp.statistics import Array
 
-# Iterations before what is left is gathered again; the last one repeats.
 _BURSTS = (5, 2, 3, 6, 12, 24)
 
 
@@ -27,6 +26,7 @@ def iterate(
     state: Any,
     limit: Int[Array, ""],
     genes: int | None = None,
+    bursts: tuple[int, ...] = _BURSTS,
 ) -> Any:
     """Step every search until it is done, or ``limit`` iterations are over.
 
@@ -44,6 +44,8 @@ def iterate(
         Iterations, at most.
     genes
         Number of genes, where it is not that of searches: search i is one of gene ``i % genes``.
+    bursts
+        Iterations before what is left is gathered again; the last one repeats.
     """
     count = state.done.shape[-1]
 
@@ -67,12 +69,12 @@ def iterate(
         number, spent, ids, state = carry
         order = jnp.argsort(state.done, stable=True)
         ids, state = jax.tree.map(lambda leaf: take(leaf, order), (ids, state))
-        steps = jnp.minimum(jnp.asarray(_BURSTS, limit.dtype)[number], limit - spent)
+        steps = jnp.minimum(jnp.asarray(bursts, limit.dtype)[number], limit - spent)
         tiles = (count - state.done.sum() + width - 1) // width
         state = jax.lax.fori_loop(
             0, tiles, lambda i, state: tile(i * width, steps, ids, state), state
         )
-        return jnp.minimum(number + 1, len(_BURSTS) - 1), spent + steps, ids, state
+        return jnp.minimum(number + 1, len(bursts) - 1), spent + steps, ids, state
 
     begin = (jnp.zeros_like(limit), jnp.zeros_like(limit), jnp.arange(count), state)
     *_, ids, state = jax.lax.while_loop(

@@ -25,6 +25,7 @@ constraints, SIAM J. Control Optim. 20(2).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -182,14 +183,17 @@ def step(
     return step_in_x(in_x, state)
 
 
-def step_in_x(evaluate: Callable[[Array], tuple[Any, ...]], state: State) -> State:
+def step_in_x(
+    evaluate: Callable[[Array], tuple[Any, ...]], state: State, tight: float = _TIGHT
+) -> State:
     """The same for any function of x.
 
-    ``evaluate(x)`` gives the deviance, its score, Hessian, Fisher matrix, rounding and estimates.
+    ``evaluate(x)`` gives the deviance, its score, Hessian, Fisher matrix, rounding and estimates;
+    ``tight`` is the score at which a search ends.
     """
     found = fence(evaluate, state.trial)
     moved, better, before = fence(_accept, state, *found)
-    return fence(_propose, moved, better, before, _direction(moved))
+    return fence(partial(_propose, tight), moved, better, before, _direction(moved))
 
 
 def _accept(
@@ -224,6 +228,7 @@ def _accept(
 
 
 def _propose(
+    tight: float,
     state: State,
     better: Bool[Array, "*genes"],
     before: Scalar,
@@ -241,7 +246,7 @@ def _propose(
     # Certified, and no step of Newton's any more: what is left is rounding.
     falling = better & jnp.isfinite(before) & (wrong < 0.25 * before)
     settled = (wrong <= jnp.maximum(GRADIENT_TOLERANCE, state.tolerance)) & ~falling
-    done = state.done | (wrong <= _TIGHT) | stuck | settled
+    done = state.done | (wrong <= tight) | stuck | settled
     longest = abs(direction).max(0)
     cut = jnp.minimum(1.0, radius / jnp.maximum(longest, jnp.finfo(longest.dtype).tiny))
     trial = jnp.where(done, state.x, jnp.clip(state.x + cut * direction, 0.0, _LARGEST_X))

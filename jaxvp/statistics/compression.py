@@ -16,6 +16,8 @@ from .types import Shared
 # that differ by a factor of 1e4 (measured in tests/test_statistics.py).
 _MAX_NODES = 64
 _INTERPOLATION_ERROR = 3e-15
+# Up to here products of a class are formed densely: SciPy's sparse calls cost more than they save.
+_DENSE_COLUMNS = 64
 
 
 class Grouping(NamedTuple):
@@ -215,14 +217,17 @@ def compress(
     present = [len(np.unique(codes)) for codes in all_codes]
     interpolation = class_nodes(sizes)
     nodes, to_nodes = interpolation if interpolation is not None else (sizes, None)
-    # Sparse, one row a class, until the last moment: a class has few of the K x K products.
-    products = sp.vstack(
-        [
-            (cross[rows].T @ scaled[rows]).reshape((1, k_columns**2))
-            for rows in (np.flatnonzero(class_of == c) for c in range(len(sizes)))
-        ]
-    )
-    between = products.toarray() if to_nodes is None else (products.T @ to_nodes.T).T
+    of_class = [np.flatnonzero(class_of == c) for c in range(len(sizes))]
+    if k_columns <= _DENSE_COLUMNS:
+        left, right = cross.toarray(), scaled.toarray()
+        products = np.stack([(left[rows].T @ right[rows]).reshape(-1) for rows in of_class])
+        between = products if to_nodes is None else to_nodes @ products
+    else:
+        # Sparse, one row a class, until the last moment: a class has few of the K x K products.
+        products = sp.vstack(
+            [(cross[rows].T @ scaled[rows]).reshape((1, k_columns**2)) for rows in of_class]
+        )
+        between = products.toarray() if to_nodes is None else (products.T @ to_nodes.T).T
     between = np.ascontiguousarray(between).reshape(len(nodes), k_columns, k_columns)
     classes = len(sizes)
     if room is not None:  # classes that hold no level

@@ -1,0 +1,82 @@
+r"""What a gene of a large system adds to the deviance: ``y'Py`` and its gradient, by one factor.
+
+With ``G = diag(gamma)`` over the random columns and one over the fixed, ``L L' = G^(1/2) M G^(1/2)
++ diag(I, 0)`` and ``v = G^(1/2) (L L')^-1 G^(1/2) b``, where ``b = U'V_1^-1 y``; v holds the
+predicted effects ``u = gamma Z'Py`` and the fixed ones,
+
+    y'Py = y'V_1^-1 y - b'v,        d y'Py / d gamma_i = -|Z_i'Py|^2,
+    d y'Py / d gamma_1 = c - 2 g'v + v'Dv,
+
+where c, g and D are the derivatives of ``y'V_1^-1 y``, b and M in gamma_1.
+
+The fixed columns are last, so that the last corner of L is that of ``X'V^-1 X``. The determinant
+and its derivatives, which would take the inverse, are not here: they are the same for all genes.
+
+Cost: ``2 C K^2 + K^3 / 3`` multiply-adds, against ``3 C K^2 + 6 K^3`` of `jaxvp.likelihood.factor`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.lax.linalg import triangular_solve
+from jaxtyping import Float
+
+from jaxvp.likelihood.system import Scalar, class_weights, spread, term_slices
+from jaxvp.statistics import Array, PerGene, Shared
+
+
+class OwnPart(NamedTuple):
+    """Of a tile of genes, on the last axis."""
+
+    rss: Scalar  # y'Py
+    first: Float[Array, "k genes"]  # its derivatives in gamma
+    beta: Float[Array, "p genes"]
+    covariance: Float[Array, "p p genes"]  # (X'V^-1 X)^-1
+    log_det_fixed: Scalar  # log|X'V^-1 X|
+    lost: Scalar  # largest ratio of a column's square to what the others leave of it
+
+
+def own_part(gamma: Float[Array, "k genes"], shared: Shared, gene: PerGene) -> OwnPart:
+    """``y'Py`` of a tile of genes and what follows from it."""
+    w0, w1, _ = class_weights(shared, gamma[0])
+    q, columns = shared.n_columns - shared.p, shared.n_columns
+    count, genes = w0.shape
+    flat = shared.between.reshape(count, columns * columns)
+    m = (w0.T @ flat).reshape(genes, columns, columns) + shared.within
+    ratio = spread(tuple(gamma), shared, gamma[0])
+    root = jnp.concatenate([jnp.sqrt(ratio), jnp.ones((shared.p, genes), ratio.dtype)])
+    random = (jnp.arange(columns) < q).astype(m.dtype)
+    system = root.T[:, :, None] * m * root.T[:, None, :] + jnp.diag(random)
+    factor = jnp.linalg.cholesky(system)
+
+    b = (w0[:, None] * gene.between_uy).sum(0) + gene.within_uy
+    b1 = (w1[:, None] * gene.between_uy).sum(0)
+    yy = (w0 * gene.between_yy).sum(0) + gene.within_yy
+    # Right-hand sides: y's, and the unit vectors of the fixed columns.
+    units = jnp.eye(columns, dtype=m.dtype)[:, q:]
+    units = jnp.broadcast_to(units, (genes, *units.shape))
+    right = jnp.concatenate([(root * b).T[..., None], units], axis=2)
+    half = triangular_solve(factor, right, left_side=True, lower=True)
+    z = triangular_solve(factor, half, left_side=True, lower=True, transpose_a=True)
+    z = jnp.moveaxis(z, 0, -1)
+    v = root * z[:, 0]
+    rss = yy - (half[..., 0] ** 2).sum(1)
+    images = (shared.between.reshape(count * columns, columns) @ v).reshape(count, columns, genes)
+    quadratic = (images * v).sum(1)
+    first = (w1 * (gene.between_yy + quadratic)).sum(0) - 2 * (b1 * v).sum(0)
+    # Read off the predicted effects, without a difference, where gamma > 0.
+    present = ratio > 0
+    moved = (w0[:, None] * images).sum(0) + shared.within @ v
+    zpy = jnp.where(present, v[:q] / jnp.where(present, ratio, 1.0), (b - moved)[:q])
+    others = [-(zpy[block] ** 2).sum(0) for block in term_slices(shared)]
+    kept, pivots = (jnp.diagonal(a, axis1=1, axis2=2) for a in (system, factor))
+    return OwnPart(
+        rss,
+        jnp.stack([first, *others]),
+        v[q:],
+        z[q:, 1:],
+        2 * jnp.log(pivots[:, q:]).sum(1),
+        (kept / pivots**2).max(1),
+    )

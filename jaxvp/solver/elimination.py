@@ -1,0 +1,98 @@
+"""Elimination of one random term after the other at the nodes of a grid: what tables are made of.
+
+Host code, float64. At a node of gamma_1 the system of all other columns is ``M = S + sum_c w_c
+C_c``. Let ``M_22 = Q diag(l) Q'`` be the block of the next term: then for every gamma_2, with ``d =
+gamma_2 / (1 + gamma_2 l)``,
+
+    y'V^-1 y  <-  y'V^-1 y - sum d (Q' M_2y)^2,      M_ry  <-  M_ry - M_r2 Q diag(d) Q' M_2y,
+
+one rotation for all nodes of gamma_2. The fixed part is eliminated before the last term, so that a
+node of the last gamma costs only the first of these sums.
+
+Cost: N_1 eigenproblems of size q_2, N_1 N_2 of size q_3.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from jaxvp.likelihood.system import class_weights, term_slices
+from jaxvp.statistics import Array, Shared
+
+
+class Level(eqx.Module):
+    """One term's elimination at B nodes of the terms before it, for its own N nodes."""
+
+    rotate: Float[Array, "B n m"]  # Q', for the last term with the fixed part eliminated
+    factor: Float[Array, "B N n"]  # gamma / (1 + gamma l)
+    couple: Float[Array, "B N rest n"] | None  # M_r2 Q diag(d); None for the last term
+
+
+class Eliminated(NamedTuple):
+    """At the nodes, axes of the terms in elimination order."""
+
+    classes: Float[np.ndarray, "N1 C"]  # class weights at the nodes of gamma_1
+    levels: tuple[Level, ...]
+    fixed: Float[np.ndarray, "B p p"]  # L^-1 of X'V^-1 X = L L', last term not in V
+    log_det: Float[np.ndarray, "*nodes"]  # without main terms
+
+
+def level_sizes(shared: Shared) -> tuple[np.ndarray, ...]:
+    """Samples in every level of every term: ``sum_j log(1 + gamma_i n_ij)`` is a main term."""
+    diagonal = np.diagonal(shared.within + shared.between.sum(axis=0))
+    return (
+        np.repeat(shared.level_sizes, np.asarray(shared.level_counts, dtype=int)),
+        *(diagonal[block] for block in term_slices(shared)),
+    )
+
+
+def eliminate(shared: Shared, gammas: tuple[np.ndarray, ...], reml: bool) -> Eliminated:
+    """Eliminate every term at the nodes of a grid, one array of gammas a term."""
+    k = len(gammas)
+    sizes = level_sizes(shared)
+    weights = np.asarray(class_weights(shared, gammas[0][:, None].T)[0]).T.reshape(
+        len(gammas[0]), -1
+    )
+    m = shared.within + np.tensordot(weights, shared.between, 1)
+    log_det = np.log1p(np.outer(gammas[0], sizes[0])).sum(axis=1)
+    levels = []
+    for t, gamma in enumerate(gammas[1:-1], 1):
+        n = shared.levels[t]
+        values, vectors = np.linalg.eigh(m[:, :n, :n])
+        factor = gamma[None, :, None] / (1 + gamma[None, :, None] * values[:, None, :])
+        coupled = m[:, n:, :n] @ vectors
+        couple = coupled[:, None] * factor[:, :, None, :]
+        levels.append(Level(vectors.transpose(0, 2, 1), factor, couple))
+        log_det = _grow(log_det, np.log1p(gamma[None, :, None] * values[:, None, :]).sum(-1))
+        m = m[:, None, n:, n:] - couple @ coupled.transpose(0, 2, 1)[:, None]
+        m = m.reshape(-1, *m.shape[2:])
+    n = m.shape[1] - shared.p
+    factors = np.linalg.cholesky(m[:, n:, n:])
+    fixed = np.linalg.inv(factors)  # p is small: one call for all nodes
+    half = fixed @ m[:, n:, :n]
+    zpz = m[:, :n, :n] - half.transpose(0, 2, 1) @ half
+    if reml:
+        log_det = log_det + 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(-1)
+    if k > 1:
+        gamma = gammas[-1]
+        values, vectors = np.linalg.eigh(zpz)
+        turned = vectors.transpose(0, 2, 1)
+        # Z'Py = Z'V^-1 y - half' (L^-1 X'V^-1 y): one matrix for both parts.
+        rotate = np.concatenate([turned, -turned @ (half.transpose(0, 2, 1) @ fixed)], axis=2)
+        factor = gamma[None, :, None] / (1 + gamma[None, :, None] * values[:, None, :])
+        levels.append(Level(rotate, factor, None))
+        roots = values if reml else np.linalg.eigvalsh(m[:, :n, :n])
+        log_det = _grow(log_det, np.log1p(gamma[None, :, None] * roots[:, None, :]).sum(-1))
+    log_det = log_det.reshape([len(gamma) for gamma in gammas])
+    for axis, (gamma, size) in enumerate(zip(gammas, sizes, strict=True)):
+        main = np.log1p(np.outer(gamma, size)).sum(axis=1)
+        log_det = log_det - main.reshape([-1 if i == axis else 1 for i in range(k)])
+    return Eliminated(weights, tuple(levels), fixed, log_det)
+
+
+def _grow(log_det: np.ndarray, more: np.ndarray) -> np.ndarray:
+    return (log_det.reshape(-1, 1) + more).reshape(-1)
