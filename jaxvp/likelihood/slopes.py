@@ -137,7 +137,7 @@ def _assemble(
     system: System,
     second: tuple[Array, Array],
     shared: SlopeShared,
-    size: Scalar,
+    size: Scalar | float,
     reml: bool,
 ) -> SlopeEvaluation:
     swept = _swept(shared)

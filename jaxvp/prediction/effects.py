@@ -48,7 +48,7 @@ def random_effects(
     structure: Structure,
     residual: Float[np.ndarray, "n genes"],
     factors: Factors,
-    weights: Float[np.ndarray, "n genes"] | None = None,
+    weights: Float[np.ndarray, "n _"] | None = None,
     variances: bool = False,
 ) -> Effects:
     """BLUPs of a tile of genes.
@@ -63,7 +63,7 @@ def random_effects(
         For each term, in formula order, the relative Cholesky factor of every gene: theta itself,
         1 x 1, for a random intercept.
     weights
-        Of the observations; 0 for one that is missing. None: all are 1.
+        Of the observations of each gene, or of all; 0 for one that is missing. None: all are 1.
     variances
         Whether to compute the conditional variances.
     """
@@ -115,7 +115,7 @@ def _intercepts(
 
 def _general(
     structure: Structure,
-    weights: Float[np.ndarray, "n genes"] | None,
+    weights: Float[np.ndarray, "n _"] | None,
     sums: Float[np.ndarray, "columns genes"],
     roots: Factors,
     variances: bool,
@@ -157,7 +157,7 @@ Blocks = Float[np.ndarray, "_ levels _ _"]
 
 def _eliminate(
     structure: Structure,
-    weights: Float[np.ndarray, "n genes"] | None,
+    weights: Float[np.ndarray, "n _"] | None,
     root: Float[np.ndarray, "genes c c"],
 ) -> tuple[Blocks, Blocks, Blocks, Float[np.ndarray, "genes _ q"], Float[np.ndarray, "genes q q"]]:
     """``T_1'N_j T_1 + I``, D_j, F_j, ``D_j F_j`` and A. F_j has one gene's axis without weights."""
