@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxvp import datasets as datasets
     from jaxvp import plots as pl
+    from jaxvp import pp as pp
     from jaxvp import sklearn as sklearn
+    from jaxvp import tl as tl
     from jaxvp.api import FitError, fit
     from jaxvp.checks import DesignCheck, check_design
     from jaxvp.collinearity import canonical_correlations
@@ -44,9 +46,11 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "fit": ("api", "fit"),
     "load": ("results", "load"),
     "pl": ("plots", None),
+    "pp": ("pp", None),
     "report": ("reporting", "report"),
     "simulate": ("simulation", "simulate"),
     "sklearn": ("sklearn", None),
+    "tl": ("tl", None),
 }
 
 __all__ = [
@@ -63,9 +67,11 @@ __all__ = [
     "fit",
     "load",
     "pl",
+    "pp",
     "report",
     "simulate",
     "sklearn",
+    "tl",
 ]
 
 

@@ -30,6 +30,19 @@ def annotated(frame, metadata, **layers):
     return adata
 
 
+class Lookalike:
+    """As much of an AnnData as a fit needs, where the package is not installed."""
+
+    __module__ = "anndata"
+
+    def __init__(self, X, obs, var_names):
+        self.X, self.obs, self.var_names, self.obs_names = X, obs, var_names, obs.index
+        self.layers, self.varm, self.uns = {}, {}, {}
+
+    def __getitem__(self, rows):
+        return Lookalike(self.X[rows], self.obs.iloc[rows], self.var_names)
+
+
 def h5ad(frame, metadata, folder, **layers):
     path = folder / "x.h5ad"
     annotated(frame, metadata, **layers).write_h5ad(path)

@@ -132,10 +132,12 @@ def test_the_documentation_builds(tmp_path):
 
 def test_every_public_name_is_in_the_reference():
     listed = set(re.findall(r"auto\w+:: (?:jaxvp\.)?([\w.]+)", (DOCS / "api.md").read_text()))
-    modules = {"datasets", "pl", "sklearn"}
+    modules = {"datasets", "pl", "pp", "sklearn", "tl"}
     missing = set(jaxvp.__all__) - modules - listed
     missing |= {name for name in jaxvp.pl.__all__ if f"plots.{name}" not in listed}
     missing |= {name for name in jaxvp.datasets.__all__ if f"datasets.{name}" not in listed}
+    missing |= {f"tl.{name}" for name in jaxvp.tl.__all__ if f"tl.{name}" not in listed}
+    missing |= {f"pp.{name}" for name in jaxvp.pp.__all__ if f"pp.{name}" not in listed}
     estimators = ("MixedEffectsResidualizer", "VariancePartition", "VarianceSelector")
     missing |= {name for name in estimators if f"sklearn.{name}" not in listed}
     assert not missing, f"add to docs/api.md: {', '.join(sorted(missing))}"

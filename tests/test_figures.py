@@ -7,15 +7,16 @@ import io
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from containers import Lookalike
 from fractions_to_draw import NAMES, results, table
 from matplotlib import image as pictures
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from scipy import sparse
 from scipy.cluster.hierarchy import cophenet, linkage
 from scipy.spatial.distance import squareform
 
@@ -190,7 +191,7 @@ def test_means_of_the_model_and_of_the_data(fitted):
     result, expression, _ = fitted
     names = ["gene0", "gene3"]
     by_hand = jaxvp.pl.components_against_mean(result, expression.mean(), components="Site")
-    anndata = SimpleNamespace(to_df=lambda: expression)
+    anndata = Lookalike(sparse.csr_matrix(expression.to_numpy()), expression, expression.columns)
     for given in (expression, expression.T, expression.to_numpy(), anndata):
         figure = jaxvp.pl.components_against_mean(result, given, components=["Site"])
         (one, *_), (other, *_) = (points(f.axes[0]) for f in (figure, by_hand))

@@ -25,7 +25,11 @@ AROUND = {
     "simulation": set(),
     "config": set(),
     "sklearn": {"integrations"},
-    "integrations": {"jaxvp", "design", "formula", "prediction", "results"},
+    "tl": {"integrations"},
+    "pp": {"integrations"},
+    "integrations": {
+        *("jaxvp", "design", "expression", "formula", "prediction", "results", "warning"),
+    },
     "cli": {
         *("jaxvp", "config", "datasets", "executors", "expression", "formula", "plots", "results"),
         *("runs", "simulation"),

@@ -252,7 +252,7 @@ def failed(status):
         (table() - 0.01, jaxvp.DataError, "`Age` goes from -0.01 to"),
         (table().assign(Batch="x"), jaxvp.DataError, "`Batch` does not hold numbers"),
         (table().set_axis([*"abca", "Residuals"], axis=1), jaxvp.DataError, "two .* called `a`"),
-        (table().to_numpy(), TypeError, "a jaxvp.Results or a DataFrame .*, not ndarray"),
+        (table().to_numpy(), TypeError, "a jaxvp.Results, a DataFrame .*, not ndarray"),
         (table()["Age"], TypeError, "not Series"),
     ],
     ids=[

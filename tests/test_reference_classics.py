@@ -17,8 +17,9 @@ def r_name(column):
 
 def cases():
     for case in classics():
-        # Eighteen fixed columns compile for long: once is enough for the quick tests.
-        marks = [pytest.mark.slow] if case[0].startswith("cake") and not case[3] else []
+        # Programs of several terms compile for long: once is enough for the quick tests.
+        several = case[0].startswith(("cake", "Pastes", "Penicillin"))
+        marks = [pytest.mark.slow] if several and not case[3] else []
         yield pytest.param(*case, id=f"{case[0]}-{'REML' if case[3] else 'ML'}", marks=marks)
 
 

@@ -14,6 +14,8 @@ from jaxvp.solver import Status, newton
 from jaxvp.statistics import compress
 
 FORMULA = "~ Age + (1|Individual) + (1|Tissue)"
+# Each criterion is a program of its own, and compiling is what takes time.
+ONE_QUICK = pytest.mark.parametrize("reml", [False, pytest.param(True, marks=pytest.mark.slow)])
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def test_every_gene_is_certified(result):
     assert (diagnostics["singular"] == zero.any(axis=1)).all()
 
 
-@pytest.mark.parametrize("reml", [False, True])
+@ONE_QUICK
 def test_optax_finds_the_same_optimum(study, reml):
     expression, metadata = study.expression, study.metadata
     genes = expression.iloc[:24]
@@ -182,7 +184,7 @@ def test_a_gpu_agrees_with_the_cpu(study, gpu):
     pd.testing.assert_series_equal(on_gpu.log_likelihood, on_cpu.log_likelihood, rtol=1e-8)
 
 
-@pytest.mark.parametrize("reml", [False, True])
+@ONE_QUICK
 def test_two_terms_that_group_the_samples_identically(reml):
     """Only the sum of their variances is determined; it is that of one of them alone."""
     expression, metadata, _ = simulate(30, 60, {"a": 12}, seed=9)

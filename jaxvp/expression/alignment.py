@@ -100,9 +100,9 @@ def open_container(expression: Any) -> Container:
         raise DataError("a Series has one axis: pass a table of it, expression.to_frame()")
     if isinstance(expression, np.ma.MaskedArray):
         raise DataError("masked arrays are not read: pass expression.filled(numpy.nan)")
-    packages = roots(expression)
-    if "anndata" in packages and hasattr(expression, "obs"):
+    if annotated.is_annotated(expression):
         return annotated.from_object(expression)
+    packages = roots(expression)
     if "xarray" in packages:
         return labelled.from_data_array(expression)
     if packages & {"polars", "pyarrow"}:

@@ -13,14 +13,32 @@ from typing import Any
 
 import pandas as pd
 
-from .arrays import Matrix, readable
+from .arrays import Matrix, readable, roots
 from .extras import require
 from .names import DataError
 from .reading import reading
 
 
-def from_object(adata: Any) -> Matrix:
-    """The matrix `X` of an AnnData with its names and `obs`."""
+def is_annotated(thing: Any) -> bool:
+    """Whether this is an AnnData (or of a type made from it); imports nothing."""
+    return "anndata" in roots(thing) and hasattr(thing, "obs")
+
+
+def from_object(adata: Any, layer: str | None = None) -> Matrix:
+    """A matrix of an AnnData with its names and `obs`.
+
+    Parameters
+    ----------
+    adata
+        The AnnData.
+    layer
+        The name of a layer that it has. None: `X`.
+    """
+    if layer is not None:
+        what = f"adata.layers[{layer!r}]"
+        with reading(what):
+            values = adata.layers[layer]
+        return _matrix(values, adata.obs, adata.var_names, what)
     with reading("adata.X"):
         values = adata.X
     if values is None:

@@ -103,7 +103,9 @@ def readable(values: Any, what: str = "the expression") -> Any:
     """
     packages = roots(values)
     if isinstance(values, np.ndarray):
-        return values
+        # Not AnnData's views: what NumPy computes of one is one, too, and to write to that is to
+        # write to the caller's AnnData.
+        return values if isinstance(values, np.memmap) else np.asarray(values)
     if "scipy" in packages and hasattr(values, "tocsc"):
         return values
     if "anndata" in packages and hasattr(values, "group"):  # a sparse matrix, backed

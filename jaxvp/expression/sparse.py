@@ -110,10 +110,20 @@ class Stored:
             return SparseSource(
                 self.data, self.indices, self.indptr, self.shape[0], self.what, threading.Lock()
             )
+        return sparse_source(self.lines(0, self.shape[0]))
+
+    def lines(self, start: int, stop: int) -> Any:
+        """Rows ``start:stop`` of a CSR matrix, columns of a CSC one, in SciPy's format of that."""
+        pointers = self.indptr[start : stop + 1]
+        part = slice(int(pointers[0]), int(pointers[-1]))
+        across = self.shape[0 if self.by_columns else 1]
         with reading(self.what):
-            data, indices = self.data[:], self.indices[:]
-            check_indices(indices, self.shape[1], self.what)
-            return sparse_source(sp.csr_array((data, indices, self.indptr), shape=self.shape))
+            data, indices = self.data[part], self.indices[part]
+            check_indices(indices, across, self.what)
+            found = (data, indices, pointers - pointers[0])
+            if self.by_columns:
+                return sp.csc_array(found, shape=(across, stop - start))
+            return sp.csr_array(found, shape=(stop - start, across))
 
 
 def check_indices(indices: Int[np.ndarray, " stored"], length: int, what: str) -> None:

@@ -1,1 +1,1 @@
-"""jaxvp in the shape that other libraries know; nothing here computes."""
+"""jaxvp in the shape that other libraries know; every fit here is one of `jaxvp.fit`."""

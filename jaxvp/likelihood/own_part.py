@@ -19,8 +19,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jax.lax.linalg import triangular_solve
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Float
 
 from jaxvp.likelihood.system import Scalar, class_weights, spread, term_slices
@@ -49,8 +50,6 @@ def own_part(gamma: Float[Array, "k genes"], shared: Shared, gene: PerGene) -> O
     root = jnp.concatenate([jnp.sqrt(ratio), jnp.ones((shared.p, genes), ratio.dtype)])
     random = (jnp.arange(columns) < q).astype(m.dtype)
     system = root.T[:, :, None] * m * root.T[:, None, :] + jnp.diag(random)
-    factor = jnp.linalg.cholesky(system)
-
     b = (w0[:, None] * gene.between_uy).sum(0) + gene.within_uy
     b1 = (w1[:, None] * gene.between_uy).sum(0)
     yy = (w0 * gene.between_yy).sum(0) + gene.within_yy
@@ -58,11 +57,10 @@ def own_part(gamma: Float[Array, "k genes"], shared: Shared, gene: PerGene) -> O
     units = jnp.eye(columns, dtype=m.dtype)[:, q:]
     units = jnp.broadcast_to(units, (genes, *units.shape))
     right = jnp.concatenate([(root * b).T[..., None], units], axis=2)
-    half = triangular_solve(factor, right, left_side=True, lower=True)
-    z = triangular_solve(factor, half, left_side=True, lower=True, transpose_a=True)
+    pivots, half, z = jax.lax.map(lambda one: _solved(*one), (system, right))
     z = jnp.moveaxis(z, 0, -1)
     v = root * z[:, 0]
-    rss = yy - (half[..., 0] ** 2).sum(1)
+    rss = yy - (half**2).sum(1)
     images = (shared.between.reshape(count * columns, columns) @ v).reshape(count, columns, genes)
     quadratic = (images * v).sum(1)
     first = (w1 * (gene.between_yy + quadratic)).sum(0) - 2 * (b1 * v).sum(0)
@@ -71,7 +69,7 @@ def own_part(gamma: Float[Array, "k genes"], shared: Shared, gene: PerGene) -> O
     moved = (w0[:, None] * images).sum(0) + shared.within @ v
     zpy = jnp.where(present, v[:q] / jnp.where(present, ratio, 1.0), (b - moved)[:q])
     others = [-(zpy[block] ** 2).sum(0) for block in term_slices(shared)]
-    kept, pivots = (jnp.diagonal(a, axis1=1, axis2=2) for a in (system, factor))
+    kept = jnp.diagonal(system, axis1=1, axis2=2)
     return OwnPart(
         rss,
         jnp.stack([first, *others]),
@@ -80,3 +78,17 @@ def own_part(gamma: Float[Array, "k genes"], shared: Shared, gene: PerGene) -> O
         2 * jnp.log(pivots[:, q:]).sum(1),
         (kept / pivots**2).max(1),
     )
+
+
+def _solved(
+    system: Float[Array, "K K"], right: Float[Array, "K columns"]
+) -> tuple[Float[Array, " K"], Float[Array, " K"], Float[Array, "K columns"]]:
+    """Pivots of the factor, ``L^-1`` of the first right-hand side, the solutions; of one gene.
+
+    One after the other: a call of LAPACK for many matrices shares them out to the threads that
+    it waits for itself, and two such calls at once, of two blocks, wait for ever.
+    """
+    factor = jnp.linalg.cholesky(system)
+    half = solve_triangular(factor, right, lower=True)
+    z = solve_triangular(factor, half, lower=True, trans=1)
+    return jnp.diag(factor), half[:, 0], z

@@ -14,11 +14,12 @@ import pandas as pd
 from jaxtyping import Float
 
 from jaxvp.expression import DataError
+from jaxvp.expression.annotated import from_object, is_annotated
 from jaxvp.results import Results
 from jaxvp.results.lookup import find
 
 from . import canvas
-from .inputs import fractions_of, residuals_last
+from .inputs import KEY, fractions_of, residuals_last
 from .palette import RESIDUAL_GREY, darker, palette
 
 if TYPE_CHECKING:
@@ -27,13 +28,16 @@ if TYPE_CHECKING:
 _PANEL = (2.3, 2.0)
 # Genes for one place of the line, and places at most.
 _LEAST_IN_BIN, _MOST_BINS = 10, 25
+# Genes whose measurements are in memory at a time.
+_BLOCK = 256
 
 
 def components_against_mean(
-    result: Results | pd.DataFrame,
+    result: Results | pd.DataFrame | Any,
     expression: Any = None,
     *,
     components: Sequence[str] | str | None = None,
+    key: str = KEY,
     figure: Figure | None = None,
 ) -> Figure:
     """Draw the fractions of every component against the mean expression of the genes.
@@ -41,13 +45,16 @@ def components_against_mean(
     Parameters
     ----------
     result
-        What `jaxvp.fit` returned, or a table genes x components of fractions.
+        What `jaxvp.fit` returned, or a table genes x components of fractions, or an AnnData to
+        which one was written.
     expression
         The measurements (a DataFrame, either way round, AnnData, or an array samples x genes), or
         the means (a Series by gene). None takes the mean that the model of a result predicts for
-        its samples; a table of fractions has no model.
+        its samples, or that of the AnnData's `X`; a table of fractions has neither.
     components
         Those to draw; None draws all.
+    key
+        Of an AnnData: the `key_added` under which its `varm` has the fractions.
     figure
         An empty figure to draw into; without, a new one that has room for the panels.
 
@@ -63,14 +70,14 @@ def components_against_mean(
         If a component is unknown (close matches are listed), a gene has no mean, or there is
         nothing to draw.
     TypeError
-        If it is neither a result nor a table.
+        If it is no result, no table and no AnnData.
 
     Examples
     --------
     >>> jaxvp.pl.components_against_mean(result)
     >>> jaxvp.pl.components_against_mean(result.fractions, expression, components="Residuals")
     """
-    fractions = fractions_of(result, "components_against_mean")
+    fractions = fractions_of(result, "components_against_mean", key=key)
     colours = palette(fractions.columns)
     if components is None:
         names = residuals_last(list(fractions.columns))
@@ -79,6 +86,8 @@ def components_against_mean(
         names = [fractions.columns[find(name, fractions.columns, "component")] for name in wanted]
     if not names:
         raise DataError("components is empty: there is nothing to draw")
+    if expression is None and is_annotated(result):
+        expression = result
     mean = _means(result, expression, fractions.index)
     order = np.argsort(mean, kind="stable")
     figure, panels = canvas.grid(figure, len(names), _PANEL)
@@ -118,11 +127,20 @@ def trend(
     return np.array([np.median(v) for v in x_of]), np.array([np.median(v) for v in y_of])
 
 
+def _means_in(adata: Any) -> pd.Series:
+    """Of the `X` of an AnnData, in blocks of genes: a sparse one is never dense as a whole."""
+    matrix = from_object(adata)
+    source, genes = matrix.source(False), len(adata.var_names)
+    blocks = [source.read(slice(None), i, min(i + _BLOCK, genes)) for i in range(0, genes, _BLOCK)]
+    means = [np.nanmean(block, axis=0, dtype=np.float64) for block in blocks]
+    return pd.Series(np.concatenate(means) if means else [], index=adata.var_names)
+
+
 def _means(result: object, expression: Any, genes: pd.Index) -> Float[np.ndarray, " genes"]:
     """The mean of every gene that is drawn."""
-    if hasattr(expression, "to_df"):  # AnnData
-        expression = expression.to_df()
-    if expression is None:
+    if is_annotated(expression):
+        means = _means_in(expression)
+    elif expression is None:
         if not isinstance(result, Results) or result.design is None:
             raise DataError(
                 "a table of fractions says nothing of the mean: pass expression=, the measurements "

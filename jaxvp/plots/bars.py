@@ -13,7 +13,7 @@ from jaxvp.results import Results
 from jaxvp.results.lookup import find
 
 from . import canvas
-from .inputs import fractions_of, residuals_last
+from .inputs import KEY, fractions_of, residuals_last
 from .palette import palette
 
 if TYPE_CHECKING:
@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 
 # More could not be told apart on a page.
 MOST = 200
-# Inches of a gene, of a line of the legend, and of a bar at most.
+# Inches of a gene, of a line of the legend, and of a bar at most; of axes with few numbers below.
 _ROW, _LEGEND_ROW, _THICKEST = 0.27, 0.21, 0.45
+_CROWDED = 3.0
 
 
 def bars(
-    result: Results | pd.DataFrame, genes: Sequence[Any] | None = None, *, ax: Axes | None = None
+    result: Results | pd.DataFrame | Any,
+    genes: Sequence[Any] | None = None,
+    *,
+    key: str = KEY,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw the variance fractions of some genes, a bar each.
 
@@ -34,9 +39,11 @@ def bars(
     ----------
     result
         What `jaxvp.fit` returned, or a table genes x components of fractions, such as
-        `result.top("Batch", 20)`.
+        `result.top("Batch", 20)`, or an AnnData to which one was written.
     genes
         Names of the genes to draw, the first one on top; None draws all that there are.
+    key
+        Of an AnnData: the `key_added` under which its `varm` has the fractions.
     ax
         Axes to draw into; without, a new figure that has room for the genes.
 
@@ -53,7 +60,7 @@ def bars(
         If a gene is unknown (close matches are listed), there are more than 200, or there is
         nothing to draw.
     TypeError
-        If it is neither a result nor a table.
+        If it is no result, no table and no AnnData.
 
     Notes
     -----
@@ -65,7 +72,7 @@ def bars(
     >>> jaxvp.pl.bars(result, ["OAS1", "IFIT1"])
     >>> jaxvp.pl.bars(result.top("Subject", 20))
     """
-    fractions = fractions_of(result, "bars", failed=True)
+    fractions = fractions_of(result, "bars", failed=True, key=key)
     if genes is None:
         places = list(range(len(fractions)))
     else:
@@ -113,7 +120,8 @@ def draw(
     canvas.names_beside(ax, [str(gene) for gene in chosen.index])
     ax.set_ylim(len(chosen) - 0.5, -0.5)
     ax.set_xlim(0, 100)
-    canvas.percent(ax.xaxis)
+    # The legend takes its part of the width: numbers of a small figure would touch.
+    canvas.percent(ax.xaxis, range(0, 101, 25 if canvas.width(ax) > _CROWDED else 50))
     ax.set_xlabel("Variance explained")
     canvas.plain(ax)
     ax.spines["left"].set_visible(False)

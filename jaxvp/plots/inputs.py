@@ -6,11 +6,18 @@ import numpy as np
 import pandas as pd
 
 from jaxvp.expression import DataError
+from jaxvp.expression.annotated import is_annotated
 from jaxvp.fractions import RESIDUALS
 from jaxvp.results import Results
+from jaxvp.results.annotated import fractions_in
+
+# Where `jaxvp.tl.variance_partition` writes unless it is told otherwise.
+KEY = "variance_partition"
 
 
-def fractions_of(result: object, function: str, failed: bool = False) -> pd.DataFrame:
+def fractions_of(
+    result: object, function: str, failed: bool = False, key: str = KEY
+) -> pd.DataFrame:
     """The rows of fractions to draw.
 
     Parameters
@@ -21,16 +28,20 @@ def fractions_of(result: object, function: str, failed: bool = False) -> pd.Data
         The name of the figure, for the message.
     failed
         Whether genes that could not be fitted stay, with NaN.
+    key
+        Of an AnnData: where in its `varm` the fractions are.
 
     Raises
     ------
     DataError, TypeError
         As every figure of fractions does; see `jaxvp.pl.violins`.
     """
+    if is_annotated(result):
+        result = fractions_in(result, key)
     if not isinstance(result, Results | pd.DataFrame):
         raise TypeError(
-            f"{function} draws a jaxvp.Results or a DataFrame of fractions (genes x components), "
-            f"not {type(result).__name__}"
+            f"{function} draws a jaxvp.Results, a DataFrame of fractions (genes x components) or "
+            f"an AnnData that holds them, not {type(result).__name__}"
         )
     table: pd.DataFrame = result.fractions if isinstance(result, Results) else result
     table = table.set_axis([str(name) for name in table.columns], axis="columns")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from jaxvp.results.lookup import find
 
 from . import canvas
 from .bars import MOST, draw, new_axes
-from .inputs import fractions_of, residuals_last
+from .inputs import KEY, fractions_of, residuals_last
 from .palette import palette
 
 if TYPE_CHECKING:
@@ -21,18 +21,26 @@ if TYPE_CHECKING:
 
 
 def top_genes(
-    result: Results | pd.DataFrame, component: str, n: int = 20, *, ax: Axes | None = None
+    result: Results | pd.DataFrame | Any,
+    component: str,
+    n: int = 20,
+    *,
+    key: str = KEY,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw the genes with the largest share of a component.
 
     Parameters
     ----------
     result
-        What `jaxvp.fit` returned, or a table genes x components of fractions.
+        What `jaxvp.fit` returned, or a table genes x components of fractions, or an AnnData to
+        which one was written.
     component
         Its name.
     n
         How many genes, at most 200.
+    key
+        Of an AnnData: the `key_added` under which its `varm` has the fractions.
     ax
         Axes to draw into; without, a new figure that has room for the genes.
 
@@ -48,7 +56,7 @@ def top_genes(
         If there is no such component (close matches are listed), `n` is not 1 to 200, or there is
         nothing to draw.
     TypeError
-        If it is neither a result nor a table.
+        If it is no result, no table and no AnnData.
 
     Notes
     -----
@@ -59,7 +67,7 @@ def top_genes(
     --------
     >>> jaxvp.pl.top_genes(result, "Subject")
     """
-    fractions = fractions_of(result, "top_genes")
+    fractions = fractions_of(result, "top_genes", key=key)
     place = find(component, fractions.columns, "component")
     whole = isinstance(n, int | np.integer) and not isinstance(n, bool)
     if not whole or not 1 <= n <= MOST:

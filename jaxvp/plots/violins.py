@@ -8,7 +8,7 @@ the middle half of the genes, the line in it is the median, the whiskers end at 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from jaxvp.results import Results, by_median
 from . import canvas
 from .boxes import box
 from .density import outline
-from .inputs import fractions_of
+from .inputs import KEY, fractions_of
 from .palette import darker, palette
 
 if TYPE_CHECKING:
@@ -31,14 +31,19 @@ BOX_WIDTH = 0.12
 _SLOT, _LEAST_SLOT = 0.62, 0.42
 
 
-def violins(result: Results | pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def violins(
+    result: Results | pd.DataFrame | Any, *, key: str = KEY, ax: Axes | None = None
+) -> Axes:
     """Draw the distribution of every component's variance fractions over the genes.
 
     Parameters
     ----------
     result
-        What `jaxvp.fit` returned, or a table genes x components of fractions between 0 and 1.
-        Genes with NaN (they could not be fitted) are left out.
+        What `jaxvp.fit` returned, or a table genes x components of fractions between 0 and 1,
+        or an AnnData to which one was written. Genes with NaN (they could not be fitted) are left
+        out.
+    key
+        Of an AnnData: the `key_added` under which its `varm` has the fractions.
     ax
         Axes to draw into; without, a new figure that has room for the components.
 
@@ -54,7 +59,7 @@ def violins(result: Results | pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         If there is nothing to draw (no gene, none that was fitted, no component), or a value is
         not a fraction.
     TypeError
-        If it is neither a result nor a table.
+        If it is no result, no table and no AnnData.
 
     Notes
     -----
@@ -64,8 +69,9 @@ def violins(result: Results | pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     --------
     >>> ax = jaxvp.pl.violins(result)
     >>> ax.figure.savefig("fractions.pdf")
+    >>> jaxvp.pl.violins(adata)  # after jaxvp.tl.variance_partition(adata, formula)
     """
-    fractions = fractions_of(result, "violins")
+    fractions = fractions_of(result, "violins", key=key)
     names = by_median(fractions)
     colours = palette(names)
     ax, slot = _new_axes(names) if ax is None else (ax, canvas.width(ax) / len(names))

@@ -74,7 +74,7 @@ def report(
     --------
     >>> result = jaxvp.fit(expression, "~ Age + (1|Subject) + (1|Tissue)", metadata)
     >>> jaxvp.report(result, "report.html")
-    >>> jaxvp.report(jaxvp.load("result.zip"), "report.html", metadata="samples.csv")
+    >>> jaxvp.report(jaxvp.load("result.vp"), "report.html", metadata="samples.csv")
     """
     if not isinstance(result, Results):
         raise TypeError(

@@ -6,7 +6,8 @@
 
 Genes are matched by name (by position where the measurements had none); those that were not fitted
 have NaN. Text is kept in the plain form that every version of anndata writes to a file, and ``/``
-in the name of a column, which HDF5 takes for a path, is written ``÷``.
+in the name of a column, which HDF5 takes for a path, is written ``÷``; `fractions_in` turns it
+back.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 import pandas as pd
 
 from jaxvp.expression import DataError
+
+from .lookup import maybe
 
 
 def write_into(
@@ -43,14 +46,47 @@ def write_into(
     """
     if not hasattr(adata, "varm") or not hasattr(adata, "uns"):
         raise DataError(f"a result is written into an AnnData, not into {type(adata).__name__}")
-    if not key or "/" in key:
-        raise DataError(f"key_added={key!r}: use a name without '/'")
+    check_key(key)
     names = adata.var_names
     places = _places(tables["fractions"].index, names)
     plain = {name: _plain(table, places, names) for name, table in tables.items()}
     fractions = plain.pop("fractions")
     adata.uns[key] = {**scalars, **plain}
     adata.varm[key] = fractions
+
+
+def check_key(key: Any) -> None:
+    """Check a name to write under.
+
+    Raises
+    ------
+    DataError
+        If it is no text, empty, or a path of HDF5.
+    """
+    if not isinstance(key, str) or not key or "/" in key:
+        raise DataError(f"key_added={key!r}: use a name without '/'")
+
+
+def fractions_in(adata: Any, key: Any) -> pd.DataFrame:
+    """The fractions that `write_into` wrote, with the names of the components as the fit had them.
+
+    Raises
+    ------
+    DataError
+        If there are none under this key, with close matches.
+    """
+    if key not in adata.varm:
+        tables = pd.Index([name for name, x in adata.varm.items() if isinstance(x, pd.DataFrame)])
+        raise DataError(
+            f"adata.varm has no {key!r}{maybe(str(key), tables)}; "
+            "jaxvp.tl.variance_partition(adata, formula, key_added=...) writes it"
+        )
+    table = adata.varm[key]
+    if not isinstance(table, pd.DataFrame):
+        raise DataError(
+            f"adata.varm[{key!r}] is {type(table).__name__}, not a table of fractions of jaxvp"
+        )
+    return table.set_axis([str(name).replace("÷", "/") for name in table.columns], axis="columns")
 
 
 def _places(genes: pd.Index, names: pd.Index) -> np.ndarray:

@@ -31,7 +31,7 @@ def find(name: Any, known: pd.Index, what: str) -> int:
     if len(places) > 1:
         raise DataError(f"{len(places)} {what}s are called {name!r}: give each its own name")
     if not places:
-        raise DataError(f"there is no {what} {name!r}{_maybe(str(name), known)}")
+        raise DataError(f"there is no {what} {name!r}{maybe(str(name), known)}")
     return places[0]
 
 
@@ -39,11 +39,13 @@ def _places(name: Any, known: pd.Index) -> list[int]:
     return known.get_indexer_for([name]).tolist() if name in known else []
 
 
-def _maybe(name: str, known: pd.Index) -> str:
+def maybe(name: str, known: pd.Index) -> str:
     """A hint at what may have been meant: close in any case of the letters, or all of a few."""
     lower = {label.lower(): label for label in map(str, reversed(list(known)))}
     close = [lower[text] for text in difflib.get_close_matches(name.lower(), lower, n=3)]
     if close:
         return f" (did you mean {' or '.join(map(repr, close))}?)"
+    if not len(known):
+        return ": there are none"
     shown = ", ".join(repr(label) for label in map(str, known[:8]))
     return f": there are {shown}" + (f" and {len(known) - 8:,} more" if len(known) > 8 else "")
