@@ -30,6 +30,7 @@ test-gpu: $(VENV)/.test  ## the tests that need a GPU (install .[cuda12] or .[cu
 	JAX_PLATFORMS=cuda,cpu $(PYTEST) -m gpu
 
 fuzz: $(VENV)/.test  ## the property tests with many more examples, other ones each time
+	@echo "fuzz: 2,000 hostile calls (tests/test_hostile.py), 1,000 examples of every other property"
 	$(PYTEST) -m hypothesis --hypothesis-profile=fuzz
 
 check: $(VENV)/.check  ## lint, formatting, types

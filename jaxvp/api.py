@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxvp import batch, fractions
-from jaxvp.design import Design, build
+from jaxvp.design import Design, build, check_counting
 from jaxvp.executors import Failure, check_executor, describe
 from jaxvp.expression import DataError, align, split_weights
 from jaxvp.formula import Formula
@@ -132,6 +132,8 @@ def fit(
     >>> jaxvp.fit("expression.parquet", "~ Age + (1|Individual)", "samples.csv")
     >>> jaxvp.fit(adata, "~ (1|donor) + (1|batch)").to_anndata(adata)
     """
+    if progress is not None:
+        _check_switches(progress=progress)
     study = prepare(
         expression,
         formula,
@@ -188,6 +190,7 @@ def prepare(
     Parameters, errors and warnings are those of `fit`.
     """
     parsed = Formula.parse(formula)
+    _check_switches(reml=reml, rescale_weights=rescale_weights)
     chosen = _check_options(dtype, block_size, devices, solver, on_error, executor)
     aligned, table = align(expression, metadata)
     design = build(parsed, table, reml)
@@ -197,9 +200,11 @@ def prepare(
         )
     measurements = aligned.take(design.kept)
     own, shared_weights = split_weights(weights, aligned, design.kept)
-    if shared_weights is not None:
-        _check_zero_weights(design, shared_weights)
     given = None if weights is None else Weights(own, shared_weights, bool(rescale_weights))
+    if shared_weights is not None:
+        check_counting(design, shared_weights > 0, reml)
+        if design.slopes:
+            _check_zero_weights(design, shared_weights)
     compression = batch.compression_of(design, shared_weights)
     size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
     asked = block_size if block_size == "auto" else size  # a plain int, also of NumPy's
@@ -250,7 +255,7 @@ _LOST = {
 
 
 def _check_zero_weights(design: Design, weights: np.ndarray) -> None:
-    """Samples of weight zero are left out of all genes: the others must determine the model."""
+    """Samples of weight zero are left out of all genes: the others must determine the slopes."""
     left = weights > 0
     status = Status.CONVERGED if left.all() else batch.status_of(design, left)
     if status != Status.CONVERGED:
@@ -261,28 +266,33 @@ def _check_zero_weights(design: Design, weights: np.ndarray) -> None:
         )
 
 
+def _check_switches(**switches: Any) -> None:
+    """Text such as "no" is true to Python: only True and False are taken."""
+    for name, value in switches.items():
+        if not isinstance(value, bool | np.bool_):
+            raise DataError(f"{name}={value!r}: use True or False")
+
+
 def _check_options(dtype, block_size, devices, solver, on_error, executor) -> list[batch.Device]:
     """Refuse what cannot be, before any work; the devices to use."""
-    if dtype not in ("float64", "float32"):
+    if not isinstance(dtype, str) or dtype not in ("float64", "float32"):
         raise DataError(f'dtype={dtype!r}: use "float64" (the default) or "float32"')
-    if block_size != "auto" and (
-        isinstance(block_size, bool)
-        or not isinstance(block_size, int | np.integer)
-        or block_size < 1
-    ):
+    whole = isinstance(block_size, int | np.integer) and not isinstance(block_size, bool)
+    if not (block_size >= 1 if whole else isinstance(block_size, str) and block_size == "auto"):
         raise DataError(
             f'block_size={block_size!r}: use a whole number of genes, 1 or more, or "auto"'
         )
-    if solver not in SOLVERS:
+    if not isinstance(solver, str) or solver not in SOLVERS:
         raise DataError(f"solver={solver!r}: use one of {', '.join(map(repr, SOLVERS))}")
-    if on_error not in ("status", "raise"):
+    if not isinstance(on_error, str) or on_error not in ("status", "raise"):
         raise DataError(f'on_error={on_error!r}: use "status" (the default) or "raise"')
     check_executor(executor, devices)
     if executor is not None:
         return []
     if devices is None:
         return jax.local_devices()
-    devices = [devices] if isinstance(devices, jax.Device) else list(devices)
+    one = isinstance(devices, jax.Device) or not isinstance(devices, Iterable)
+    devices = [devices] if one else list(devices)
     if not devices or not all(isinstance(device, jax.Device) for device in devices):
         raise DataError(
             f"devices={devices!r}: give a list of JAX devices, such as jax.devices()[:1], or None"

@@ -122,7 +122,7 @@ def load(path: str | Path) -> FitConfig:
         raise ConfigError(f"{path}: no such config file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text ({error})") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not all of it is its TOMLDecodeError
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     return FitConfig(**{key: _checked(path, key, value) for key, value in table.items()})
 
@@ -142,6 +142,8 @@ def _checked(path: Path, key: str, value: Any) -> Any:
     if key in CHOICES and value not in CHOICES[key]:
         choices = " or ".join(map(repr, CHOICES[key]))
         raise ConfigError(f"{path}: {key} must be {choices}, not {value!r}")
+    if key in _PATHS and "\0" in value:
+        raise ConfigError(f"{path}: {key} = {value!r} is no path: it has a zero character")
     if key == "out":
         _check_inside(path, value)
     return path.parent / value if key in _PATHS else value

@@ -144,6 +144,7 @@ class Study(NamedTuple):
                 lambda start, stop, found: finished(start, stop, found.fitted, found.digest),
                 weights=own.block if own is not None else None,
             )
-        if self.measurements.origin is not None:
-            self.measurements.origin.check_all()
+        for served in (self.measurements, own):
+            if served is not None and served.origin is not None:
+                served.origin.check_all()
         return failures

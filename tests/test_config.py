@@ -77,7 +77,12 @@ def test_given_options_go_over_the_file():
         ('dataset = "../x"', "dataset must be 'influenza', not '../x'"),
         ("formula = ~ a", r"not valid TOML: .*line 1"),
         ('formula = "~ a"\nformula = "~ b"', "not valid TOML"),
+        (f"block_size = {'9' * 5000}", "not valid TOML"),
+        (f"formula = {'[' * 5000}", "not valid TOML"),
+        ('out = "a\\u0000b"', "out = .* is no path"),
+        ('expression = "a\\u0000b"', "expression = .* is no path"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_what_is_wrong_is_said(written, text, message):
     path = written(text)

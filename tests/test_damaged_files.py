@@ -1,12 +1,14 @@
 """Files that are missing, empty, cut short, overwritten, of another kind: one error names them."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
 from containers import annotated, h5ad, named, npy, parquet, stored, text, zarr_array
 from scipy import sparse
 
-from jaxvp.expression import DataError, align, open_file
+from jaxvp.expression import DataError, align, open_file, split_weights
 
 SAMPLES, GENES = 40, 60
 pytestmark = [
@@ -14,13 +16,39 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:anndata"),
 ]
 
+
+def compressed(frame, folder, name):
+    """Parquet, and that compressed as a whole."""
+    import pyarrow as pa
+
+    content = parquet(frame, folder).read_bytes()
+    with pa.output_stream(str(folder / name), compression="detect") as stream:
+        stream.write(content)
+    return folder / name
+
+
 WRITE = {
     "x.npy": lambda f, m, d: npy(f, d, "C"),
     "x.parquet": lambda f, m, d: parquet(f, d),
+    "x.pq": lambda f, m, d: parquet(f, d).rename(d / "x.pq"),
+    "x.parquet.gz": lambda f, m, d: compressed(f, d, "x.parquet.gz"),
     "x.csv": lambda f, m, d: text(f, d, "x.csv", ","),
     "x.csv.gz": lambda f, m, d: text(f, d, "x.csv.gz", ","),
+    "x.csv.bz2": lambda f, m, d: text(f, d, "x.csv.bz2", ","),
+    "x.csv.zst": lambda f, m, d: zstandard(f, d),
+    "x.tsv": lambda f, m, d: text(f, d, "x.tsv", "\t"),
+    "x.tsv.gz": lambda f, m, d: text(f, d, "x.tsv.gz", "\t"),
     "x.h5ad": h5ad,
 }
+
+
+def zstandard(frame, folder):
+    """pandas wants a package for it that pyarrow does not need."""
+    import pyarrow as pa
+
+    with pa.output_stream(str(folder / "x.csv.zst"), compression="zstd") as stream:
+        stream.write(named(frame).to_csv(index=False).encode())
+    return folder / "x.csv.zst"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +71,7 @@ def message(path, metadata, **options):
     return str(caught.value).replace(str(path), "")
 
 
-NAMES = [*WRITE, "x.zarr", "x.pq", "x.tsv", "x.parquet.gz"]
+NAMES = [*WRITE, "x.zarr", "x.tab", "x.txt.zst"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,14 +107,98 @@ def test_cut_short(tmp_path, frame, metadata, name, share):
     message(path, metadata)
 
 
-@pytest.mark.parametrize("name", [name for name in WRITE if name != "x.csv"])
-@pytest.mark.parametrize("other", ["text", "zeros", "parquet"])
-def test_of_another_kind(tmp_path, frame, metadata, name, other):
+OTHER = {
+    "text": b"sample,a,b\ns1,1,2\n" * 9,
+    "zeros": bytes(4000),
+    "noise": np.random.default_rng(1).bytes(4000),
+    "page": b"<!DOCTYPE html><html><body>404 not found</body></html>\n" * 9,
+    "pickle": b"\x80\x04\x95\x10\x00cos\nsystem\n(S'touch PWNED'\ntR.",
+    "parquet": None,
+}
+
+
+@pytest.mark.parametrize("name", WRITE)
+@pytest.mark.parametrize("other", OTHER)
+def test_of_another_kind(tmp_path, frame, metadata, name, other, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / name
-    if other == "parquet" and name != "x.parquet":
+    if other == "parquet" and not name.endswith(("parquet", "pq")):
         parquet(frame, tmp_path).rename(path)
     else:
-        path.write_bytes(b"sample,a,b\ns1,1,2\n" * 9 if other == "text" else bytes(4000))
+        path.write_bytes(OTHER[other] or OTHER["noise"])
+    with pytest.raises(DataError) as caught:
+        align(path, metadata)
+    # Text that is a table, of other samples, has nothing wrong but its names.
+    assert str(path) in str(caught.value) or (
+        other in ("text", "page") and name in ("x.csv", "x.tsv")
+    )
+    assert not (tmp_path / "PWNED").exists()
+
+
+def touched(path):
+    """Written to again, a moment later."""
+    inner = max((p for p in path.rglob("*") if p.is_file()), default=path)
+    os.utime(inner, ns=(1, os.stat(inner).st_mtime_ns + 1))
+
+
+STREAMED = ["x.npy", "x.parquet", "x.pq", "x.h5ad"]
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_a_file_that_changes_between_two_blocks(tmp_path, frame, metadata, name):
+    path = WRITE[name](frame, metadata, tmp_path)
+    expression, _ = align(path, metadata)
+    expression.block(0, 3)
+    touched(path)
+    with pytest.raises(DataError, match="was changed while it was read: run again") as caught:
+        expression.block(3, 6)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [stored, lambda f, m, d: zarr_array(f, d)], ids=["group", "array"])
+def test_a_store_that_changes_while_it_is_read(tmp_path, frame, metadata, make):
+    """Of a store of many files that is looked at when all is read."""
+    path = make(frame, metadata, tmp_path)
+    expression, _ = align(path, metadata)
+    touched(path)
+    with pytest.raises(DataError, match="was changed while it was read: run again"):
+        expression.origin.check_all()
+
+
+@pytest.mark.parametrize("name", [name for name in WRITE if ".csv" in name or ".tsv" in name])
+def test_a_table_that_changes_between_its_header_and_its_end(
+    tmp_path, frame, metadata, name, monkeypatch
+):
+    from pyarrow import csv
+
+    path, real = WRITE[name](frame, metadata, tmp_path), csv.read_csv
+
+    def read(*args, **options):
+        touched(path)
+        return real(*args, **options)
+
+    monkeypatch.setattr(csv, "read_csv", read)
+    assert "was changed while it was read" in message(path, metadata)
+    with pytest.raises(DataError, match="was changed while it was read"):
+        align(frame, path)  # as metadata
+
+
+def test_weights_that_change_while_they_are_read(tmp_path, frame, metadata):
+    weights = npy(frame.abs(), tmp_path, "F")
+    expression, _ = align(frame, metadata)
+    own, _ = split_weights(weights, expression, np.arange(SAMPLES))
+    touched(weights)
+    with pytest.raises(DataError, match="was changed while it was read"):
+        own.block(0, 3)
+
+
+@pytest.mark.parametrize("make", [stored, lambda f, m, d: zarr_array(f, d)], ids=["group", "array"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_store_whose_files_are_cut_short(tmp_path, frame, metadata, make, share):
+    path = make(frame, metadata, tmp_path)
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and "z" not in file.name:
+            file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
     message(path, metadata)
 
 

@@ -611,7 +611,7 @@ def test_rank_is_exact_whatever_the_units(X, powers, intercept):
         assert np.abs(left).max() <= 1e-6 * np.abs(column).max()
 
 
-@pytest.mark.parametrize("factor", [1e-200, 1, 1e200])
+@pytest.mark.parametrize("factor", [1e-50, 1, 1e50])
 def test_units_and_offsets_do_not_make_columns_dependent(factor):
     metadata = STUDY.assign(Age=STUDY["Age"] * factor, year=2e6 + STUDY["dose"])
     assert design("~ Age + I(dose^2) + year + year:flag", metadata).p == 5

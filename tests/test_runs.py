@@ -384,7 +384,11 @@ def test_a_folder_that_cannot_be_written(folder, capsys, name):
 # Shards
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "", "1/" + "9" * 5000],
+    ids=lambda text: text[:9],
+)
 def test_what_is_no_shard(text):
     with pytest.raises(RunError, match="i/N"):
         Shard.parse(text)

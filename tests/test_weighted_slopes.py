@@ -223,6 +223,14 @@ def test_statuses(formula, enough, monkeypatch):
     assert list(weighted) == [*expected[:9], *["bad_weights"] * 3]
 
 
+def test_zero_weights_of_all_genes_must_leave_the_slopes():
+    expression, metadata = study()
+    times = metadata.copy()
+    times.loc[times.index[::2], "Time"] = 2.0
+    with pytest.raises(jaxvp.DataError, match="weights leave 30 of 60 .* columns say the same"):
+        jaxvp.fit(expression, "~ (0 + Time|Subject)", times, weights=1.0 * (times["Time"] == 2))
+
+
 @pytest.mark.slow
 def test_slopes_whose_level_a_gene_has_lost():
     """`(Tissue + 0|Individual)`: a component without samples is a status; other genes are not."""

@@ -371,26 +371,6 @@ def test_weights_that_cannot_be_used(weights, message, monkeypatch):
         jaxvp.fit(expression, MIXED, metadata, weights=weights(table()))
 
 
-@pytest.mark.parametrize(
-    ("lost", "message"),
-    [
-        ("Tissue", "columns say the same there"),
-        ("Batch", "a random term has one level there"),
-        (None, "no more of them than columns"),
-    ],
-)
-def test_zero_weights_of_all_genes_must_leave_a_model(lost, message):
-    expression, metadata = study()
-    if lost == "Tissue":
-        w = metadata["Tissue"] != metadata["Tissue"].iloc[0]
-    elif lost == "Batch":
-        w = metadata["Batch"] == metadata["Batch"].iloc[0]
-    else:
-        w = pd.Series(np.arange(N) < 4, metadata.index)
-    with pytest.raises(DataError, match=rf"weights leave {w.sum()} of 60 samples.*{message}"):
-        jaxvp.fit(expression, MIXED, metadata, weights=1.0 * w)
-
-
 def test_adjusted_values_need_all_measurements():
     from jaxvp.plots.effects import adjust
 

@@ -167,6 +167,10 @@ def write(
         out.log_likelihood[:] = found.log_likelihood - size * np.log(undo.scale) + undo.half_log
         out.sigma[:] = plain * np.sqrt(undo.mean_weight)
         relative = out.coefficients / plain[:, None]
+        beyond = ~np.isfinite(relative).all(axis=1)
+        if beyond.any():  # coefficients that no float holds: of 1e280 on a variable of 1e-55
+            own = undo.ols[:, beyond] / undo.scale[beyond] + found.coefficients[:, beyond]
+            relative[beyond] = (shared.r_inverse @ own).T / found.sigma[beyond, None]
         single = undo.covariance.ndim == 2
         form = "gi,ij,gj->g" if single else "gi,gij,gj->g"
         whole = np.einsum(form, relative, undo.covariance, relative, optimize=single)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 
 from jaxvp.batch.fitted import Fitted, Undo, write
 from jaxvp.batch.program import Program, capacity_for, solve_block
-from jaxvp.design import Design
+from jaxvp.design import Design, explain_anything
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates
 from jaxvp.solver import SlopeSolution, Status, relative_factors, slope_lanes
 from jaxvp.statistics import (
@@ -47,6 +47,8 @@ _LARGEST_CHUNK = 256
 _WIDTH = 16
 # Products, with random slopes, of the genes that are stepped together.
 _TILE_BYTES = 1 << 20
+# Observations up to which a gene's own model is asked whether it has an optimum: a dense rank.
+_FEW = 300
 
 
 class Own:
@@ -169,6 +171,8 @@ def _fit_good(
     out.status[found.constant] = Status.ZERO_VARIANCE
     lost = losses(s, found)
     out.status[lost != Status.CONVERGED] = lost[lost != Status.CONVERGED]
+    if not program.reml:
+        out.status[unbounded(work.own.design, found, w)] = Status.TOO_FEW_OBSERVATIONS
     good = out.status == Status.CONVERGED
     if not s.levels:
         _write(out, work, found, np.zeros((0, len(good))), _least_squares(work, found), False)
@@ -198,6 +202,31 @@ def losses(s: Structure | SlopeStructure, found: Sums) -> Int[np.ndarray, " gene
     status[(levels == 1).any(axis=0)] = Status.SINGLE_LEVEL
     status[(effects >= found.n).any(axis=0)] = Status.TOO_FEW_OBSERVATIONS
     return status
+
+
+def unbounded(
+    design: Design, found: Sums, w: Float[np.ndarray, "n genes"]
+) -> Bool[np.ndarray, " genes"]:
+    """Genes whose few observations the model explains whatever they are: ML has no maximum.
+
+    (The same of all samples is refused with the design.)
+    """
+    p = design.p
+    columns = found.levels.sum(axis=0)
+    if design.slopes:  # no fewer than there are
+        columns = len(design.codes) * found.levels.max(axis=0)
+    few = (columns + p >= found.n) & (found.n <= _FEW) & (len(design.codes) > 0)
+    known: dict[bytes, bool] = {}
+    for gene in np.flatnonzero(few):
+        there = w[:, gene] > 0
+        key = there.tobytes()
+        if key not in known:
+            codes = tuple(np.asarray(codes)[there] for codes in design.codes)
+            multipliers = tuple(None if m is None else m[there] for m in design.multipliers)
+            multipliers = multipliers or (None,) * len(codes)
+            known[key] = explain_anything(design.X[there], codes, multipliers)
+        few[gene] = known[key]
+    return few
 
 
 def _fit_chunk(

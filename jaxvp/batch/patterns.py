@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from jaxvp.batch.fitted import Fitted
-from jaxvp.batch.own import fit_own, losses
+from jaxvp.batch.own import fit_own, losses, unbounded
 from jaxvp.batch.program import Program
 from jaxvp.batch.shared import column_covariance, fit_shared
 from jaxvp.solver import Status, Surface, Table, prepare
@@ -75,7 +75,10 @@ def _compress(program: Program, work: Work, mask: Bool[np.ndarray, " n"]) -> Pat
     else:
         w = mask[:, None].astype(np.float64)
         s = work.own.structure
-        status = Status(losses(s, sums(s, np.zeros_like(w), w))[0])
+        found = sums(s, np.zeros_like(w), w)
+        status = Status(losses(s, found)[0])
+        if not program.reml and unbounded(design, found, w).any():
+            status = Status.TOO_FEW_OBSERVATIONS
     if status != Status.CONVERGED:
         return Pattern(status, n, work.compression, work.covariance, None)
     weights = mask.astype(np.float64)

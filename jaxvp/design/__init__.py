@@ -21,14 +21,24 @@ from jaxvp.formula import Formula, RandomTerm
 from jaxvp.warning import warn
 
 from .coding import Coding
+from .counting import check_counting
 from .fixed import FixedPart, build_fixed, label
 from .given import given_variables, multipliers_at
-from .information import check_information
+from .information import check_information, explain_anything
 from .random import build_random, check_random, identical_groupings
 from .slopes import Multiplier, build_components, group_of, parts, theta_names
 from .variables import DesignError, Factor, interaction, is_missing, select, to_names
 
-__all__ = ["Coding", "Design", "DesignError", "build", "given_variables", "multipliers_at"]
+__all__ = [
+    "Coding",
+    "Design",
+    "DesignError",
+    "build",
+    "check_counting",
+    "explain_anything",
+    "given_variables",
+    "multipliers_at",
+]
 
 RESERVED = ("Intercept", "Residuals")
 

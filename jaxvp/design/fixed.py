@@ -23,6 +23,10 @@ from .variables import DesignError, Factor, Names, kind_of, to_factor
 # formulaic evaluates this as a literal, and knows factors by their text only: not "1", which may
 # well be the name of a column.
 INTERCEPT = "+1"
+# Before such a level; of Unicode's private characters, which no name has.
+SHIELD = "\ue0f8"
+# Of a fixed column: its square, and the square of that over all samples, are ordinary numbers.
+LARGEST = 1e60
 
 
 class FixedPart(NamedTuple):
@@ -59,7 +63,7 @@ def build_fixed(formula: Formula, table: dict[str, pd.Series], samples: pd.Index
     X, columns, owner, factors, states = encode(formula, table, samples, "the fixed term {}")
     dependent = dependent_columns(X, columns, formula.intercept)
     if dependent:
-        raise DesignError(_explain(dependent))
+        raise DesignError(explain(dependent))
     return FixedPart(X, columns, Names(map(_term_label, formula.terms)), owner, factors, states)
 
 
@@ -96,6 +100,7 @@ def encode(
     _check_count(formula.intercept + least, n)
     X, columns, owner = materialize(formula, values, n)
     _check_count(len(columns), n)
+    _check_sizes(X, columns)
     return X, columns, owner, factors, states
 
 
@@ -151,6 +156,18 @@ def _check_count(columns: int, n: int) -> None:
         )
 
 
+def _check_sizes(X: Float[np.ndarray, "n p"], columns: Names) -> None:
+    """Columns are squared and multiplied: there are units in which that is no number any more."""
+    size = np.abs(X).max(axis=0, initial=0)
+    for name, largest in zip(columns, size, strict=True):
+        if not largest <= LARGEST or 0 < largest < 1 / LARGEST:
+            what = "are not finite" if not np.isfinite(largest) else f"reach {largest:.1e}"
+            raise DesignError(
+                f"the values of `{name}` {what}: give its variable in a unit that makes them "
+                f"smaller than {LARGEST:.0e} and not all smaller than {1 / LARGEST:.0e}"
+            )
+
+
 def materialize(
     formula: Formula, values: dict[str, Any], n: int
 ) -> tuple[Float[np.ndarray, "n p"], Names, tuple[int, ...]]:
@@ -165,18 +182,28 @@ def materialize(
         terms.append(Term([Lookup(INTERCEPT, eval_method="literal")]))
     for term in formula.terms:
         terms.append(Term([Lookup(label(factor), eval_method="lookup") for factor in term]))
-    materializer = PandasMaterializer(pd.DataFrame(index=pd.RangeIndex(n)), context=values)
+    context = {name: _shielded(value) for name, value in values.items()}
+    materializer = PandasMaterializer(pd.DataFrame(index=pd.RangeIndex(n)), context=context)
     matrix: Any = materializer.get_model_matrix(
         SimpleFormula(terms, _ordering="none"), output="numpy", na_action="ignore"
     )
     first = -1 if formula.intercept else 0
     blocks = [(first + i, part.columns) for i, part in enumerate(matrix.model_spec.structure)]
     owner = tuple(i for i, columns in blocks for _ in columns)
-    names = Names(str(column) for _, columns in blocks for column in columns)
+    names = Names(str(name).replace(SHIELD, "") for _, columns in blocks for name in columns)
     return np.asarray(matrix, dtype=np.float64).reshape(n, len(names)), names, owner
 
 
-def _explain(dependent: dict[str, list[str]]) -> str:
+def _shielded(value: Any) -> Any:
+    """formulaic leaves out levels whose names begin with ``__``: they are its own, it thinks."""
+    if not isinstance(value, pd.Series):
+        return value
+    return value.cat.rename_categories(lambda level: SHIELD * level.startswith("__") + level)
+
+
+def explain(dependent: dict[str, list[str]]) -> str:
+    """What `dependent_columns` found, in words."""
+
     def reason(column: str, others: list[str]) -> str:
         if not others:
             return f"`{column}` is zero in all samples (no sample has this combination?)"

@@ -60,23 +60,35 @@ def check_information(
                 )
         return
     n, p = X.shape
-    levels = [int(code.max()) + 1 for code in codes]
-    if p + sum(levels) < n or n > _MOST_SAMPLES:
-        return
+    if n <= _MOST_SAMPLES and explain_anything(X, codes, multipliers):
+        levels = sum(int(code.max()) + 1 for code in codes)
+        raise DesignError(
+            f"{p} fixed columns and {levels} levels of random terms explain any {n} samples "
+            "exactly: the likelihood has no maximum. Leave a term out, or use reml=True"
+        )
+
+
+def explain_anything(
+    X: Float[np.ndarray, "n p"],
+    codes: tuple[Int[np.ndarray, " n"], ...],
+    multipliers: tuple[Float[np.ndarray, " n"] | None, ...],
+) -> bool:
+    """Can X and the random terms write any samples, and the random terms alone cannot?"""
+    n, p = X.shape
+    levels = [np.unique(code, return_inverse=True)[1].reshape(n) for code in codes]
+    counts = [int(code.max(initial=-1)) + 1 for code in levels]
+    if p + sum(counts) < n:
+        return False
     Z = np.concatenate(
         [
             (code[:, None] == np.arange(count)) * (1.0 if column is None else column[:, None])
-            for code, count, column in zip(codes, levels, multipliers, strict=True)
+            for code, count, column in zip(levels, counts, multipliers, strict=True)
         ],
         axis=1,
     )
     length = np.linalg.norm(X, axis=0)
     both = np.concatenate([X / np.where(length > 0, length, 1), Z], axis=1)
-    if np.linalg.matrix_rank(both) == n > np.linalg.matrix_rank(Z):
-        raise DesignError(
-            f"{p} fixed columns and {sum(levels)} levels of random terms explain any {n} samples "
-            "exactly: the likelihood has no maximum. Leave a term out, or use reml=True"
-        )
+    return bool(np.linalg.matrix_rank(both) == n > np.linalg.matrix_rank(Z))
 
 
 def _inside(X: Float[np.ndarray, "n p"], code: Int[np.ndarray, " n"]) -> bool:

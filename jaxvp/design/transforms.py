@@ -81,7 +81,12 @@ def evaluate(
 def _numbers(column: pd.Series) -> np.ndarray:
     kind = kind_of(column)
     if kind == "numeric":
-        return to_numbers(column)
+        try:
+            return to_numbers(column)
+        except (OverflowError, ValueError, TypeError) as error:  # Python's numbers know no limits
+            raise DesignError(
+                f"`{column.name}` holds values that are no floating-point numbers: {error}"
+            ) from None
     what = {
         "categorical": "is categorical: if it holds numbers as text, convert it with pd.to_numeric",
         "date": "holds dates or times: make it a number, such as days since the first",

@@ -78,7 +78,10 @@ def kind_of(column: pd.Series) -> Kind:
 
 def is_missing(column: pd.Series) -> Bool[np.ndarray, " n"]:
     """Where a column has no value. NaN counts in every type, nullable floats included."""
-    missing = column.isna().to_numpy(dtype=bool)
+    try:
+        missing = column.isna().to_numpy(dtype=bool)
+    except ArithmeticError as error:  # of a decimal that signals when it is looked at
+        raise DesignError(f"`{column.name}` holds a value that cannot be read: {error}") from None
     if pd.api.types.is_float_dtype(column.dtype):
         missing = missing | np.isnan(column.to_numpy(dtype=np.float64, na_value=np.nan))
     return missing
@@ -102,7 +105,7 @@ def to_factor(column: pd.Series) -> Factor:
             codes, levels = used.cat.codes.to_numpy(), used.cat.categories
         else:
             codes, levels = pd.factorize(column, sort=True)
-    except TypeError as error:
+    except Exception as error:  # whatever a foreign type raises that cannot be compared
         raise DesignError(
             f"`{column.name}` holds values that cannot be levels ({error}): make them text"
         ) from None

@@ -25,6 +25,7 @@ from .names import (
     among,
     check_common,
     check_names,
+    places_of,
     samples_in_columns,
     warn_dropped,
 )
@@ -147,7 +148,7 @@ def _by_name(
 
     common = among(metadata.index, samples)
     check_common(samples, metadata.index, common)
-    positions = samples.get_indexer(metadata.index[common])
+    positions = places_of(samples, metadata.index[common])
     check_values(container, transposed, positions, samples, genes)
     hint = _unnamed_genes(axes, metadata.index) if transposed else ""
     warn_dropped(samples, metadata.index, common, hint)

@@ -103,8 +103,8 @@ def readable(values: Any, what: str = "the expression") -> Any:
     """
     packages = roots(values)
     if isinstance(values, np.ndarray):
-        # Not AnnData's views: what NumPy computes of one is one, too, and to write to that is to
-        # write to the caller's AnnData.
+        # No subclass with rules of its own: a matrix never has one axis, and what NumPy computes of
+        # one of AnnData's views is one, too, so that to write to it is to write to the caller's.
         return values if isinstance(values, np.memmap) else np.asarray(values)
     if "scipy" in packages and hasattr(values, "tocsc"):
         return values

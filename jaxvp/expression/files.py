@@ -23,6 +23,7 @@ import pandas as pd
 
 from .arrow import index_of_pandas
 from .names import DataError
+from .reading import Unchanged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,6 +64,7 @@ def read_table(path: str | os.PathLike[str], *, names_column: str | None = None)
     kind, compression = _kind(path)
     if not path.is_file():
         raise DataError(f"{path}: {'a folder' if path.is_dir() else 'there is no such file'}")
+    unchanged = Unchanged(path)  # it is read in several passes
     try:
         if kind in PARQUET:
             table, names = _read_parquet(path, compression, names_column)
@@ -73,6 +75,7 @@ def read_table(path: str | os.PathLike[str], *, names_column: str | None = None)
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         hint = " (text must be UTF-8)" if "utf" in reason.lower() else ""
         raise DataError(f"{path} cannot be read: {reason}{hint}") from error
+    unchanged.check()
     label = table.column_names[names]
     # Freed as it is converted, so that there are not two copies at the end.
     frame = table.remove_column(names).to_pandas(
@@ -140,6 +143,8 @@ def _read_text(
     with lines() as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
         above, head = next(((i, line) for i, line in enumerate(text) if line.strip()), (0, ""))
+        if "\0" in head:
+            raise DataError(f"{path} cannot be read: it has zero bytes, and text must be UTF-8")
         _check_separator(path, head, separator)
         reader = csv.reader(itertools.chain([head], text), delimiter=separator)
         columns = next(reader, [])

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from jaxvp.warning import warn
 
@@ -143,16 +143,31 @@ def samples_in_columns(
 
 
 def among(names: pd.Index, others: pd.Index) -> Bool[np.ndarray, " names"]:
-    """Which of the names are among the others.
+    """Which of the names are among the others, whatever type either of them has.
 
     `Index.isin` walks through strings one by one, in Python; an index of unique names keeps what
     finds them, from one call to the next.
     """
     if names.equals(others):
         return np.ones(len(names), dtype=bool)
-    if not others.is_unique:
-        return names.isin(others)
-    return others.get_indexer(names) >= 0
+    if others.is_unique:
+        return places_of(others, names) >= 0
+    try:
+        return np.asarray(names.isin(others), dtype=bool)
+    except Exception:  # Arrow's types refuse what they could not hold
+        return _plain(names).isin(_plain(others))
+
+
+def places_of(names: pd.Index, wanted: pd.Index) -> Int[np.ndarray, " wanted"]:
+    """Where unique names that are wanted stand, whatever type either side has; -1: nowhere."""
+    try:
+        return names.get_indexer(wanted)
+    except Exception:
+        return _plain(names).get_indexer(_plain(wanted))
+
+
+def _plain(names: pd.Index) -> pd.Index:
+    return pd.Index(names.tolist(), dtype=object)
 
 
 def _is_default(names: pd.Index) -> bool:

@@ -87,10 +87,7 @@ def _open(
         return _open_npy(path, genes_in)
     if kind in PARQUET:
         return ParquetTable(path, names_column, genes_in)
-    unchanged = Unchanged(path)
-    frame = read_table(path, names_column=names_column)
-    unchanged.check()
-    return Frame(frame, genes_in)
+    return Frame(read_table(path, names_column=names_column), genes_in)
 
 
 def _check(path: Path, kind: str) -> None:

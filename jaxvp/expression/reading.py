@@ -62,7 +62,7 @@ class Unchanged:
         ]
         return Stamp(
             sum(status.st_size for status in found),
-            max((status.st_mtime_ns for status in found), default=0),
+            sum(status.st_mtime_ns for status in found),  # not the latest: old files come back
             sum(status.st_ino for status in found),
         )
 

@@ -16,7 +16,7 @@ from jaxtyping import Int, Shaped
 
 from jaxvp.warning import warn
 
-from .blocks import Expression, Rows
+from .blocks import Expression, Rows, to_float
 
 NUMBERS_IN_OBJECTS = ("boolean", "integer", "floating", "mixed-integer-float", "decimal", "empty")
 # No logarithm of a measurement, whatever its base, is larger.
@@ -56,14 +56,39 @@ def find_in_array(values: Shaped[np.ndarray, "samples genes"], rows: Rows) -> Cu
     step = max(1, OBJECTS_AT_ONCE // len(values))
     for start in range(0, values.shape[1], step):
         part = values[:, start : start + step][rows]
-        if pd.api.types.infer_dtype(part.ravel(), skipna=True) in NUMBERS_IN_OBJECTS:
+        kind = pd.api.types.infer_dtype(part.ravel(), skipna=True)
+        if kind in NUMBERS_IN_OBJECTS and _are_floats(part):
             continue
         for gene, column in enumerate(part.T):
             for sample, value in enumerate(column):
-                if not isinstance(value, Real | Decimal | np.bool_) and not _is_missing(value):
+                if not _is_missing(value) and not _is_float(value):
                     what = describe(value, values.dtype)
                     return Culprit(start + gene, int(positions[sample]), what)
     return None
+
+
+def _are_floats(part: Shaped[np.ndarray, "samples genes"]) -> bool:
+    """Whether Python's numbers, which know no limits, are floating-point numbers."""
+    try:
+        to_float(part)
+    except (ArithmeticError, ValueError):
+        return False
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    """NumPy counts its durations among the integers."""
+    return isinstance(value, Real | Decimal | np.bool_) and not isinstance(value, np.timedelta64)
+
+
+def _is_float(value: Any) -> bool:
+    if not _is_number(value):
+        return False
+    try:
+        float(value)
+    except (ArithmeticError, ValueError):
+        return False
+    return True
 
 
 def _is_missing(value: Any) -> bool:
@@ -109,6 +134,8 @@ def _is_numeric(dtype: Any) -> bool:
 
 def describe(value: Any, dtype: Any) -> str:
     """What a value that is no number is."""
+    if _is_number(value) and not _is_float(value):
+        return "a number beyond all floating-point numbers"  # its text may be long, too
     shown = repr(str(value)[:40])
     if isinstance(dtype, pd.CategoricalDtype):
         return f"categories, {shown}"

@@ -15,9 +15,10 @@ from jaxtyping import Float, Int
 
 from .again import find_again
 from .alignment import open_container
-from .blocks import Expression, as_rows
+from .blocks import Expression, as_rows, to_float
 from .container import Container
-from .names import DataError, among, check_names
+from .names import DataError, among, check_levels, check_names, places_of
+from .values import find_in_array
 
 _GENES_TO_LOOK_AT = 64
 
@@ -46,12 +47,15 @@ def split_weights(
         return None, None
     if isinstance(weights, pd.Series):
         return None, _by_sample(weights, expression, kept)
-    container = None
-    if not isinstance(weights, np.ndarray | list | tuple):
-        container = open_container(weights)
-    elif np.ndim(weights) == 1:
-        return None, _by_position(np.asarray(weights), expression, kept)
-    container = open_container(np.asarray(weights)) if container is None else container
+    try:
+        if isinstance(weights, np.ndarray | list | tuple):
+            weights = np.asarray(weights)
+        of_samples = isinstance(weights, np.ndarray) and weights.ndim == 1
+        container = None if of_samples else open_container(weights)
+    except ValueError as error:  # of lists that make no array, too
+        raise DataError(f"weights: {error}") from error
+    if container is None:
+        return None, _by_position(weights, expression, kept)
     if container.index is None or container.columns is None:
         found = _array(container, expression)
     else:
@@ -115,7 +119,7 @@ def _by_sample(
             f"{lost.tolist()[0]!r}: its index must hold the sample names (here "
             f"{_some(weights.index)}); by position, pass weights.to_numpy()"
         )
-    return _checked(weights.reindex(names).to_numpy(), names)
+    return _checked(weights.iloc[places_of(weights.index, names)].to_numpy(), names)
 
 
 def _by_position(
@@ -133,10 +137,13 @@ def _by_position(
 
 
 def _checked(values: np.ndarray, names: pd.Index) -> Float[np.ndarray, " n"]:
-    try:
-        w = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"weights must be numbers: {error}") from None
+    culprit = find_in_array(values[:, None], slice(None))
+    if culprit is not None:
+        raise DataError(
+            f"weights must be numbers, and sample {names.tolist()[culprit.sample]!r} has "
+            f"{culprit.what}: convert them, pd.to_numeric"
+        )
+    w = to_float(values).astype(np.float64)
     bad = np.flatnonzero(~(np.isfinite(w) & (w >= 0)))
     if len(bad):
         raise DataError(
@@ -152,6 +159,8 @@ def _checked(values: np.ndarray, names: pd.Index) -> Float[np.ndarray, " n"]:
 def _table(container: Container, expression: Expression) -> Expression:
     assert container.index is not None and container.columns is not None
     samples, genes = expression.sample_names, expression.gene_names
+    check_levels(container.index, "weights.index")
+    check_levels(container.columns, "weights.columns")
     in_columns, in_rows = (
         among(samples, axis).sum() for axis in (container.columns, container.index)
     )
@@ -169,10 +178,11 @@ def _table(container: Container, expression: Expression) -> Expression:
                 "same names on both axes, or pass an array of the expression's shape, which goes "
                 "by position"
             )
-    rows = own_samples.get_indexer(samples)
+    rows = places_of(own_samples, samples)
     _check_numbers(container, turned, rows)
-    found = Expression(container.source(turned), samples, own_genes, as_rows(rows))
-    return found.reordered(own_genes.get_indexer(genes), genes)
+    source, rows = container.source(turned), as_rows(rows)
+    found = Expression(source, samples, own_genes, rows, container.origin, turned)
+    return found.reordered(places_of(own_genes, genes), genes)
 
 
 def _array(container: Container, expression: Expression) -> Expression:
@@ -189,7 +199,14 @@ def _array(container: Container, expression: Expression) -> Expression:
         )
     _check_numbers(container, turned, np.arange(shape[0]))
     source = container.source(turned)
-    return Expression(source, expression.sample_names, expression.gene_names, expression.rows)
+    return Expression(
+        source,
+        expression.sample_names,
+        expression.gene_names,
+        expression.rows,
+        container.origin,
+        turned,
+    )
 
 
 def _check_numbers(container: Container, turned: bool, rows: Int[np.ndarray, " n"]) -> None:

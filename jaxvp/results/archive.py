@@ -77,8 +77,6 @@ def read(
     DataError
         If the file is not whole, not a saved result, or of a version that this one does not know.
     """
-    import pyarrow as pa
-
     try:
         with zipfile.ZipFile(path) as archive:
             manifest = _manifest(path, archive)
@@ -87,7 +85,9 @@ def read(
             if manifest["version"] == 1:
                 manifest.setdefault("options", {})
             return tables, {name: manifest[name] for name in scalars}, design
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, pa.ArrowException) as error:
+    except (DataError, FileNotFoundError, IsADirectoryError, PermissionError, MemoryError):
+        raise
+    except Exception as error:  # one byte may make it encrypted, or compressed by who knows what
         raise DataError(
             f"{path} is not a whole saved result of jaxvp ({error}): save it again"
         ) from error

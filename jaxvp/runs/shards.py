@@ -16,7 +16,7 @@ from typing import TypeVar
 from .errors import RunError
 
 T = TypeVar("T")
-_FOLDER = re.compile(r"shard-(\d+)-of-(\d+)")
+_FOLDER = re.compile(r"shard-(\d{1,9})-of-(\d{1,9})")
 
 
 @dataclass(frozen=True, order=True)
@@ -29,12 +29,12 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Shard:
         """Of ``"3/8"``."""
-        found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
+        found = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", text)
         shard = cls(*map(int, found.groups())) if found else None
         if shard is None or not 1 <= shard.index <= shard.count:
             raise RunError(
-                f"shard {text!r}: write i/N, the i-th of N from 1 to N, such as 3/8 (in an array "
-                "of SLURM that starts at 1: $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT)"
+                f"shard {text[:40]!r}: write i/N, the i-th of N from 1 to N, such as 3/8 (in an "
+                "array of SLURM that starts at 1: $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT)"
             )
         return shard
 

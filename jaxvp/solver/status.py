@@ -37,6 +37,7 @@ _MEANING = {
     Status.BAD_WEIGHTS: "has negative, infinite or NaN weights, or none above zero",
     Status.SINGLE_LEVEL: "a grouping factor has one level left after this gene's losses",
     Status.RANK_DEFICIENT: "the fixed part is rank deficient after this gene's losses",
-    Status.TOO_FEW_OBSERVATIONS: "no more observations than fixed columns, or than levels",
+    Status.TOO_FEW_OBSERVATIONS: "no more observations than fixed columns, or than levels, "
+    "or so few that fixed columns and levels explain any",
     Status.BLOCK_FAILED: "its block of genes could not be computed: a worker was lost or failed",
 }
