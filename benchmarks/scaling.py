@@ -128,8 +128,8 @@ def messages(study: api.Study) -> dict[str, int]:
 def per_gene(study: api.Study) -> float:
     """CPU seconds of a gene, in blocks, compiled: reading, hashing, fitting."""
     fitter = batch.Fitter(
-        study.compression, study.genes, reml=False, solver="newton", dtype="float64",
-        block_size=study.block_size, devices=study.devices,
+        study.design, study.compression, study.genes, reml=False, solver="newton",
+        dtype="float64", block_size=study.block_size, devices=study.devices,
     )  # fmt: skip
     blocks = study.blocks()
     fitter(study.measurements.block(*blocks[0]))

@@ -160,7 +160,12 @@ def fit(
         failures = study.fit_blocks(study.blocks(), finished)
     if failures:
         _name_failed_blocks(study, fitted, failures)
-    result = replace(results(study, fitted), measurements=study.measurements)
+    given = study.weights
+    result = replace(
+        results(study, fitted),
+        measurements=study.measurements,
+        weights=None if given is None else given.shared if given.own is None else given.own,
+    )
     _report_failures(result, on_error)
     return result
 
@@ -195,12 +200,11 @@ def prepare(
         )
     measurements = aligned.take(design.kept)
     own, shared_weights = split_weights(weights, aligned, design.kept)
-    if weights is not None and (design.slopes or executor is not None):
-        what = "an executor" if executor is not None else "random slopes"
-        raise NotImplementedError(f"weights with {what} are not there yet: leave one of them out")
     given = None if weights is None else Weights(own, shared_weights, bool(rescale_weights))
     if shared_weights is not None:
         check_counting(design, shared_weights > 0, reml)
+        if design.slopes:
+            _check_zero_weights(design, shared_weights)
     compression = batch.compression_of(design, shared_weights)
     size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
     asked = block_size if block_size == "auto" else size  # a plain int, also of NumPy's
@@ -241,6 +245,25 @@ def _name_failed_blocks(study: Study, fitted: batch.Fitted, failures: list[Failu
     for failure in failures:
         fitted.status[failure.start : failure.stop] = Status.BLOCK_FAILED
         fitted.gradient[failure.start : failure.stop] = np.nan
+
+
+_LOST = {
+    Status.TOO_FEW_OBSERVATIONS: "there are no more of them than columns, or levels of a term",
+    Status.SINGLE_LEVEL: "a random term has one level there",
+    Status.RANK_DEFICIENT: "columns say the same there, as where a level of a factor is lost",
+}
+
+
+def _check_zero_weights(design: Design, weights: np.ndarray) -> None:
+    """Samples of weight zero are left out of all genes: the others must determine the slopes."""
+    left = weights > 0
+    status = Status.CONVERGED if left.all() else batch.status_of(design, left)
+    if status != Status.CONVERGED:
+        raise DataError(
+            f"weights leave {left.sum():,} of {len(left):,} samples, the others have weight zero, "
+            f"and {design.formula.text} cannot be fitted to these: {_LOST[status]}. Leave a term "
+            "out, or give these samples a weight"
+        )
 
 
 def _check_switches(**switches: Any) -> None:

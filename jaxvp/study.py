@@ -98,7 +98,10 @@ class Study(NamedTuple):
         options: Any = {name: getattr(self, name) for name in ("reml", "solver", "dtype")}
         options |= {"block_size": self.block_size}
         failures = []
-        own = None if self.weights is None else self.weights.own
+        own, shared = None, None
+        if self.weights is not None:
+            own, shared = self.weights.own, self.weights.shared
+            options["rescale_weights"] = self.weights.rescale
         if self.executor is None:
             hashes: dict[int, str] = {}
 
@@ -114,7 +117,6 @@ class Study(NamedTuple):
                     self.compression,
                     self.genes,
                     devices=self.devices,
-                    rescale_weights=self.weights is None or self.weights.rescale,
                     **options,
                 ),
                 read,
@@ -129,6 +131,7 @@ class Study(NamedTuple):
                 self.design,
                 self.genes,
                 reader=reader,
+                sample_weights=shared,
                 digests=digests,
                 compile_cache=cached,
                 **options,
@@ -139,6 +142,7 @@ class Study(NamedTuple):
                 self.measurements.block,
                 blocks,
                 lambda start, stop, found: finished(start, stop, found.fitted, found.digest),
+                weights=own.block if own is not None else None,
             )
         for served in (self.measurements, own):
             if served is not None and served.origin is not None:

@@ -1,6 +1,7 @@
 """What `jaxvp.fit` says to wrong input, line by line; nothing is compiled before it speaks.
 
-Formulas, designs and measurements have their own tests; here the whole call is asked.
+Formulas, designs and measurements have their own tests; here the whole call is asked, for models
+with random intercepts, with weights and with random slopes.
 """
 
 import warnings
@@ -14,6 +15,13 @@ from jaxvp import DataError, DesignError, FormulaError
 
 N = 24
 FORMULA = "~ Age + (1|Individual)"
+SLOPE = "~ Age + (Age|Individual)"
+KINDS = ("intercepts", "weights", "slopes")
+
+
+def options_of(kind):
+    """What `fit` is told beside its tables: weights that differ, by position."""
+    return {"weights": np.arange(1.0, N + 1)} if kind == "weights" else {}
 
 
 @pytest.fixture
@@ -67,10 +75,11 @@ SYNTAX = [
 
 
 @pytest.mark.parametrize(("formula", "message"), SYNTAX)
-def test_what_is_no_formula(study, formula, message):
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_what_is_no_formula(study, kind, formula, message):
     expression, metadata = study
     with pytest.raises(FormulaError, match=f"(?s){message}"):
-        jaxvp.fit(expression, formula, metadata)
+        jaxvp.fit(expression, formula, metadata, **options_of(kind))
 
 
 UNFIT = [
@@ -93,10 +102,13 @@ UNFIT = [
 
 
 @pytest.mark.parametrize(("formula", "message"), UNFIT)
-def test_models_that_cannot_be_fitted(study, formula, message):
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_that_cannot_be_fitted(study, kind, formula, message):
     expression, metadata = study
+    formula += " + (0 + Slope|Half)" * (kind == "slopes")
+    metadata["Half"], metadata["Slope"] = np.repeat(list("abc"), 8), np.arange(N) % 7.0
     with pytest.raises(DesignError, match=f"(?s){message}"):
-        jaxvp.fit(expression, formula, metadata)
+        jaxvp.fit(expression, formula, metadata, **options_of(kind))
 
 
 SLOPES = [
@@ -173,11 +185,12 @@ def numbered(names):
         (lambda e, m: (e, m.to_dict()), "metadata must be a pandas DataFrame .*, not dict"),
     ],
 )
-@pytest.mark.parametrize("formula", [FORMULA, "~ Age + (Age|Individual)"])
-def test_measurements(study, formula, change, message):
+@pytest.mark.parametrize("kind", KINDS)
+def test_measurements(study, kind, change, message):
     expression, metadata = change(*study)
+    formula = SLOPE if kind == "slopes" else FORMULA
     with pytest.raises(DataError, match=f"(?s){message}"):
-        jaxvp.fit(expression, formula, metadata)
+        jaxvp.fit(expression, formula, metadata, **options_of(kind))
 
 
 @pytest.mark.parametrize(
@@ -193,10 +206,11 @@ def test_measurements(study, formula, change, message):
         ({"weights": np.ones(N - 1)}, DataError, "one for each of the 24 samples"),
     ],
 )
-@pytest.mark.parametrize("formula", [FORMULA, "~ Age + (Age|Individual)"])
-def test_options(study, formula, options, error, message):
+@pytest.mark.parametrize("kind", KINDS)
+def test_options(study, kind, options, error, message):
+    formula = SLOPE if kind == "slopes" else FORMULA
     with pytest.raises(error, match=message):
-        jaxvp.fit(study[0], formula, study[1], **options)
+        jaxvp.fit(study[0], formula, study[1], **options_of(kind) | options)
 
 
 @pytest.mark.parametrize(
@@ -239,9 +253,27 @@ class TestWorks:
     def no_fit(self):
         """Here fits are wanted."""
 
+    @pytest.fixture(
+        params=["intercepts", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS[1:])]
+    )
+    def fit(self, request):
+        formula = "~ Age + (0 + Number|Individual)" if request.param == "slopes" else FORMULA
+        # A weight a measurement: genes have products of their own.
+        weights = np.linspace(0.5, 2, 5 * N).reshape(N, 5)
+
+        def call(expression, metadata, **options):
+            if request.param == "weights":
+                options["weights"] = weights[:, : genes(expression)]
+            return jaxvp.fit(expression, formula, metadata, **options)
+
+        def genes(expression):
+            return next(size for size in np.shape(expression) if size != N)
+
+        return call
+
     @pytest.fixture
-    def expected(self, study):
-        return jaxvp.fit(study[0], FORMULA, study[1])
+    def expected(self, study, fit):
+        return fit(*study)
 
     @pytest.mark.parametrize(
         "change",
@@ -255,37 +287,37 @@ class TestWorks:
             lambda e: e.astype(object),
         ],
     )
-    def test_containers(self, study, expected, change):
+    def test_containers(self, study, fit, expected, change):
         measured = change(study[0])
         if isinstance(measured, np.ndarray):
             measured.setflags(write=False)
-        found = jaxvp.fit(measured, FORMULA, study[1])
+        found = fit(measured, study[1])
         np.testing.assert_allclose(found.fractions, expected.fractions, rtol=1e-9, atol=1e-12)
 
-    def test_numbers_of_other_kinds(self, study):
+    def test_numbers_of_other_kinds(self, study, fit):
         expression, metadata = study
         whole = (expression * 100).round()
         with warnings.catch_warnings():  # they look like counts
             warnings.simplefilter("ignore")
-            expected = jaxvp.fit(whole, FORMULA, metadata).fractions
-            integers = jaxvp.fit(whole.astype(int), FORMULA, metadata).fractions
+            expected = fit(whole, metadata).fractions
+            integers = fit(whole.astype(int), metadata).fractions
         np.testing.assert_array_equal(integers, expected)
-        single = jaxvp.fit(expression.astype(np.float32), FORMULA, metadata).fractions
-        double = jaxvp.fit(expression.astype(np.float32).astype(float), FORMULA, metadata)
+        single = fit(expression.astype(np.float32), metadata).fractions
+        double = fit(expression.astype(np.float32).astype(float), metadata)
         np.testing.assert_allclose(single, double.fractions, rtol=1e-9, atol=1e-12)
 
-    def test_tiny_variance(self, study, expected):
+    def test_tiny_variance(self, study, fit, expected):
         tiny = (study[0] - study[0].mean(axis=1).to_numpy()[:, None]) * 1e-150
-        found = jaxvp.fit(tiny, FORMULA, study[1])
+        found = fit(tiny, study[1])
         assert (found.diagnostics["status"] == "converged").all()
         np.testing.assert_allclose(found.fractions, expected.fractions, rtol=1e-6, atol=1e-9)
 
-    def test_no_genes(self, study, expected):
-        found = jaxvp.fit(study[0].iloc[:0], FORMULA, study[1])
+    def test_no_genes(self, study, fit, expected):
+        found = fit(study[0].iloc[:0], study[1])
         for name in ("fractions", "variances", "coefficients", "theta", "diagnostics"):
             table = getattr(found, name)
             assert len(table) == 0 and list(table) == list(getattr(expected, name))
 
-    def test_a_block_larger_than_the_study(self, study, expected):
-        found = jaxvp.fit(study[0], FORMULA, study[1], block_size=100_000)
+    def test_a_block_larger_than_the_study(self, study, fit, expected):
+        found = fit(*study, block_size=100_000)
         np.testing.assert_allclose(found.fractions, expected.fractions, rtol=1e-9, atol=1e-12)

@@ -165,6 +165,24 @@ def test_another_file_on_the_worker(files, study, tmp_path):
         reader.open(4)
 
 
+@pytest.mark.parametrize("kind", ["of each gene", "of each sample"])
+@pytest.mark.parametrize("name", ["x.npy", None], ids=["read by workers", "sent"])
+def test_weights(files, study, kind, name):
+    """Those of each gene go with its block, wherever the measurements come from."""
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(0.5, 2, 60 if kind == "of each sample" else (60, 26))
+    weights[3] = 0
+    options = {"weights": weights, "block_size": 4, "rescale_weights": False}
+    local = jaxvp.fit(study.expression.to_numpy().T, FIXED, study.metadata, **options)
+    expression = study.expression.to_numpy().T if name is None else files / name
+    executor = Here()
+    found = jaxvp.fit(expression, FIXED, study.metadata, executor=executor, **options)
+    check(found, local)
+    assert (found.diagnostics["n_obs"] == 59).all() and found.weighted
+    sent = 8 * 60 * 4 * ((name is None) + (kind == "of each gene"))
+    assert sent <= min(executor.sizes[:-1]) < sent + 20_000
+
+
 # Losses
 
 
@@ -250,10 +268,10 @@ def poison():
     """In a worker: the block at gene 8 ends the process, as one that is too large would."""
     fit_block = worker.fit_block
 
-    def deadly(sent, key, start, stop, y):
+    def deadly(sent, key, start, stop, *block):
         if start == 8:
             os.kill(os.getpid(), signal.SIGKILL)
-        return fit_block(sent, key, start, stop, y)
+        return fit_block(sent, key, start, stop, *block)
 
     deadly.__qualname__, deadly.__module__ = fit_block.__qualname__, fit_block.__module__
     worker.fit_block = deadly

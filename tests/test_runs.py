@@ -250,6 +250,33 @@ def test_options_and_versions_are_compared(folder, monkeypatch, capsys):
     assert "delete the folder out/unfinished" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["of each gene", "of each sample"])
+def test_weights_are_part_of_the_run(folder, study, monkeypatch, capsys, kind):
+    """Continued, in shards or left alone: the same bytes; other weights are another run."""
+    monkeypatch.setattr("jaxvp.batch._threads", lambda *_: 1)
+    table = study.expression.abs() + 0.1
+    if kind == "of each sample":
+        table = table.iloc[[0]].T.rename_axis("sample")
+    table.rename_axis(table.index.name or "gene").to_csv("w.csv")
+    changed = table.copy()
+    changed.iloc[0, 0] += 1
+    changed.rename_axis(table.index.name or "gene").to_csv("other.csv")
+    assert fit("--weights", "w.csv", out="whole") == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        assert fit("--weights", "w.csv") == 130
+    assert fit("--weights", "other.csv") == 2
+    assert "weights: '" in capsys.readouterr().err
+    assert fit() == 2
+    assert "' before, None now" in capsys.readouterr().err
+    assert fit("--weights", "w.csv") == 0
+    assert tables("out") == tables("whole")
+    for i in (1, 2):
+        assert fit("--weights", "w.csv", "--shard", f"{i}/2", out="shards") == 0
+    assert main(["merge", "shards", "-o", "merged"]) == 0
+    assert tables("merged") == tables("whole")
+
+
 def test_a_copy_of_the_file_is_the_same_data(folder, study, monkeypatch):
     """Its time differs: the finished blocks are read again and compared, and the run goes on."""
     assert fit(out="whole") == 0

@@ -46,11 +46,11 @@ def study(times="own", n=60):
     return table, rng.normal(size=(n, 2)) * 3 + 7
 
 
-def dense(table, X, blocks, covariances, y, reml):
+def dense(table, X, blocks, covariances, y, reml, weights=None):
     import patsy
 
     n = len(table)
-    V = np.eye(n)
+    V = np.diag(np.ones(n) if weights is None else 1 / weights)
     for (columns, group), covariance in zip(blocks, covariances, strict=True):
         Z = np.asarray(patsy.dmatrix(columns, table))
         same = table[group].to_numpy()[:, None] == table[group].to_numpy()[None]

@@ -270,13 +270,6 @@ def test_what_is_not_there_yet_says_so():
     result = fitted("sleepstudy", DAYS, False)
     with pytest.raises(NotImplementedError, match="not there yet for random slopes"):
         result.collinearity_score()
-    expression, metadata = days_genes()
-    with pytest.raises(NotImplementedError, match="weights with random slopes are not there yet"):
-        jaxvp.fit(expression, DAYS, metadata, weights=np.ones(180))
-    # A missing measurement: a status, as long as it is not fitted on the samples that there are.
-    gap = expression.copy()
-    gap.iloc[0, 7] = np.nan
-    assert jaxvp.fit(gap, DAYS, metadata).diagnostics["status"].iloc[0] == "non_finite"
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def study():
                     f"{name}{i:02}"
                     for i in np.r_[np.arange(levels), rng.integers(0, levels, n - levels)]
                 ]
-                for name, levels in (("Small", 4), ("Large", 30), ("Middle", 6))
+                for name, levels in (("Small", 4), ("Large", 40), ("Middle", 6))
             },
         }
     )

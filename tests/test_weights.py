@@ -379,22 +379,3 @@ def test_adjusted_values_need_all_measurements():
     y = holes().loc[gene].to_numpy()
     with pytest.raises(DataError, match="lacks measurements, and adjusted .* adjusted=False"):
         adjust(y, fitted(FIXED, False, "holes"), gene, ["Age"], metadata)
-
-
-def test_design_scores_say_that_they_are_not_there():
-    for what in ("own", "holes"):
-        with pytest.raises(NotImplementedError, match="weighted or missing"):
-            fitted(FIXED, False, what).collinearity_score()
-
-
-def test_weights_with_slopes_or_an_executor_are_not_there_yet():
-    from concurrent.futures import ThreadPoolExecutor
-
-    expression, metadata = study()
-    with pytest.raises(NotImplementedError, match="weights with random slopes"):
-        jaxvp.fit(expression, "~ Age + (Age|Batch)", metadata, weights=per_sample())
-    with (
-        ThreadPoolExecutor(1) as pool,
-        pytest.raises(NotImplementedError, match="weights with an executor"),
-    ):
-        jaxvp.fit(expression, FIXED, metadata, weights=per_sample(), executor=pool)

@@ -18,12 +18,12 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 
 from jaxvp import memory, threads
 from jaxvp.batch.block import fit_block
 from jaxvp.batch.fitted import Fitted, FixedPart
-from jaxvp.batch.own import Own
+from jaxvp.batch.own import Own, losses
 from jaxvp.batch.patterns import Patterns
 from jaxvp.batch.program import Device, Program, capacity_for
 from jaxvp.batch.shared import column_covariance
@@ -31,8 +31,8 @@ from jaxvp.batch.work import Blocks, Work
 from jaxvp.design import Design
 from jaxvp.expression import DataError
 from jaxvp.likelihood import SWEEP_COLUMNS
-from jaxvp.solver import lanes, prepare
-from jaxvp.statistics import Compression, Shared, SlopeShared, compress, compress_slopes
+from jaxvp.solver import Status, lanes, prepare
+from jaxvp.statistics import Compression, Shared, SlopeShared, compress, compress_slopes, sums
 
 __all__ = [
     "Device",
@@ -44,6 +44,7 @@ __all__ = [
     "compression_of",
     "empty",
     "fit_all",
+    "status_of",
     "that_fits",
 ]
 
@@ -94,7 +95,16 @@ def that_fits(shared: Shared | SlopeShared, samples: int, genes: int) -> int:
 
 def compression_of(design: Design, weights: Float[np.ndarray, " n"] | None = None) -> Compression:
     """The design prepared for blocks of genes; ``weights`` are those of the samples."""
-    return compress_slopes(design) if design.slopes else compress(design, weights)
+    return compress_slopes(design, weights) if design.slopes else compress(design, weights)
+
+
+def status_of(design: Design, there: Bool[np.ndarray, " n"]) -> Status:
+    """Whether some of the samples determine the model: `CONVERGED`, or what a gene would get."""
+    if there.sum() <= design.p:
+        return Status.TOO_FEW_OBSERVATIONS
+    s = Own(design, compression_of(design), 1).structure
+    w = there[:, None].astype(np.float64)
+    return Status(losses(s, sums(s, np.zeros_like(w), w))[0])
 
 
 def empty(design: Design, genes: int) -> Fitted:

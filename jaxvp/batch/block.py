@@ -36,9 +36,6 @@ def fit_block(
     if weights is not None:
         fit_own(program, work, y, weights, out)
         return
-    if work.compression.slopes is not None:
-        fit_shared(program, work, y, out)
-        return
     missing = np.zeros(0, dtype=np.int64)
     complete = slice(None)
     rows = np.linspace(0, len(y) - 1, min(len(y), _SAMPLES_TO_LOOK_AT)).astype(int)

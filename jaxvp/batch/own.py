@@ -2,7 +2,8 @@
 
 What disqualifies a gene is found here, gene by gene: weights that are none, too few observations,
 levels or columns lost. The others are sorted by the number of nodes that their class sums need
-(`jaxvp.statistics.nodes`) and solved in chunks whose products fit into the memory of a block.
+(`jaxvp.statistics.nodes`; with random slopes every level is a class) and solved in chunks whose
+products fit into the memory of a block.
 """
 
 from __future__ import annotations
@@ -18,15 +19,20 @@ from jaxvp.batch.fitted import Fitted, Undo, write
 from jaxvp.batch.program import Program, capacity_for, solve_block
 from jaxvp.design import Design, explain_anything
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates
-from jaxvp.solver import Solution, Status
+from jaxvp.solver import SlopeSolution, Status, relative_factors, slope_lanes
 from jaxvp.statistics import (
     Compression,
     PerGene,
+    SlopeShared,
+    SlopeStructure,
     Structure,
     Sums,
     needed_nodes,
     own,
+    own_slopes,
     room_for,
+    room_for_slopes,
+    slope_structure,
     structure,
     sums,
 )
@@ -39,6 +45,8 @@ _SAMPLES_BYTES = 16 << 20
 _CHUNK_BYTES = 32 << 20
 _LARGEST_CHUNK = 256
 _WIDTH = 16
+# Products, with random slopes, of the genes that are stepped together.
+_TILE_BYTES = 1 << 20
 # Observations up to which a gene's own model is asked whether it has an optimum: a dense rank.
 _FEW = 300
 
@@ -53,33 +61,62 @@ class Own:
         if weighting is not None:
             self.base[:] = 0.0
             self.base[weighting.rows] = weighting.root[:, 0] ** 2 * weighting.mean
-        self._structure: Structure | None = None
+        self._structure: Structure | SlopeStructure | None = None
         self._lock = threading.Lock()
         self._rooms = threading.local()
 
     @property
-    def structure(self) -> Structure:
+    def structure(self) -> Structure | SlopeStructure:
         """Where the products go; one thread makes it."""
         with self._lock:
             if self._structure is None:
-                self._structure = structure(self.design, self.shared)
+                make = slope_structure if self.design.slopes else structure
+                self._structure = make(self.design, self.shared)
             return self._structure
 
-    def room(self, nodes: int) -> PerGene:
-        """Arrays of this thread for a chunk."""
+    def products(self, found: Sums, nodes: int) -> PerGene:
+        """Of a chunk of genes, in arrays of this thread."""
         rooms: dict[int, PerGene] = vars(self._rooms).setdefault("of", {})
+        s, genes = self.structure, self.chunk(nodes)
+        if isinstance(s, SlopeStructure):
+            if nodes not in rooms:
+                rooms[nodes] = room_for_slopes(s, genes)
+            return own_slopes(s, found, rooms[nodes])
         if nodes not in rooms:
-            rooms[nodes] = room_for(self.structure, nodes, self.chunk(nodes))
-        return rooms[nodes]
+            rooms[nodes] = room_for(s, nodes, genes)
+        return own(s, found, nodes, rooms[nodes])
+
+    def needed_nodes(self, found: Sums) -> Int[np.ndarray, " genes"]:
+        """Genes of one number of nodes are solved together."""
+        s = self.structure
+        if isinstance(s, SlopeStructure):
+            return np.full(len(found.n), s.levels)
+        return needed_nodes(s, found)
+
+    def _bytes(self, nodes: int) -> int:
+        """Products of a gene."""
+        s, pairs = self.structure, 1
+        if isinstance(s, SlopeStructure):
+            pairs = s.z.shape[1] * (s.z.shape[1] + 1) // 2
+        return 8 * (pairs * nodes + 2) * (self.shared.n_columns + 1) ** 2
+
+    def width(self, nodes: int) -> int:
+        """Genes that are stepped together."""
+        if self.shared.n_columns > SWEEP_COLUMNS:
+            return 1
+        if not self.design.slopes:
+            return _WIDTH
+        fits = max(1, _TILE_BYTES // self._bytes(nodes))
+        return int(np.clip(1 << (fits.bit_length() - 1), _WIDTH, slope_lanes(self.shared)))
 
     def chunk(self, nodes: int) -> int:
         """Genes that are solved at a time: by the bytes of their products."""
-        columns = self.shared.n_columns
-        if columns > SWEEP_COLUMNS:
+        width = self.width(nodes)
+        if width == 1:
             return 1
-        fits = _CHUNK_BYTES // (8 * (nodes + 2) * (columns + 1) ** 2)
-        most = int(np.clip(fits // _WIDTH * _WIDTH, _WIDTH, _LARGEST_CHUNK))
-        return min(most, capacity_for(self.genes, _WIDTH))
+        fits = _CHUNK_BYTES // self._bytes(nodes)
+        most = int(np.clip(fits // width * width, width, _LARGEST_CHUNK))
+        return min(most, capacity_for(self.genes, width))
 
 
 def fit_own(
@@ -132,9 +169,8 @@ def _fit_good(
     found = sums(s, y, w)
     out.status[found.explained] = Status.ZERO_RESIDUAL
     out.status[found.constant] = Status.ZERO_VARIANCE
-    out.status[found.deficient] = Status.RANK_DEFICIENT
-    out.status[(found.levels == 1).any(axis=0)] = Status.SINGLE_LEVEL
-    out.status[(found.levels >= found.n).any(axis=0)] = Status.TOO_FEW_OBSERVATIONS
+    lost = losses(s, found)
+    out.status[lost != Status.CONVERGED] = lost[lost != Status.CONVERGED]
     if not program.reml:
         out.status[unbounded(work.own.design, found, w)] = Status.TOO_FEW_OBSERVATIONS
     good = out.status == Status.CONVERGED
@@ -142,12 +178,30 @@ def _fit_good(
         _write(out, work, found, np.zeros((0, len(good))), _least_squares(work, found), False)
         out.gradient[:] = 0.0
         return
-    needed = needed_nodes(s, found)
+    needed = work.own.needed_nodes(found)
     for nodes in np.unique(needed[good]).tolist():
         genes = np.flatnonzero(good & (needed == nodes))
         size = work.own.chunk(nodes)
         for start in range(0, len(genes), size):
             _fit_chunk(program, work, found, genes[start : start + size], nodes, out)
+
+
+def losses(s: Structure | SlopeStructure, found: Sums) -> Int[np.ndarray, " genes"]:
+    """The status of genes whose samples do not determine the model; `CONVERGED`: they do."""
+    status = np.full(len(found.n), Status.CONVERGED)
+    status[found.deficient] = Status.RANK_DEFICIENT
+    levels = found.levels
+    if isinstance(s, SlopeStructure):
+        some = np.flatnonzero(found.n < len(s.Q))
+        undetermined = some[~s.determined(found.w[:, some])]
+        status[undetermined] = Status.RANK_DEFICIENT
+        coefficients = np.array([block.z.shape[1] for block in s.blocks])
+        effects = levels[s.term_of_block] * coefficients[:, None]
+    else:
+        effects = levels
+    status[(levels == 1).any(axis=0)] = Status.SINGLE_LEVEL
+    status[(effects >= found.n).any(axis=0)] = Status.TOO_FEW_OBSERVATIONS
+    return status
 
 
 def unbounded(
@@ -158,14 +212,19 @@ def unbounded(
     (The same of all samples is refused with the design.)
     """
     p = design.p
-    few = (found.levels.sum(axis=0) + p >= found.n) & (found.n <= _FEW) & (len(design.codes) > 0)
+    columns = found.levels.sum(axis=0)
+    if design.slopes:  # no fewer than there are
+        columns = len(design.codes) * found.levels.max(axis=0)
+    few = (columns + p >= found.n) & (found.n <= _FEW) & (len(design.codes) > 0)
     known: dict[bytes, bool] = {}
     for gene in np.flatnonzero(few):
         there = w[:, gene] > 0
         key = there.tobytes()
         if key not in known:
             codes = tuple(np.asarray(codes)[there] for codes in design.codes)
-            known[key] = explain_anything(design.X[there], codes, (None,) * len(codes))
+            multipliers = tuple(None if m is None else m[there] for m in design.multipliers)
+            multipliers = multipliers or (None,) * len(codes)
+            known[key] = explain_anything(design.X[there], codes, multipliers)
         few[gene] = known[key]
     return few
 
@@ -185,14 +244,22 @@ def _fit_chunk(
         # The gene's own products stand in for these: none need be there.
         shared=(shared, None),
         capacity=work.own.chunk(nodes),
-        width=min(_WIDTH, work.own.chunk(nodes)),
+        width=min(work.own.width(nodes), work.own.chunk(nodes)),
     )
-    gene = own(work.own.structure, here, nodes, work.own.room(nodes))
+    gene = work.own.products(here, nodes)
     solved = solve_block(program, gene, np.ones(len(genes), dtype=bool))
     part = out.take(genes)
-    assert isinstance(solved, Solution)
-    gamma = np.asarray(solved.gamma, np.float64)
-    _write(part, work, here, gamma, solved.estimates, program.reml)
+    if isinstance(solved, SlopeSolution):
+        slopes = work.compression.slopes
+        assert isinstance(shared, SlopeShared)
+        gamma, factors = relative_factors(solved, shared, slopes)
+        _write(part, work, here, gamma, solved.estimates, program.reml)
+        root = np.sqrt(_mean_weight(work, here))
+        part.theta[:] = slopes.in_formula_order(factors) / root[:, None]
+    else:
+        gamma = np.asarray(solved.gamma, np.float64)
+        _write(part, work, here, gamma, solved.estimates, program.reml)
+        part.theta[:] = np.sqrt(part.gamma)
     part.certify(solved)
     out.put(genes, part)
 
@@ -218,11 +285,22 @@ def _least_squares(work: Work, found: Sums) -> Estimates:
         )
 
 
+def _mean_weight(work: Work, found: Sums) -> Float[np.ndarray, " genes"]:
+    """What sigma^2 is multiplied by: 1 where weights stay divided by their mean."""
+    return np.ones_like(found.mean_weight) if work.rescale else found.mean_weight
+
+
 def _write(
     out: Fitted, work: Work, found: Sums, gamma: np.ndarray, estimates: Estimates, reml: bool
 ) -> None:
-    mean = np.ones_like(found.mean_weight) if work.rescale else found.mean_weight
-    undo = Undo(found.scale, found.ols, found.n, found.half_log, mean, found.covariance)
+    undo = Undo(
+        found.scale,
+        found.ols,
+        found.n,
+        found.half_log,
+        _mean_weight(work, found),
+        found.covariance,
+    )
     estimates = jax.tree.map(np.asarray, estimates)
     write(
         out,
@@ -234,4 +312,3 @@ def _write(
         reml,
         work.fixed_part,
     )
-    out.theta[:] = np.sqrt(out.gamma)

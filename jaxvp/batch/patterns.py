@@ -15,11 +15,19 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from jaxvp.batch.fitted import Fitted
-from jaxvp.batch.own import fit_own, unbounded
+from jaxvp.batch.own import fit_own, losses, unbounded
 from jaxvp.batch.program import Program
 from jaxvp.batch.shared import column_covariance, fit_shared
 from jaxvp.solver import Status, Surface, Table, prepare
-from jaxvp.statistics import Compression, Shared, compress, room_for_losses, sums
+from jaxvp.statistics import (
+    Compression,
+    Shared,
+    SlopeShared,
+    compress,
+    compress_slopes,
+    room_for_losses,
+    sums,
+)
 
 if TYPE_CHECKING:
     from jaxvp.batch.work import Work
@@ -37,7 +45,7 @@ class Pattern(NamedTuple):
     n_obs: int
     compression: Compression
     covariance: Float[np.ndarray, "p p"]
-    placed: tuple[Shared, Surface | Table | None] | None  # on the device
+    placed: tuple[Shared | SlopeShared, Surface | Table | None] | None  # on the device
 
 
 class Patterns:
@@ -66,17 +74,19 @@ def _compress(program: Program, work: Work, mask: Bool[np.ndarray, " n"]) -> Pat
         status = Status.TOO_FEW_OBSERVATIONS
     else:
         w = mask[:, None].astype(np.float64)
-        found = sums(work.own.structure, np.zeros_like(w), w)
-        if found.deficient[0]:
-            status = Status.RANK_DEFICIENT
-        if (found.levels == 1).any():
-            status = Status.SINGLE_LEVEL
-        if (found.levels >= n).any() or (not program.reml and unbounded(design, found, w).any()):
+        s = work.own.structure
+        found = sums(s, np.zeros_like(w), w)
+        status = Status(losses(s, found)[0])
+        if not program.reml and unbounded(design, found, w).any():
             status = Status.TOO_FEW_OBSERVATIONS
     if status != Status.CONVERGED:
         return Pattern(status, n, work.compression, work.covariance, None)
-    room = room_for_losses(design, base.levels[0]) if base.levels else None
-    compression = compress(design, mask.astype(np.float64), room)
+    weights = mask.astype(np.float64)
+    if design.slopes:
+        compression = compress_slopes(design, weights, few_shapes=True)
+    else:
+        room = room_for_losses(design, base.levels[0]) if base.levels else None
+        compression = compress(design, weights, room)
     shared = compression.shared
     # A surface's shapes depend on the samples: it would be compiled for every pattern.
     surface = isinstance(program.shared[1], Surface)

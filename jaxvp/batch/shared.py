@@ -46,7 +46,7 @@ def fit_shared(
         estimates = found.estimates
         if isinstance(found, SlopeSolution):
             gamma, factors = relative_factors(found, shared, compression.slopes)
-            out.theta[:] = compression.slopes.in_formula_order(factors)
+            out.theta[:] = compression.slopes.in_formula_order(factors) / np.sqrt(undo.mean_weight)
             random = np.square(np.asarray(found.deviations, np.float64)).sum(axis=0)
         else:
             gamma = np.asarray(found.gamma, np.float64)

@@ -11,7 +11,12 @@ of them.
 
 from .canonical import HIGH, canonical_correlations, pairwise
 from .parts import Part, read_parts
-from .scores import collinearity_score, effective_sample_size
+from .scores import (
+    collinearity_score,
+    effective_sample_size,
+    own_collinearity_score,
+    own_effective_sample_size,
+)
 
 __all__ = [
     "HIGH",
@@ -19,6 +24,8 @@ __all__ = [
     "canonical_correlations",
     "collinearity_score",
     "effective_sample_size",
+    "own_collinearity_score",
+    "own_effective_sample_size",
     "pairwise",
     "read_parts",
 ]

@@ -23,16 +23,21 @@ independent ones (Liu and Liang 1997, Biometrics 53:937): one inverse a group, i
 at rho = 1 is the pseudo-inverse's value, the number of groups. variancePartition's ``ESS`` takes
 for rho the term's variance fraction, one term at a time, and, with ``method="approximate"``, for
 every n_j their mean, n over the number of groups.
+
+*Weights and missing values.* With ``V = W^-1 + sum_i gamma_i Z_i Z_i'`` the score is formed from
+the gene's own products, of the observations that count. An effective sample size is a number of
+samples that are all worth the same: those that a gene has, but not samples with weights.
 """
 
 from typing import Literal
 
+import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxvp.design import Design
 from jaxvp.design.variables import DesignError
-from jaxvp.statistics import Shared, compress
+from jaxvp.statistics import Shared, compress, indicator, own, structure, sums
 
 METHODS = ("full", "approximate")
 # A residual share of 1e-14: `jaxvp.fit` calls a gene with less than 1e-12 explained exactly. Beyond
@@ -81,12 +86,57 @@ def collinearity_score(
 def _largest_correlation(
     shared: Shared, gamma: Float[np.ndarray, "genes k"], skip: int
 ) -> Float[np.ndarray, " genes"]:
+    return _of_covariance(_in_columns(shared, np.linalg.inv(information(shared, gamma)), skip))
+
+
+def _in_columns(
+    shared: Shared, inverse: Float[np.ndarray, "genes p p"], skip: int
+) -> Float[np.ndarray, "genes c c"]:
+    """Covariance of the coefficients over sigma^2, from that of Q's."""
     r_inverse = np.asarray(shared.r_inverse)[skip:]
-    covariance = r_inverse @ np.linalg.inv(information(shared, gamma)) @ r_inverse.T
+    return r_inverse @ inverse @ r_inverse.T
+
+
+def _of_covariance(covariance: Float[np.ndarray, "genes c c"]) -> Float[np.ndarray, " genes"]:
     deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     correlation = covariance / (deviation[:, :, None] * deviation[:, None, :])
-    above = np.triu_indices(len(r_inverse), 1)
+    above = np.triu_indices(covariance.shape[1], 1)
     return np.minimum(np.abs(correlation[:, *above]).max(axis=1), 1.0)
+
+
+def own_collinearity_score(
+    design: Design,
+    theta: Float[np.ndarray, "genes k"],
+    weights: Float[np.ndarray, "n genes"],
+    intercept: bool = True,
+) -> Float[np.ndarray, " genes"]:
+    """The same for genes with weights of their own, zero where an observation does not count.
+
+    ``theta`` is relative to the sigma of weight 1.
+    """
+    skip = 1 if design.formula.intercept and not intercept else 0
+    if design.p - skip < 2:
+        return np.zeros(len(theta))
+    shared = compress(design).shared
+    s = structure(design, shared)
+    levels = max(s.levels, 1)
+    size = max(1, _BLOCK_BYTES // (8 * levels * (shared.n_columns + 1) ** 2))
+    scores = np.empty(len(theta))
+    for start in range(0, len(theta), size):
+        part = slice(start, start + size)
+        w = weights[:, part]
+        found = sums(s, np.zeros_like(w), w)
+        # The products are of weights with mean 1: the same model for gamma times the mean.
+        gamma = np.minimum(theta[part], _LARGEST_THETA) ** 2 * found.mean_weight[:, None]
+        if not s.levels:
+            inverse = np.moveaxis(found.inverse, -1, 0)
+            scores[part] = _of_covariance(_in_columns(shared, inverse, skip))
+            continue
+        products = own(s, found, s.levels).own
+        for j, place in enumerate(range(start, start + w.shape[1])):
+            one = shared.of(jax.tree.map(lambda leaf, j=j: leaf[..., j], products))
+            scores[place] = _largest_correlation(one, gamma[[j]], skip)[0]
+    return scores
 
 
 def information(
@@ -145,4 +195,22 @@ def effective_sample_size(
             sizes, count = np.array([design.n / count.sum()]), count.sum(keepdims=True)
         rho = fractions[:, i, None]
         effective[:, i] = (count * sizes / (1 + rho * (sizes - 1))).sum(axis=1)
+    return effective
+
+
+def own_effective_sample_size(
+    design: Design,
+    fractions: Float[np.ndarray, "genes k"],
+    there: Bool[np.ndarray, "n genes"],
+    method: str = "full",
+) -> Float[np.ndarray, "genes k"]:
+    """The same for genes that have some of the samples."""
+    effective = np.empty(fractions.shape)
+    for i, codes in enumerate(design.codes):
+        sizes = indicator(codes, int(codes.max()) + 1) @ there.astype(np.float64)
+        count = (sizes > 0) * 1.0
+        if method == "approximate":
+            count = count.sum(axis=0, keepdims=True)
+            sizes = there.sum(axis=0) / count
+        effective[:, i] = (count * sizes / (1 + fractions[:, i] * (sizes - 1))).sum(axis=0)
     return effective

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from jaxvp.formula import Formula
+from jaxvp.formula import Formula, RandomTerm
 from jaxvp.warning import warn
 
 from .coding import Coding
@@ -26,7 +26,7 @@ from .fixed import FixedPart, build_fixed, label
 from .given import given_variables, multipliers_at
 from .information import check_information, explain_anything
 from .random import build_random, check_random, identical_groupings
-from .slopes import Multiplier, build_components, group_of, theta_names
+from .slopes import Multiplier, build_components, group_of, parts, theta_names
 from .variables import DesignError, Factor, interaction, is_missing, select, to_names
 
 __all__ = [
@@ -94,6 +94,15 @@ class Design(eqx.Module):
         if not self.slopes:
             return self.random_names
         return tuple(map(group_of, self.random_names, self.coefficients))
+
+    @property
+    def random_terms(self) -> tuple[RandomTerm, ...]:
+        """The term of the formula that each random component comes from."""
+        if not self.slopes:
+            return self.formula.random
+        owners = [term for term in self.formula.random for _ in parts(term)]
+        pairs = zip(self.blocks, owners, strict=True)
+        return tuple(owner for block, owner in pairs for _ in block)
 
     @property
     def theta_diagonal(self) -> Bool[np.ndarray, " m"]:

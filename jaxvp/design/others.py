@@ -29,7 +29,7 @@ class OtherSamples(NamedTuple):
     X: Float[np.ndarray, "m p"] | None
     """fixed columns; None if they were not asked for"""
     codes: tuple[Int[np.ndarray, " m"] | None, ...]
-    """by random term; None for one that was not asked for"""
+    """by random component; None for one that was not asked for"""
 
 
 def code_others(
@@ -46,7 +46,7 @@ def code_others(
     fixed
         Whether the fixed columns are wanted.
     random
-        Which random terms are, by their place in the formula.
+        Which random components are, by their place in the design.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def code_others(
     """
     codes: list[Int[np.ndarray, " m"] | None] = [None] * len(design.codes)
     for i in random:
-        names = design.formula.random[i].group
+        names = design.random_terms[i].group
         codes[i] = _codes(design.levels[i], [*select(metadata, names).values()])
     return OtherSamples(_fixed(design, metadata) if fixed else None, tuple(codes))
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field
 
+import numpy as np
+from jaxtyping import Float
+
 from jaxvp import batch
 from jaxvp.design import Design
 from jaxvp.expression import Reader
@@ -31,6 +34,9 @@ class Job:
     """whether to hash the measurements of every block"""
     compile_cache: bool = False
     """whether the one who asks keeps compiled programs on disk: workers then do, too"""
+    sample_weights: Float[np.ndarray, " n"] | None = None
+    """those that all genes share; weights of each gene's own come with its block"""
+    rescale_weights: bool = True
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 

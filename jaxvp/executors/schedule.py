@@ -37,6 +37,7 @@ from .worker import fit_block
 logger = logging.getLogger("jaxvp")
 
 Block = tuple[int, int]
+Blocks = Callable[[int, int], np.ndarray]
 # How often a block of lost workers is sent out, and how many pools are lost in a row, before that
 # is no accident.
 ATTEMPTS = 3
@@ -65,9 +66,10 @@ def describe(failures: Sequence[Failure], genes: Any) -> str:
 def fit_all(
     executor: Executor,
     job: Job,
-    measurements: Callable[[int, int], np.ndarray],
+    measurements: Blocks,
     blocks: Sequence[tuple[int, int]],
     finished: Callable[[int, int, Answer], object],
+    weights: Blocks | None = None,
 ) -> list[Failure]:
     """Fit blocks of genes by an executor.
 
@@ -83,6 +85,8 @@ def fit_all(
         Where they begin and end.
     finished
         Gets a block as soon as it is there, in the thread that called.
+    weights
+        Serves those of each gene's own, which go with its block.
 
     Returns
     -------
@@ -90,7 +94,7 @@ def fit_all(
         The blocks that failed, and why.
     """
     with delivered(job, executor) as sent:
-        schedule = _Schedule(executor, job, sent, measurements, finished)
+        schedule = _Schedule(executor, job, sent, measurements, finished, weights)
         try:
             schedule.run(blocks)
         finally:
@@ -101,10 +105,10 @@ def fit_all(
 class _Schedule:
     """The state of one `fit_all`."""
 
-    def __init__(self, executor, job, sent, measurements, finished) -> None:
+    def __init__(self, executor, job, sent, measurements, finished, weights) -> None:
         self.executor, self.own = executor, None  # a pool that was started here
         self.job, self.sent = job, sent
-        self.measurements, self.finished = measurements, finished
+        self.measurements, self.finished, self.weights = measurements, finished, weights
         self.failures: list[Failure] = []
         self.waiting: deque[Block] = deque()
         self.suspects: deque[Block] = deque()  # were out when a pool was lost
@@ -117,7 +121,8 @@ class _Schedule:
         self.waiting.extend(blocks)
         window = len(blocks)
         # Arrays wait in memory for a worker, and what is out is suspect when a pool is lost.
-        if self.job.reader is None or isinstance(self.executor, ProcessPoolExecutor):
+        arrays = self.job.reader is None or self.weights is not None
+        if arrays or isinstance(self.executor, ProcessPoolExecutor):
             window = workers(self.executor) + 2
         while self.waiting or self.suspects or self.running:
             if self.suspects and not self.running:
@@ -137,8 +142,9 @@ class _Schedule:
     def _send(self, blocks: deque[Block]) -> None:
         """The first of them goes out."""
         y = None if self.job.reader else np.asarray(self.measurements(*blocks[0]))
+        w = None if self.weights is None else np.asarray(self.weights(*blocks[0]))
         try:
-            future = self.executor.submit(fit_block, self.sent, self.job.key, *blocks[0], y)
+            future = self.executor.submit(fit_block, self.sent, self.job.key, *blocks[0], y, w)
         except BrokenExecutor as error:
             return self._lost_pool(error)
         self.running[future] = blocks.popleft()

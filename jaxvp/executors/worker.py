@@ -28,7 +28,14 @@ _lock = threading.Lock()
 _kept: dict[str, tuple[Job, batch.Fitter, Read | None]] = {}
 
 
-def fit_block(sent: Any, key: str, start: int, stop: int, y: np.ndarray | None) -> Answer:
+def fit_block(
+    sent: Any,
+    key: str,
+    start: int,
+    stop: int,
+    y: np.ndarray | None,
+    weights: np.ndarray | None = None,
+) -> Answer:
     """Fit the genes ``start:stop``.
 
     Parameters
@@ -41,12 +48,14 @@ def fit_block(sent: Any, key: str, start: int, stop: int, y: np.ndarray | None) 
         The block.
     y
         Its measurements, samples x genes. None: the job's reader has them.
+    weights
+        Of each gene's own.
     """
     job, fitter, read = _prepared(sent, key)
     if y is None:
         assert read is not None
         y = read(start, stop)
-    return Answer(fitter(y), digest(y) if job.digests else None)
+    return Answer(fitter(y, weights), digest(y) if job.digests else None)
 
 
 def _prepared(sent: Any, key: str) -> tuple[Job, batch.Fitter, Read | None]:
@@ -60,13 +69,14 @@ def _prepared(sent: Any, key: str) -> tuple[Job, batch.Fitter, Read | None]:
             read = job.reader.open(job.block_size) if job.reader else None
             fitter = batch.Fitter(
                 job.design,
-                batch.compression_of(job.design),
+                batch.compression_of(job.design, job.sample_weights),
                 job.genes,
                 reml=job.reml,
                 solver=job.solver,
                 dtype=job.dtype,
                 block_size=job.block_size,
                 devices=jax.local_devices(),
+                rescale_weights=job.rescale_weights,
             )
             while len(_kept) >= KEPT:
                 del _kept[next(iter(_kept))]

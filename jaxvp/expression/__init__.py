@@ -17,7 +17,7 @@ from jaxvp.expression.names import DataError
 from jaxvp.expression.opening import open_file
 from jaxvp.expression.origin import digest
 from jaxvp.expression.reopening import Reader, reader_of
-from jaxvp.expression.weights import split_weights
+from jaxvp.expression.weights import find_weights, split_weights
 
 __all__ = [
     "Again",
@@ -27,6 +27,7 @@ __all__ = [
     "align",
     "digest",
     "find_again",
+    "find_weights",
     "open_file",
     "read_table",
     "reader_of",

@@ -30,7 +30,11 @@ class Again(NamedTuple):
 
 
 def find_again(
-    expression: Any, samples: tuple[str, ...], kept: Int[np.ndarray, " n"], genes: pd.Index
+    expression: Any,
+    samples: tuple[str, ...],
+    kept: Int[np.ndarray, " n"],
+    genes: pd.Index,
+    what: str = "the expression",
 ) -> Again:
     """Measurements of the samples of a fit, in its order.
 
@@ -42,6 +46,8 @@ def find_again(
         Names of the samples of the fit, and their positions in its metadata.
     genes
         Names of the genes of the fit.
+    what
+        What is passed, for messages.
 
     Raises
     ------
@@ -51,14 +57,14 @@ def find_again(
     container = open_container(expression)
     if container.index is None or container.columns is None:
         return _by_position(container, samples, kept, genes)
-    genes_in_rows, positions = _find_samples(container, samples)
+    genes_in_rows, positions = _find_samples(container, samples, what)
     names = container.index if genes_in_rows else container.columns
-    check_names(names, "gene", "the expression")
+    check_names(names, "gene", what)
     axis = container.columns if genes_in_rows else container.index
     check_values(container, genes_in_rows, positions, axis, names)
     source = container.source(genes_in_rows)
     found = Expression(source, axis[positions], names, as_rows(positions))
-    return Again(found, _find_genes(names, genes), genes_in_rows)
+    return Again(found, _find_genes(names, genes, what), genes_in_rows)
 
 
 def _by_position(
@@ -84,7 +90,7 @@ def _by_position(
 
 
 def _find_samples(
-    container: Container, samples: tuple[str, ...]
+    container: Container, samples: tuple[str, ...], what: str
 ) -> tuple[bool, Int[np.ndarray, " n"]]:
     """Whether the columns are the samples, and the positions of those of the fit there."""
     assert container.index is not None and container.columns is not None
@@ -98,23 +104,23 @@ def _find_samples(
         positions = names.get_indexer(pd.Index(samples, dtype=names.dtype))
         if best is not None and (best[1] >= 0).all() and (positions >= 0).all():
             raise DataError(
-                "both axes of the expression have the names of the fit's samples: pass an array, "
+                f"both axes of {what} have the names of the fit's samples: pass an array, "
                 "samples x genes, which goes by position"
             )
         if best is None or (positions >= 0).sum() > (best[1] >= 0).sum():
             best = genes_in_rows, positions
     if best is None:
-        raise DataError("names of the expression are not unique: give samples different names")
+        raise DataError(f"names of {what} are not unique: give samples different names")
     missing = [name for name, place in zip(samples, best[1], strict=True) if place < 0]
     if missing:
         raise DataError(
-            f"the expression lacks {len(missing):,} of the {len(samples):,} samples of the fit, "
-            f"such as {missing[0]!r}: pass the measurements that were fitted"
+            f"{what} lacks {len(missing):,} of the {len(samples):,} samples of the fit, "
+            f"such as {missing[0]!r}: pass what was fitted"
         )
     return best
 
 
-def _find_genes(names: pd.Index, genes: pd.Index) -> Int[np.ndarray, " source"]:
+def _find_genes(names: pd.Index, genes: pd.Index, what: str) -> Int[np.ndarray, " source"]:
     if names.equals(genes):
         return np.arange(len(genes))
     rows = genes.get_indexer(names)
@@ -123,7 +129,7 @@ def _find_genes(names: pd.Index, genes: pd.Index) -> Int[np.ndarray, " source"]:
     missing = np.setdiff1d(np.arange(len(genes)), rows)
     if len(missing):
         raise DataError(
-            f"the expression lacks {len(missing):,} of the {len(genes):,} genes of the fit, such "
-            f"as {genes[missing[0]]!r}: pass the measurements that were fitted"
+            f"{what} lacks {len(missing):,} of the {len(genes):,} genes of the fit, such "
+            f"as {genes[missing[0]]!r}: pass what was fitted"
         )
     return rows

@@ -86,6 +86,23 @@ class ColumnsSource:
         return np.array(columns, self.dtype).reshape(stop - start, self.n_samples)[:, rows].T
 
 
+class Reordered:
+    """A source whose genes are wanted in another order, or some of them."""
+
+    def __init__(self, source: Source, genes: Int[np.ndarray, " genes"]) -> None:
+        self.source, self.genes = source, genes
+        self.n_samples = source.n_samples
+
+    def read(self, rows: Rows, start: int, stop: int) -> Float[np.ndarray, "n genes"]:
+        """See `Source`: runs of neighbours are read together."""
+        wanted = self.genes[start:stop]
+        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1)
+        parts = [self.source.read(rows, int(r[0]), int(r[-1]) + 1) for r in runs if len(r)]
+        if not parts:
+            return np.zeros((len(np.arange(self.n_samples)[rows]), 0))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
 def _values(column: pd.Series) -> Column:
     """A column as it lies in memory."""
     return column.to_numpy() if isinstance(column.dtype, np.dtype) else column.array
@@ -181,6 +198,25 @@ class Expression:
             self.origin,
             self.transposed,
         )
+
+    def reordered(
+        self, genes: Int[np.ndarray, " genes"], names: pd.Index | None = None
+    ) -> Expression:
+        """Some of the genes, in this order; nothing is copied.
+
+        Parameters
+        ----------
+        genes
+            Their positions. One that is negative stands for any: what is read there is of no use.
+        names
+            Of these genes. None: as they are called here.
+        """
+        order = np.maximum(genes, 0)
+        names = self.gene_names[order] if names is None else names
+        source = self.source
+        if not np.array_equal(order, np.arange(self.n_genes)):
+            source = Reordered(source, order)
+        return Expression(source, self.sample_names, names, self.rows, self.origin, self.transposed)
 
     def block(self, start: int, stop: int) -> Float[np.ndarray, "n genes"]:
         """The genes ``start:stop``, or those of them that there are: samples x genes.

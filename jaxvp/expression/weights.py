@@ -13,30 +13,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from .again import find_again
 from .alignment import open_container
-from .blocks import Expression, Source, as_rows, to_float
+from .blocks import Expression, as_rows, to_float
 from .container import Container
 from .names import DataError, among, check_levels, check_names, places_of
 from .values import find_in_array
 
 _GENES_TO_LOOK_AT = 64
-
-
-class Reordered:
-    """A source whose genes are wanted in another order, or some of them."""
-
-    def __init__(self, source: Source, genes: Int[np.ndarray, " genes"]) -> None:
-        self.source, self.genes = source, genes
-        self.n_samples = source.n_samples
-
-    def read(self, rows: Any, start: int, stop: int) -> Float[np.ndarray, "n genes"]:
-        """See `Source`: runs of neighbours are read together."""
-        wanted = self.genes[start:stop]
-        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1)
-        parts = [self.source.read(rows, int(r[0]), int(r[-1]) + 1) for r in runs if len(r)]
-        if not parts:
-            return np.zeros((len(np.arange(self.n_samples)[rows]), 0))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def split_weights(
@@ -79,6 +63,47 @@ def split_weights(
     found = found.take(kept)
     _check_some_gene(found)
     return found, None
+
+
+def find_weights(
+    weights: Any, samples: tuple[str, ...], kept: Int[np.ndarray, " n"], genes: pd.Index
+) -> Expression | Float[np.ndarray, " n"]:
+    """Weights of a fit, passed once more: of the fit's samples and genes, in its order.
+
+    Parameters
+    ----------
+    weights
+        What the fit was given, or as much of it.
+    samples, kept, genes
+        As of `find_again`.
+
+    Raises
+    ------
+    DataError
+        If samples or genes of the fit are missing, or weights cannot be used.
+    """
+    names = pd.Index(samples)
+    if isinstance(weights, pd.Series):
+        places = weights.index.map(str).get_indexer(names)
+        if (places < 0).any():
+            lost = names[places < 0]
+            raise DataError(
+                f"weights has no value for {len(lost):,} of {len(names):,} samples of the fit, the "
+                f"first is {lost[0]!r}: pass those of the fit"
+            )
+        return _checked(weights.to_numpy()[places], names)
+    if isinstance(weights, np.ndarray | list | tuple) and np.ndim(weights) == 1:
+        values = np.asarray(weights)
+        if len(values) != len(names) and len(values) <= kept.max(initial=-1):
+            raise DataError(
+                f"there are {len(values):,} weights, and the fit had {len(names):,} samples: pass "
+                "those of the fit"
+            )
+        return _checked(values if len(values) == len(names) else values[kept], names)
+    again = find_again(weights, samples, kept, genes, "the weights")
+    order = np.empty(len(genes), dtype=np.int64)
+    order[again.rows[again.rows >= 0]] = np.flatnonzero(again.rows >= 0)
+    return again.expression.reordered(order, genes)
 
 
 def _by_sample(
@@ -155,11 +180,9 @@ def _table(container: Container, expression: Expression) -> Expression:
             )
     rows = places_of(own_samples, samples)
     _check_numbers(container, turned, rows)
-    source = container.source(turned)
-    order = places_of(own_genes, genes)
-    if not np.array_equal(order, np.arange(len(genes))):
-        source = Reordered(source, order)
-    return Expression(source, samples, genes, as_rows(rows), container.origin, turned)
+    source, rows = container.source(turned), as_rows(rows)
+    found = Expression(source, samples, own_genes, rows, container.origin, turned)
+    return found.reordered(places_of(own_genes, genes), genes)
 
 
 def _array(container: Container, expression: Expression) -> Expression:

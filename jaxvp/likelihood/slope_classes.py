@@ -29,10 +29,10 @@ class _Weights(NamedTuple):
     b: Array  # c c: E'R'W R E
 
 
-def _weights(gamma: Array, corner: Array, roots: Float[Array, "classes c c"]) -> _Weights:
-    rows = jnp.moveaxis(jnp.asarray(roots), 0, -1)  # c c classes
+def _weights(gamma: Array, corner: Array, roots: Float[Array, "classes c c *genes"]) -> _Weights:
+    rows = jnp.moveaxis(jnp.asarray(roots), 0, 2)  # c c classes
     like = corner[0, 0]
-    rotated = product(lift(rows, like), corner[:, :, None])
+    rotated = product(lift(rows, like, 3), corner[:, :, None])
     scaled = rotated * gamma[None, :, None]
     same = lift(jnp.eye(len(corner), dtype=corner.dtype)[:, :, None], like)
     w, log_det = inverse(same + product(scaled, rotated.swapaxes(0, 1)))
@@ -135,7 +135,7 @@ def eliminate(gamma: Array, corner: Array, shared: SlopeShared, gene: PerGene) -
     like = corner[0, 0]
 
     def bordered(weight, uu, uy, yy):
-        matrix = _weighted(weight, lift(uu, like))
+        matrix = _weighted(weight, lift(uu, like, 4))
         vector = _weighted(weight, uy)
         corner = _weighted(weight, yy)
         return jnp.concatenate(
@@ -148,7 +148,7 @@ def eliminate(gamma: Array, corner: Array, shared: SlopeShared, gene: PerGene) -
     def add(number, carry):
         roots, counts, uu, uy, yy = _chunk(number, shared, gene)
         found = fence(_weights, gamma, corner, roots)
-        counts = lift(counts, like)
+        counts = lift(counts, like, 1)
 
         def value(found, uy, yy):
             w = jnp.stack([found.w[a, b] for a, b in _upper(len(corner))])
@@ -179,7 +179,7 @@ def eliminate(gamma: Array, corner: Array, shared: SlopeShared, gene: PerGene) -
 
     m, K1 = len(directions), shared.n_columns + 1
     genes, dtype = like.shape, like.dtype
-    uu = jnp.broadcast_to(lift(shared.within, like), (K1 - 1, K1 - 1, *genes))
+    uu = jnp.broadcast_to(lift(shared.within, like, 2), (K1 - 1, K1 - 1, *genes))
     uy = gene.within_uy
     start = jnp.concatenate(
         [
@@ -212,8 +212,11 @@ def contract(
 
         def of_classes(outer, u, uy, yy):
             """What a weight of a pair and class adds to the trace, and to the form."""
-            flat = uu.reshape(uu.shape[0] * uu.shape[1], K * K)
-            trace, form = (jnp.tensordot(flat, one, 1, precision="highest") for one in outer)
+            flat = uu.reshape(uu.shape[0] * uu.shape[1], K * K, *uu.shape[4:])
+            if flat.ndim > 2:  # of each gene's own
+                trace, form = ((flat * one).sum(1) for one in outer)
+            else:
+                trace, form = (jnp.tensordot(flat, one, 1, precision="highest") for one in outer)
             form = form.reshape(yy.shape) + yy
             for k in range(K):
                 form = form + 2 * u[k] * uy[:, :, k]

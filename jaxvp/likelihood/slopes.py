@@ -47,7 +47,7 @@ from jaxvp.likelihood.slope_system import System, product, solve
 from jaxvp.likelihood.slope_terms import Basis, between, block_diagonal, entries
 from jaxvp.likelihood.sweep import apply, dot, total
 from jaxvp.likelihood.system import Scalar, fence
-from jaxvp.statistics import Array, PerGene, RandomBlock, SlopeShared
+from jaxvp.statistics import Array, PerGene, RandomBlock, SlopeOwn, SlopeShared
 
 # Sums of more terms are left to XLA: written out they would take long to compile.
 _UNROLLED = 400
@@ -68,6 +68,8 @@ def evaluate_slopes(
     gamma: Float[Array, "k *genes"], basis: Basis, shared: SlopeShared, gene: PerGene, *, reml: bool
 ) -> SlopeEvaluation:
     """Deviance and derivatives at ``Gamma = E diag(gamma) E'`` of every block."""
+    assert gene.own is None or isinstance(gene.own, SlopeOwn)
+    shared = shared.of(gene.own)
     blocks = shared.blocks
     first = gamma[: sum(block.size for block in blocks if block.eliminated)]
     corner = fence(lambda *b: block_diagonal(b), *basis[: _count(blocks)])
@@ -135,7 +137,7 @@ def _assemble(
     system: System,
     second: tuple[Array, Array],
     shared: SlopeShared,
-    size: int,
+    size: Scalar | float,
     reml: bool,
 ) -> SlopeEvaluation:
     swept = _swept(shared)

@@ -34,11 +34,11 @@ Sources: Henderson (1975), Biometrics 31:423; Bates, Maechler, Bolker and Walker
 Softw. 67(1).
 """
 
-from .blocks import Estimates, Tile, stream
+from .blocks import Estimates, Tile, Weights, stream
 from .density import log_density
 from .effects import Effects, random_effects
 from .parts import Choice, chosen_columns, fixed_part, random_part
-from .structure import Structure, Term, arrange, prepare
+from .structure import Structure, Term, arrange, components, prepare
 
 __all__ = [
     "Choice",
@@ -47,8 +47,10 @@ __all__ = [
     "Structure",
     "Term",
     "Tile",
+    "Weights",
     "arrange",
     "chosen_columns",
+    "components",
     "fixed_part",
     "log_density",
     "prepare",

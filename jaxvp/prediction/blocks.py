@@ -4,7 +4,8 @@ What is read must be what was fitted. That costs nothing to see: ``r'V^-1 r`` fo
 effects and is ``N sigma^2`` at the fit (N = n by ML, n - p otherwise), so that another file, other
 units or samples in another order are found out at the first gene.
 
-A gene that lacks measurements has effects of its own samples (their weights are 1, the others' 0).
+A gene that lacks measurements has effects of its own samples: the others have weight 0. Weights are
+divided by their mean where the fit did that.
 """
 
 from __future__ import annotations
@@ -28,11 +29,35 @@ _TOLERANCE = 1e-3
 _ROUNDING = 1e-11
 
 
+# (start, stop) -> samples x genes of the source.
+Blocks = Callable[[int, int], Num[np.ndarray, "n genes"]]
+
+
+class Weights(NamedTuple):
+    """Of the observations."""
+
+    own: Blocks | None
+    """each gene's own, in the order of the source"""
+    shared: Float[np.ndarray, " n"] | None
+    """of the samples, the same for all genes"""
+    rescale: bool
+    """divide by the mean over the observations that count"""
+
+    def read(self, start: int, stop: int) -> Float[np.ndarray, "n _"] | None:
+        """Of some genes of the source, or of all."""
+        if self.own is not None:
+            return np.asarray(self.own(start, stop), dtype=np.float64)
+        return None if self.shared is None else self.shared[:, None]
+
+
 class Estimates(NamedTuple):
-    """Of all genes of a result, random terms in formula order; NaN for those without a fit."""
+    """Of all genes of a result; NaN for those without a fit."""
 
     coefficients: Float[np.ndarray, "genes p"]
     factors: Factors
+    """by random term, in formula order"""
+    blocks: tuple[tuple[int, ...], ...]
+    """the components of every random term"""
     sigma: Float[np.ndarray, " genes"]
     degrees: Float[np.ndarray, " genes"]
     """N: sigma^2 N is the profiled sum of squares"""
@@ -50,17 +75,21 @@ class Tile(NamedTuple):
     residual: Float[np.ndarray, "n g"]
     """y - X b"""
     effects: Effects
+    """by component"""
     coefficients: Float[np.ndarray, "g p"]
+    weights: Float[np.ndarray, "n _"] | None
+    """of each gene, or of all, as the fit had them; None: all are 1"""
 
 
 def stream(
     X: Float[np.ndarray, "n p"],
     structure: Structure | None,
     estimates: Estimates,
-    read: Callable[[int, int], Num[np.ndarray, "n genes"]],
+    read: Blocks,
     rows: Int[np.ndarray, " source"],
     use: Callable[[Tile], object],
     *,
+    weights: Weights,
     block_size: int,
     variances: bool = False,
 ) -> int | None:
@@ -78,6 +107,8 @@ def stream(
         For every gene of the source its row in the result, -1 for none.
     use
         Called once a tile, at the same time from several threads.
+    weights
+        Of the observations.
     block_size
         Genes read at a time.
     variances
@@ -89,7 +120,9 @@ def stream(
         The row of a gene whose measurements are not those that were fitted; it stops there.
     """
     n = len(X)
-    fitted, whole = np.isfinite(estimates.sigma), estimates.observed == n
+    fitted = np.isfinite(estimates.sigma)
+    whole = estimates.observed == (n if weights.shared is None else (weights.shared > 0).sum())
+    whole &= weights.own is None
     groups = [(fitted & whole, True), (fitted & ~whole, False)]
     wrong: list[int] = []
 
@@ -101,13 +134,18 @@ def stream(
         chosen = [(np.flatnonzero((mine >= 0) & group[mine]), alike) for group, alike in groups]
         if not any(len(wanted) for wanted, _ in chosen):
             return
-        block = read(start, stop)
+        block, w = read(start, stop), weights.read(start, stop)
         for wanted, alike in chosen:
-            width = _tile_genes(n, structure, alike)
+            width = _tile_genes(n, structure, alike and w is None)
             for first in range(0, len(wanted), width):
                 places = wanted[first : first + width]
                 y = np.array(block[:, _slice(places)], dtype=np.float64, order="C")
-                tile, good = _tile(X, structure, estimates, y, mine[places], variances, alike)
+                here = w if w is None or w.shape[1] == 1 else w[:, places]
+                if not alike:
+                    here = np.where(np.isfinite(y), 1.0 if here is None else here, 0.0)
+                if here is not None and weights.rescale:
+                    here = here / (here.sum(axis=0) / (here > 0).sum(axis=0))
+                tile, good = _tile(X, structure, estimates, y, here, mine[places], variances)
                 if not good.all():
                     wrong.append(int(mine[places][~good][0]))
                     return
@@ -123,34 +161,35 @@ def _tile(
     structure: Structure | None,
     estimates: Estimates,
     y: Float[np.ndarray, "n g"],
+    weights: Float[np.ndarray, "n _"] | None,
     rows: Int[np.ndarray, " g"],
     variances: bool,
-    alike: bool,
 ) -> tuple[Tile, Bool[np.ndarray, " g"]]:
     """A tile, and which of its genes have the sigma of the fit."""
     coefficients, unit = estimates.coefficients[rows], estimates.sigma[rows]
     residual = y - X @ coefficients.T
-    weights = None if alike else np.isfinite(y).astype(np.float64)
     # In units of sigma, so that no square of a gene of 1e200 is infinite.
     with np.errstate(all="ignore"):
-        scaled = residual / unit
+        scaled, size = residual / unit, y / unit
         if weights is not None:
-            scaled[weights == 0] = 0.0
+            for array in (scaled, size):
+                array[np.broadcast_to(weights == 0, array.shape)] = 0.0
         found = Effects([], [], np.zeros(len(rows)))
         if structure is not None:
             factors = [factor[rows] for factor in estimates.factors]
             found = random_effects(structure, scaled, factors, weights, variances)
-        left = np.einsum("ng,ng->g", scaled, scaled) - found.explained
-        size = np.nansum((y / unit) ** 2, axis=0)
-        limit = _TOLERANCE * estimates.degrees[rows] + _ROUNDING * size
+        weighted = scaled if weights is None else weights * scaled
+        left = np.einsum("ng,ng->g", weighted, scaled) - found.explained
+        whole = np.einsum("ng,ng->g", size if weights is None else weights * size, size)
+        limit = _TOLERANCE * estimates.degrees[rows] + _ROUNDING * whole
         good = np.abs(left - estimates.degrees[rows]) <= limit
         if weights is not None:
-            good &= weights.sum(axis=0) == estimates.observed[rows]
+            good &= (weights > 0).sum(axis=0) == estimates.observed[rows]
         effects = found._replace(
             values=[values * unit for values in found.values],
             variances=[values * unit * unit for values in found.variances],
-        )
-    return Tile(_slice(rows), y, residual, effects, coefficients), good
+        ).by_component(estimates.blocks)
+    return Tile(_slice(rows), y, residual, effects, coefficients, weights), good
 
 
 def _slice(places: Int[np.ndarray, " g"]) -> Int[np.ndarray, " g"] | slice:

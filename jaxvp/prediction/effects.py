@@ -18,7 +18,10 @@ Factors = list[Float[np.ndarray, "genes _ _"]]  # each term has its own width
 
 
 class Effects(NamedTuple):
-    """Random terms in formula order, the columns of a term level by level."""
+    """Random terms in formula order, the columns of a term level by level.
+
+    A term is a correlated block of components; `by_component` takes it apart.
+    """
 
     values: list[Float[np.ndarray, "columns genes"]]
     variances: list[Float[np.ndarray, "columns genes"]]
@@ -26,12 +29,26 @@ class Effects(NamedTuple):
     explained: Float[np.ndarray, " genes"]
     """what they take from the weighted sum of squares: ``r'Wr - r'V^-1 r``"""
 
+    def by_component(self, blocks: tuple[tuple[int, ...], ...]) -> Effects:
+        """Of every component its levels; ``blocks`` are those of the terms."""
+        values, variances = (
+            {i: term[j :: len(block)] for term, block in pairs for j, i in enumerate(block)}
+            for pairs in (
+                list(zip(self.values, blocks, strict=True)),
+                list(zip(self.variances, blocks, strict=bool(self.variances))),
+            )
+        )
+        return self._replace(
+            values=[values[i] for i in sorted(values)],
+            variances=[variances[i] for i in sorted(variances)],
+        )
+
 
 def random_effects(
     structure: Structure,
     residual: Float[np.ndarray, "n genes"],
     factors: Factors,
-    weights: Float[np.ndarray, "n genes"] | None = None,
+    weights: Float[np.ndarray, "n _"] | None = None,
     variances: bool = False,
 ) -> Effects:
     """BLUPs of a tile of genes.
@@ -46,7 +63,7 @@ def random_effects(
         For each term, in formula order, the relative Cholesky factor of every gene: theta itself,
         1 x 1, for a random intercept.
     weights
-        Of the observations; 0 for one that is missing. None: all are 1.
+        Of the observations of each gene, or of all; 0 for one that is missing. None: all are 1.
     variances
         Whether to compute the conditional variances.
     """
@@ -98,7 +115,7 @@ def _intercepts(
 
 def _general(
     structure: Structure,
-    weights: Float[np.ndarray, "n genes"] | None,
+    weights: Float[np.ndarray, "n _"] | None,
     sums: Float[np.ndarray, "columns genes"],
     roots: Factors,
     variances: bool,
@@ -140,7 +157,7 @@ Blocks = Float[np.ndarray, "_ levels _ _"]
 
 def _eliminate(
     structure: Structure,
-    weights: Float[np.ndarray, "n genes"] | None,
+    weights: Float[np.ndarray, "n _"] | None,
     root: Float[np.ndarray, "genes c c"],
 ) -> tuple[Blocks, Blocks, Blocks, Float[np.ndarray, "genes _ q"], Float[np.ndarray, "genes q q"]]:
     """``T_1'N_j T_1 + I``, D_j, F_j, ``D_j F_j`` and A. F_j has one gene's axis without weights."""

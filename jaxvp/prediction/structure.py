@@ -89,15 +89,27 @@ class Structure(NamedTuple):
 
 
 def prepare(design: Design) -> Structure | None:
-    """The random part of a design; None if it has none."""
+    """The random part of a design, a term for every correlated block; None if it has none."""
     if not design.codes:
         return None
-    ones = np.ones((design.n, 1))
+    single = components(design)
+    if not design.slopes:
+        return arrange(single, design)
     terms = [
-        Term(codes, ones, len(levels))
-        for codes, levels in zip(design.codes, design.levels, strict=True)
+        single[block[0]]._replace(columns=np.hstack([single[i].columns for i in block]))
+        for block in design.blocks
     ]
-    return arrange(terms, design)
+    return arrange(terms)
+
+
+def components(design: Design) -> list[Term]:
+    """Every random component for itself: one column a level."""
+    found = []
+    for i, (codes, levels) in enumerate(zip(design.codes, design.levels, strict=True)):
+        column = design.multipliers[i] if design.slopes else None
+        columns = np.ones((design.n, 1)) if column is None else np.asarray(column)[:, None]
+        found.append(Term(codes, columns, len(levels)))
+    return found
 
 
 def arrange(terms: list[Term], design: Design | None = None) -> Structure:

@@ -82,6 +82,8 @@ class Results:
     measurements: Expression | None = None
     """what was fitted, on the samples of the design: it refers to the caller's data, and is not
     saved or pickled; None after `load`"""
+    weights: Expression | np.ndarray | None = None
+    """what was passed as weights, likewise: of each gene, or of each sample"""
 
     def __post_init__(self) -> None:
         genes = self.fractions.index
@@ -170,8 +172,8 @@ class Results:
         return fitted.iloc[order[:n]]
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickle and copy: without the measurements, which may be anything."""
-        return self.__dict__ | {"measurements": None}
+        """For pickle and copy: without measurements and weights, which may be anything."""
+        return self.__dict__ | {"measurements": None, "weights": None}
 
     collinearity_score = scores.collinearity_score
     effective_sample_size = scores.effective_sample_size

@@ -1,7 +1,7 @@
 """What needs the measurements once more: methods of `Results` that delegate to `jaxvp.prediction`.
 
-The measurements are read in blocks of genes from what the fit read; after `load` they are passed.
-Names go in and tables come out here, everything between is arrays.
+The measurements, and weights if there were any, are read in blocks of genes from what the fit read;
+after `load` they are passed. Names go in and tables come out here, everything between is arrays.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from jaxvp import prediction
-from jaxvp.design import Design
+from jaxvp import fractions, prediction
+from jaxvp.design import Design, multipliers_at
 from jaxvp.design.others import code_others
-from jaxvp.expression import Again, DataError, find_again
-from jaxvp.prediction import Choice, Estimates, Term, Tile
+from jaxvp.expression import Again, DataError, find_again, find_weights
+from jaxvp.prediction import Choice, Estimates, Term, Tile, Weights
 
 from .lookup import find
 
@@ -29,6 +29,7 @@ def random_effects(
     self,
     expression: Any = None,
     *,
+    weights: Any = None,
     terms: Iterable[str] | None = None,
     format: str = "long",
 ) -> pd.DataFrame:
@@ -38,6 +39,8 @@ def random_effects(
     ----------
     expression
         The measurements that were fitted. Needed after `jaxvp.load` only.
+    weights
+        Those of the fit, in any form that `jaxvp.fit` takes. Needed after `jaxvp.load` only.
     terms
         Random terms; None for all.
     format
@@ -49,14 +52,14 @@ def random_effects(
         Long: columns ``gene``, ``term``, ``level`` (categories), ``effect`` in units of the
         measurements, ``variance`` in squared ones. Wide: genes x (quantity, term, level), so that
         ``table["effect"]["Batch"]`` is genes x levels. NaN for genes that could not be fitted; 0
-        where the component is zero.
+        where the component is zero. A slope is a term: ``Subject`` and ``Subject.Days`` of
+        ``(Days|Subject)``, the latter per unit of Days.
 
     Raises
     ------
     DataError
-        If there is no such term, or the measurements are not there or not those of the fit.
-    NotImplementedError
-        If observations were weighted, or there are random slopes.
+        If there is no such term, or the measurements (or the weights) are not there or not those of
+        the fit.
 
     Notes
     -----
@@ -65,7 +68,7 @@ def random_effects(
     """
     if format not in ("long", "wide"):
         raise DataError(f'format={format!r}: use "long" (the default) or "wide"')
-    fit = Fit(self, expression, "random effects")
+    fit = Fit(self, expression, weights, "random effects")
     names, levels = fit.design.random_names, fit.design.levels
     wanted = [_place(name, names, "random term") for name in _names(terms, names)]
     effects, variances = (fit.empty(sum(len(levels[i]) for i in wanted)) for _ in range(2))
@@ -96,13 +99,21 @@ def random_effects(
     )
 
 
-def fitted(self, expression: Any = None, *, terms: Iterable[str] | None = None) -> pd.DataFrame:
+def fitted(
+    self,
+    expression: Any = None,
+    *,
+    weights: Any = None,
+    terms: Iterable[str] | None = None,
+) -> pd.DataFrame:
     """Fitted values: the fixed part and the predicted random effects of every sample.
 
     Parameters
     ----------
     expression
         The measurements that were fitted. Needed after `jaxvp.load` only.
+    weights
+        As of `random_effects`.
     terms
         Only what these terms add, fixed or random, ``Intercept`` one of them. None for all.
 
@@ -114,14 +125,14 @@ def fitted(self, expression: Any = None, *, terms: Iterable[str] | None = None) 
 
     Raises
     ------
-    DataError, NotImplementedError
+    DataError
         As `random_effects`.
 
     See Also
     --------
     predict : the same for other samples.
     """
-    fit = Fit(self, expression, "fitted values")
+    fit = Fit(self, expression, weights, "fitted values")
     choice = fit.choice(terms)
     columns = prediction.chosen_columns(fit.terms, choice)
     out = fit.empty(fit.design.n)
@@ -137,6 +148,7 @@ def residuals(
     self,
     expression: Any = None,
     *,
+    weights: Any = None,
     kind: str = "response",
     scaled: bool = False,
 ) -> pd.DataFrame:
@@ -146,6 +158,8 @@ def residuals(
     ----------
     expression
         The measurements that were fitted. Needed after `jaxvp.load` only.
+    weights
+        As of `random_effects`.
     kind
         ``"response"``: in units of the measurements. ``"pearson"``: times the root of the
         observation's weight, so that all have one variance; the same where there are no weights.
@@ -160,7 +174,7 @@ def residuals(
     Raises
     ------
     DataError
-        If there is no such kind; and as `random_effects`, as NotImplementedError is.
+        If there is no such kind; and as `random_effects`.
 
     Notes
     -----
@@ -168,7 +182,7 @@ def residuals(
     """
     if kind not in ("response", "pearson"):
         raise DataError(f'kind={kind!r}: use "response" (the default) or "pearson"')
-    fit = Fit(self, expression, "residuals")
+    fit = Fit(self, expression, weights, "residuals")
     choice = fit.choice(None)
     columns = prediction.chosen_columns(fit.terms, choice)
     out = fit.empty(fit.design.n)
@@ -176,6 +190,8 @@ def residuals(
 
     def use(tile: Tile) -> None:
         rest = tile.residual - prediction.random_part(columns, tile.effects, choice)
+        if kind == "pearson" and tile.weights is not None:
+            rest *= np.sqrt(tile.weights)
         out[:, tile.rows] = rest / unit[tile.rows]
 
     fit.stream(use)
@@ -188,6 +204,7 @@ def predict(
     terms: Iterable[str] | None = None,
     *,
     expression: Any = None,
+    weights: Any = None,
     unknown_levels: str = "error",
 ) -> pd.DataFrame:
     """Expected measurements of other samples, given their metadata.
@@ -202,6 +219,8 @@ def predict(
     expression
         The measurements that were fitted, from which the random effects are predicted. Needed after
         `jaxvp.load` only, and for fixed terms never.
+    weights
+        As of `random_effects`.
     unknown_levels
         What a level means that the fit has not seen, or a missing one, of a grouping factor:
         ``"error"``, or ``"population"``, no effect of that term.
@@ -236,6 +255,9 @@ def predict(
     m = len(metadata)
     X = np.zeros((m, design.p)) if others.X is None else others.X
     new: dict[int, Term] = {}
+    multipliers = np.ones((m, len(design.codes)))
+    if any(design.slopes and design.multipliers[i] is not None for i in choice.random):
+        multipliers = multipliers_at(design, metadata)
     for i in choice.random:
         codes = others.codes[i]
         assert codes is not None
@@ -243,14 +265,14 @@ def predict(
         known = np.where(codes < levels, codes, -1)
         if unknown_levels == "error":
             _check_known(known, metadata, design.random_names[i])
-        new[i] = Term(known, np.ones((m, 1)), levels)
+        new[i] = Term(known, multipliers[:, [i]], levels)
     columns = prediction.chosen_columns(new, choice)
     if not choice.random:
         coefficients = self.coefficients.to_numpy(np.float64)
         out = prediction.fixed_part(X, coefficients, choice)
         out[:, ~np.isfinite(self.sigma.to_numpy(np.float64))] = np.nan
         return pd.DataFrame(out.T, self.fractions.index, metadata.index)
-    fit = Fit(self, expression, "prediction")
+    fit = Fit(self, expression, weights, "prediction")
     out = fit.empty(m)
 
     def use(tile: Tile) -> None:
@@ -261,7 +283,12 @@ def predict(
 
 
 def remove(
-    self, expression: Any = None, terms: Iterable[str] = (), *, center: bool = False
+    self,
+    expression: Any = None,
+    terms: Iterable[str] = (),
+    *,
+    weights: Any = None,
+    center: bool = False,
 ) -> pd.DataFrame:
     """Measurements without what some terms add, such as expression corrected for batches.
 
@@ -271,6 +298,8 @@ def remove(
         The measurements that were fitted. None: those that the fit read.
     terms
         The terms to take away, fixed (``"Age"``, all columns of ``"Tissue"``) or random.
+    weights
+        As of `random_effects`.
     center
         Take away each part without its mean over the samples of the fit, so that a gene keeps its
         level. Otherwise the level becomes that of a sample where the removed terms add nothing: a
@@ -284,7 +313,7 @@ def remove(
 
     Raises
     ------
-    DataError, NotImplementedError
+    DataError
         As `random_effects`.
 
     Notes
@@ -293,7 +322,7 @@ def remove(
     variance that the terms explain is not zero afterwards, but small; do not fit it again as if
     nothing had been removed.
     """
-    fit = Fit(self, expression, "corrected expression")
+    fit = Fit(self, expression, weights, "corrected expression")
     choice = fit.choice(terms)
     X = fit.design.X
     columns = prediction.chosen_columns(fit.terms, choice)
@@ -321,7 +350,7 @@ def _part(
 class Fit:
     """A result as arrays, with the measurements that belong to it."""
 
-    def __init__(self, result: Any, expression: Any, what: str) -> None:
+    def __init__(self, result: Any, expression: Any, weights: Any, what: str) -> None:
         self.result, self.design = result, _design(result, what)
         genes = result.fractions.index
         if expression is not None:
@@ -333,15 +362,14 @@ class Fit:
                 f"the {what} are formed from the measurements, which a loaded result does not "
                 "have: pass expression="
             )
+        self.weights = _weights(result, weights, self.source, self.design, what)
         self.structure = prediction.prepare(self.design)
         self.estimates = _estimates(result, self.design)
 
     @property
     def terms(self) -> dict[int, Term]:
-        """The random terms by their place in the formula."""
-        if self.structure is None:
-            return {}
-        return dict(zip(self.structure.order, self.structure.terms, strict=True))
+        """The random components by their place in the design."""
+        return dict(enumerate(prediction.components(self.design)))
 
     def choice(self, terms: Iterable[str] | None) -> Choice:
         """The terms of these names."""
@@ -362,6 +390,7 @@ class Fit:
             self.source.expression.block,
             self.source.rows,
             use,
+            weights=self.weights,
             block_size=self.result.block_size,
             variances=variances,
         )
@@ -381,10 +410,10 @@ class Fit:
 def _estimates(result: Any, design: Design) -> Estimates:
     observed = result.diagnostics["n_obs"].to_numpy().astype(np.int64)
     lost = design.p if result.reml or not design.codes else 0
-    theta = result.theta.to_numpy(np.float64)
     return Estimates(
         coefficients=result.coefficients.to_numpy(np.float64),
-        factors=[theta[:, i, None, None] for i in range(len(design.codes))],
+        factors=fractions.factors(design, result.theta.to_numpy(np.float64)),
+        blocks=design.blocks or tuple((i,) for i in range(len(design.codes))),
         sigma=result.sigma.to_numpy(np.float64),
         degrees=(observed - lost).astype(np.float64),
         observed=observed,
@@ -394,11 +423,29 @@ def _estimates(result: Any, design: Design) -> Estimates:
 def _design(result: Any, what: str) -> Design:
     if result.design is None:
         raise DataError(f"the result has no design, and the {what} need it: fit again")
-    if result.weighted:
-        raise NotImplementedError(f"the {what} are not there yet for weighted observations")
-    if any(term.slopes for term in result.design.formula.random):
-        raise NotImplementedError(f"the {what} are not there yet for random slopes")
     return result.design
+
+
+def _weights(result: Any, weights: Any, source: Again, design: Design, what: str) -> Weights:
+    """Those of the fit, passed or remembered, in the order of the source's genes."""
+    if not result.weighted:
+        if weights is not None:
+            raise DataError("the fit had no weights: leave weights= out")
+        return Weights(None, None, False)
+    genes = result.fractions.index
+    if weights is not None:
+        weights = find_weights(weights, design.samples, design.kept, genes)
+    elif result.weights is not None:
+        weights = result.weights
+    else:
+        raise DataError(
+            f"the {what} depend on the weights of the fit, which a loaded result does not have: "
+            "pass weights="
+        )
+    rescale = result.options.get("rescale_weights", True)
+    if isinstance(weights, np.ndarray):
+        return Weights(None, weights, rescale)
+    return Weights(weights.reordered(source.rows).block, None, rescale)
 
 
 def _choice(design: Design, terms: Iterable[str] | None) -> Choice:

@@ -1,17 +1,27 @@
-"""What follows from design and fits alone: methods of `Results` that delegate to the left."""
+"""What follows from design and fits: methods of `Results` that delegate to the left.
+
+Where genes have weights or samples of their own, these are read once more, as by `predictions`.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Float
 
 from jaxvp import collinearity
 from jaxvp.design import Design
 from jaxvp.expression import DataError
+from jaxvp.prediction import Tile
+
+from .predictions import Fit
 
 
-def collinearity_score(self, *, intercept: bool = True) -> pd.Series:
+def collinearity_score(
+    self, *, intercept: bool = True, expression: Any = None, weights: Any = None
+) -> pd.Series:
     """Largest correlation, in absolute value, of two estimated fixed effects of each gene.
 
     Near 1 (variancePartition's limit is 0.999) the two estimates can hardly be told apart.
@@ -21,6 +31,9 @@ def collinearity_score(self, *, intercept: bool = True) -> pd.Series:
     intercept
         Whether the intercept counts as an effect, as in variancePartition: a variable far from
         its zero, such as a year, then scores high. False leaves it out.
+    expression, weights
+        Those of the fit, where observations were weighted or missing: the design is then another
+        one by gene. Needed after `jaxvp.load` only.
 
     Returns
     -------
@@ -31,29 +44,41 @@ def collinearity_score(self, *, intercept: bool = True) -> pd.Series:
     Raises
     ------
     DataError
-        If the result has no design.
+        If the result has no design, or measurements or weights are needed and not there.
     NotImplementedError
-        If there are random slopes, or observations were weighted or missing (the design is then
-        another one by gene).
+        If there are random slopes.
 
     Notes
     -----
     ``colinearityScore`` of variancePartition (see `Results`).
     """
-    design, fitted = _shared_design(self, "collinearity score")
-    scores = np.full(len(fitted), np.nan)
-    theta = self.theta.to_numpy(np.float64)[fitted]
-    scores[fitted] = collinearity.collinearity_score(design, theta, intercept)
+    design, alike = _design(self, "collinearity score")
+    scores = np.full(len(self.fractions), np.nan)
+    theta = self.theta.to_numpy(np.float64)
+    if alike:
+        fitted = np.isfinite(self.sigma.to_numpy(np.float64))
+        scores[fitted] = collinearity.collinearity_score(design, theta[fitted], intercept)
+    else:
+
+        def use(tile: Tile) -> None:
+            w = _counting(tile)
+            own = collinearity.own_collinearity_score(design, theta[tile.rows], w, intercept)
+            scores[tile.rows] = own
+
+        Fit(self, expression, weights, "collinearity score").stream(use)
     return pd.Series(scores, index=self.fractions.index, name="collinearity_score")
 
 
-def effective_sample_size(self, method: str = "full") -> pd.DataFrame:
+def effective_sample_size(self, method: str = "full", *, expression: Any = None) -> pd.DataFrame:
     """How many independent samples the samples of each gene are worth.
 
     Parameters
     ----------
     method
         ``"full"`` takes the groups as they are, ``"approximate"`` as if all were of one size.
+    expression
+        The measurements, where some are missing: groups are then others by gene. Needed after
+        `jaxvp.load` only.
 
     Returns
     -------
@@ -67,31 +92,49 @@ def effective_sample_size(self, method: str = "full") -> pd.DataFrame:
         If the model has no random term.
     ValueError
         If the method is another one.
-    DataError, NotImplementedError
-        As `collinearity_score`.
+    DataError
+        If observations were weighted: it counts samples of equal worth; else as
+        `collinearity_score`, as NotImplementedError.
 
     Notes
     -----
     ``ESS`` of variancePartition, after Liu and Liang (1997), Biometrics 53:937: one random term
     at a time, its variance fraction in place of the intraclass correlation.
     """
-    design, _ = _shared_design(self, "effective sample size")
+    design, alike = _design(self, "effective sample size")
+    if self.weighted:
+        raise DataError(
+            "an effective sample size counts samples that are all worth the same, and these have "
+            "weights: fit without them to see what grouping alone costs"
+        )
     names = list(design.random_names)
     fractions = self.fractions.reindex(columns=names).to_numpy(np.float64)
+    # Of all samples; it says what is wrong with the method or the model.
     sizes = collinearity.effective_sample_size(design, fractions, method)
+    if not alike:
+
+        def use(tile: Tile) -> None:
+            there = _counting(tile) > 0
+            own = collinearity.own_effective_sample_size(
+                design, fractions[tile.rows], there, method
+            )
+            sizes[tile.rows] = own
+
+        Fit(self, expression, None, "effective sample size").stream(use)
     return pd.DataFrame(sizes, index=self.fractions.index, columns=names)
 
 
-def _shared_design(self, what: str) -> tuple[Design, Bool[np.ndarray, " genes"]]:
-    """The design of all genes, and which of them were fitted."""
+def _counting(tile: Tile) -> Float[np.ndarray, "n g"]:
+    """The weights of a tile; zero for observations that do not count."""
+    return np.broadcast_to(1.0 if tile.weights is None else tile.weights, tile.y.shape)
+
+
+def _design(self, what: str) -> tuple[Design, bool]:
+    """The design, and whether all genes that were fitted have all of it alike."""
     if self.design is None:
         raise DataError(f"the result has no design, and the {what} needs it: fit again")
     if self.design.slopes:
         raise NotImplementedError(f"the {what} is not there yet for random slopes")
     fitted = np.isfinite(self.sigma.to_numpy(np.float64))
     counts = self.diagnostics["n_obs"].to_numpy()[fitted]
-    if self.weighted or (counts != self.design.n).any():
-        raise NotImplementedError(
-            f"the {what} is not there yet for weighted or missing observations"
-        )
-    return self.design, fitted
+    return self.design, not self.weighted and bool((counts == self.design.n).all())

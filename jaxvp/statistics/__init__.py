@@ -39,9 +39,11 @@ included, as differences. Where such a difference loses more digits than the log
 spare, those genes are formed again from residuals and deviations.
 """
 
-from .compression import Compression, class_nodes, compress, room_for_losses
+from .compression import Compression, class_nodes, compress, indicator, room_for_losses
 from .nodes import node_counts
+from .own_slopes import own_slopes, room_for_slopes
 from .products import statistics
+from .slope_structure import SlopeStructure, slope_structure
 from .slopes import CHUNK, RandomBlock, Slopes, SlopeShared, compress_slopes
 from .structure import Structure, structure
 from .traced import (
@@ -58,7 +60,7 @@ from .traced import (
     traced_statistics,
     weigh,
 )
-from .types import EPS, Array, Block, Own, PerGene, Shared, namespace
+from .types import EPS, Array, Block, Own, PerGene, Shared, SlopeOwn, namespace
 from .weighted import Sums, needed_nodes, own, room_for, sums
 
 __all__ = [
@@ -74,7 +76,9 @@ __all__ = [
     "PerGene",
     "RandomBlock",
     "Shared",
+    "SlopeOwn",
     "SlopeShared",
+    "SlopeStructure",
     "Slopes",
     "Structure",
     "Sums",
@@ -85,6 +89,7 @@ __all__ = [
     "compress_slopes",
     "gene_products",
     "known_classes",
+    "indicator",
     "layout",
     "level_products",
     "namespace",
@@ -92,8 +97,11 @@ __all__ = [
     "node_counts",
     "own",
     "residualise",
+    "own_slopes",
     "room_for",
     "room_for_losses",
+    "room_for_slopes",
+    "slope_structure",
     "statistics",
     "structure",
     "sums",

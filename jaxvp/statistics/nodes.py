@@ -5,7 +5,7 @@ its poles at distance pi from the real line. On an interval of half-width h, pol
 interpolation in C Chebyshev nodes then errs by ``rho^-C``, ``rho = pi/h + sqrt((pi/h)^2 + 1)``
 (Trefethen, Approximation Theory and Approximation Practice, ch. 8). Sums of weights differ from
 gene to gene, and so does the interval: each gene has its own nodes and its own number of them,
-rounded up to one of few.
+rounded up to one of few, so that most studies have one: every number is a program to compile.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from jaxtyping import Float, Int
 
 # Relative error that is allowed: the deviance of n samples errs by n times as much at most.
 _ERROR, _ERROR_OF_DEVIANCE = 1e-10, 1e-7
-# Every count of nodes is a program to compile.
-_COUNTS = (12, 20, 32, 48, 72, 108, 162, 243)
+_COUNTS = (24, 48, 96, 192)
+# Of the levels: with more nodes than that every level is a class, and nothing is interpolated.
+_WORTH = 2 / 3
 
 
 def log_range(
@@ -35,7 +36,7 @@ def node_counts(
     """Nodes that each gene needs; ``levels`` means that every level is a class of its own."""
     ratio = np.pi / half
     needed = -np.log(min(_ERROR, _ERROR_OF_DEVIANCE / n)) / np.log(ratio + np.sqrt(ratio**2 + 1))
-    counts = np.array([*(count for count in _COUNTS if count < levels), levels])
+    counts = np.array([*(count for count in _COUNTS if count <= _WORTH * levels), levels])
     return counts[np.minimum(np.searchsorted(counts, needed), len(counts) - 1)]
 
 

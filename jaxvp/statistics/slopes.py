@@ -19,10 +19,15 @@ hours, since birth or since 1970, the numbers fitted are the same. Components of
 scaled.
 
 The sums over samples are those of `jaxvp.statistics.products`, with ``Q_j`` for the indicators.
+
+*Weights.* One weight a sample multiplies the rows of the model by its square root, those of ``Z_j``
+too: the levels' R then all differ, and each is a class. Weights and missing values of a gene's own
+are in `own_slopes`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
@@ -32,8 +37,8 @@ from jaxtyping import Float, Int
 
 from jaxvp.design import Design
 
-from .compression import Compression, Grouping, fixed_part
-from .types import Array
+from .compression import Compression, Grouping, Weighting, fixed_part, ones_in
+from .types import Array, SlopeOwn
 
 # Classes are summed so many at a time; their number is filled up to a multiple of it.
 CHUNK = 8
@@ -51,16 +56,19 @@ class RandomBlock(NamedTuple):
 
 
 class SlopeShared(eqx.Module):
-    """What all genes share, as `jaxvp.statistics.Shared`; the eliminated blocks come first."""
+    """What all genes share, as `jaxvp.statistics.Shared`; the eliminated blocks come first.
 
-    within: Float[Array, "K K"]
-    between: Float[Array, "PC K K"]  # class sums by pair, then class
-    roots: Float[Array, "C c c"]  # R of every class
-    counts: Float[Array, " C"]  # levels in it
+    Where a gene has `SlopeOwn` products, these stand in for fields, with the gene axis last.
+    """
+
+    within: Float[Array, "K K *genes"]
+    between: Float[Array, "PC K K *genes"]  # class sums by pair, then class
+    roots: Float[Array, "C c c *genes"]  # R of every class
+    counts: Float[Array, "C *genes"]  # levels in it
     samples_per_level: Float[Array, " blocks"]
     log_det_r: Float[Array, ""]
     r_inverse: Float[Array, "p p"]
-    n: int = eqx.field(static=True)
+    n: Float[Array, "*genes"]  # samples, those of weight zero not counted
     p: int = eqx.field(static=True)
     blocks: tuple[RandomBlock, ...] = eqx.field(static=True)
 
@@ -78,6 +86,10 @@ class SlopeShared(eqx.Module):
     def levels(self) -> tuple[int, ...]:
         """Number of levels, by block."""
         return tuple(block.levels for block in self.blocks)
+
+    def of(self, own: SlopeOwn | None) -> SlopeShared:
+        """The same with a gene's own products, if it has any."""
+        return self if own is None else dataclasses.replace(self, **vars(own))
 
 
 class Slopes(NamedTuple):
@@ -132,42 +144,75 @@ def orthonormal(
     return q[first][which.reshape(-1)] * np.sqrt(n), np.linalg.inv(r)
 
 
-def compress_slopes(design: Design) -> Compression:
-    """Everything of a design with random slopes that does not depend on the genes."""
-    n, p = design.X.shape
+def elimination_order(design: Design) -> tuple[list[int], list[int]]:
+    """Blocks of the factor with the most coefficients, which is eliminated, and the others."""
     by_factor = factors(design)
-    of = {number: design.codes[design.blocks[number][0]] for group in by_factor for number in group}
-    levels = {number: int(codes.max()) + 1 for number, codes in of.items()}
 
     def width(group: list[int]) -> int:
-        return sum(levels[b] * len(design.blocks[b]) for b in group)
+        return sum(levels_of(design, b) * len(design.blocks[b]) for b in group)
 
     first = max(by_factor, key=width)  # the first of equals
-    others = [number for group in by_factor if group is not first for number in group]
-    order = (*first, *others)
-    pairs = {number: orthonormal(design, number) for number in order}
+    return first, [number for group in by_factor if group is not first for number in group]
 
-    q, r_inverse, log_det_r, has_intercept = fixed_part(design.X)
+
+def levels_of(design: Design, number: int) -> int:
+    """How many levels the factor of a block has."""
+    return int(design.codes[design.blocks[number][0]].max()) + 1
+
+
+def compress_slopes(
+    design: Design, weights: Float[np.ndarray, " samples"] | None = None, few_shapes: bool = False
+) -> Compression:
+    """Everything of a design with random slopes that does not depend on the genes.
+
+    Parameters
+    ----------
+    design
+        Of n samples.
+    weights
+        Of the samples, the same for all genes; those of weight zero are left out. Columns of levels
+        that are lost with it stay, empty.
+    few_shapes
+        Fill the classes up to one of few numbers, so that designs that lack different samples have
+        arrays of few shapes, and few compiled programs.
+    """
+    first, others = elimination_order(design)
+    order = (*first, *others)
+    X = design.X
+    of = {number: np.asarray(design.codes[design.blocks[number][0]]) for number in order}
+    levels = {number: levels_of(design, number) for number in order}
+    pairs = {number: orthonormal(design, number) for number in order}
+    z = {number: pair[0] for number, pair in pairs.items()}
+    weighting, root = None, None
+    if weights is not None:
+        weighting = Weighting.of(weights)
+        rows, root = weighting.rows, weighting.root
+        X = X[rows] * root
+        of = {number: codes[rows] for number, codes in of.items()}
+        z = {number: columns[rows] * root for number, columns in z.items()}
+    n, p = X.shape
+
+    q, r_inverse, log_det_r, has_intercept = fixed_part(X, root)
     level_of, count = of[first[0]], levels[first[0]]
-    project, roots = _level_bases(np.hstack([pairs[b][0] for b in first]), level_of, count)
-    indicators = [_columns(pairs[b][0], of[b], levels[b]) for b in others]
+    project, roots = _level_bases(np.hstack([z[b] for b in first]), level_of, count)
+    indicators = [_columns(z[b], of[b], levels[b]) for b in others]
     sum_others = sp.csr_array(sp.vstack(indicators)) if others else sp.csr_array((0, n))
 
     U = np.hstack([sum_others.T.toarray(), q])
     cross = project @ U  # F, a row each: (level, a)
     left_over = U - project.T @ cross
     within = left_over.T @ left_over
-    class_of, roots, counts = _classes(roots)
+    class_of, roots, counts = _classes(roots, few_shapes)
     sums = _class_sums(cross, class_of, len(counts))
     shared = SlopeShared(
         within=within,
         between=sums.between,
         roots=roots,
         counts=counts,
-        samples_per_level=np.array([n / levels[b] for b in order]),
+        samples_per_level=np.array([n / len(np.unique(of[b])) for b in order]),
         log_det_r=log_det_r,
         r_inverse=r_inverse,
-        n=n,
+        n=np.asarray(float(n)),
         p=p,
         blocks=tuple(
             RandomBlock(len(design.blocks[b]), levels[b], b in first, design.blocks[b])
@@ -190,7 +235,7 @@ def compress_slopes(design: Design) -> Compression:
         (sums.left, sums.right),
     )
     slopes = Slopes(tuple(pairs[b][1] for b in order), order)
-    return Compression(shared, q, q.sum(axis=0), has_intercept, grouping, slopes=slopes)
+    return Compression(shared, q, ones_in(q, root), has_intercept, grouping, weighting, slopes)
 
 
 def _columns(
@@ -213,6 +258,8 @@ def _level_bases(
     ends = np.searchsorted(codes[order], np.arange(levels + 1))
     for j in range(levels):
         rows = order[ends[j] : ends[j + 1]]
+        if not len(rows):  # lost
+            continue
         basis, singular, right = np.linalg.svd(z[rows], full_matrices=False)
         rank = int((singular > 1e-10 * singular[0]).sum()) if singular[0] > 0 else 0
         # Triangular with a positive diagonal: levels of equal Z'Z get equal roots.
@@ -229,7 +276,7 @@ def _level_bases(
 
 
 def _classes(
-    roots: Float[np.ndarray, "levels c c"],
+    roots: Float[np.ndarray, "levels c c"], few_shapes: bool
 ) -> tuple[Int[np.ndarray, " levels"], Float[np.ndarray, "C c c"], Float[np.ndarray, " C"]]:
     """Class of every level, the classes' roots and sizes, filled up with empty classes."""
     size = np.abs(roots).max()
@@ -237,11 +284,16 @@ def _classes(
     _, first, class_of, counts = np.unique(
         rounded, axis=0, return_index=True, return_inverse=True, return_counts=True
     )
-    found, spare = roots[first], 0
-    if len(first) > CHUNK:
-        spare = -len(first) % CHUNK
+    found, spare = roots[first], chunked(len(first)) - len(first)
+    if few_shapes:
+        spare = (CHUNK << (-(-len(first) // CHUNK) - 1).bit_length()) - len(first)
     found = np.concatenate([found, np.zeros((spare, *roots.shape[1:]))])
     return class_of.reshape(-1), found, np.concatenate([counts, np.zeros(spare)]).astype(float)
+
+
+def chunked(classes: int) -> int:
+    """Room for so many classes: more than a chunk are filled up to whole ones."""
+    return classes if classes <= CHUNK else -(-classes // CHUNK) * CHUNK
 
 
 class _ClassSums(NamedTuple):

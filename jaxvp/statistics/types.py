@@ -32,6 +32,16 @@ class Own(eqx.Module):
     n: Float[Array, "*genes"]  # observations that count
 
 
+class SlopeOwn(eqx.Module):
+    """The same with random slopes, in place of `SlopeShared`'s; every level is a class."""
+
+    within: Float[Array, "K K *genes"]
+    between: Float[Array, "PC K K *genes"]
+    roots: Float[Array, "C c c *genes"]
+    counts: Float[Array, "C *genes"]
+    n: Float[Array, "*genes"]
+
+
 class Shared(eqx.Module):
     """What all genes of a design share. Arrays are NumPy on the host, JAX inside compiled code.
 
@@ -70,7 +80,7 @@ class PerGene(eqx.Module):
     within_yy: Float[Array, "*genes"]
     between_uy: Float[Array, "C K *genes"]
     between_yy: Float[Array, "C *genes"]
-    own: Own | None = None  # with weights of its own, or observations that it lacks
+    own: Own | SlopeOwn | None = None  # with weights of its own, or observations that it lacks
 
 
 class Block(NamedTuple):

@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .nodes import chebyshev, log_range, node_counts
+from .slope_structure import SlopeStructure
 from .structure import TILE, Structure
 from .types import EPS, Own, PerGene
 
@@ -52,7 +53,11 @@ class Sums(NamedTuple):
     deficient: Bool[np.ndarray, " genes"]
 
 
-def sums(s: Structure, y: Float[np.ndarray, "n genes"], w: Float[np.ndarray, "n genes"]) -> Sums:
+def sums(
+    s: Structure | SlopeStructure,
+    y: Float[np.ndarray, "n genes"],
+    w: Float[np.ndarray, "n genes"],
+) -> Sums:
     """Everything but the products of `own`.
 
     Parameters

@@ -2,37 +2,7 @@
 #     cd tests/reference && python slopes_data.py && Rscript slopes.R
 
 source("lme4.R")
-
-# From several covariances, with correlations of several signs; the best is kept.
-tight_slopes <- function(formula, data, reml) {
-  parsed <- lFormula(formula, data, control = control)
-  diagonal <- parsed$reTrms$lower == 0
-  starts <- list()
-  for (size in c(1, 0.1, 4)) for (other in c(0, 0.5, -0.5)) {
-    starts <- c(starts, list(size * ifelse(diagonal, 1, other)))
-  }
-  fits <- lapply(starts, function(theta) suppressWarnings(suppressMessages(
-    lmer(formula, data, REML = reml, start = theta, control = control)
-  )))
-  fits[[which.max(sapply(fits, logLik))]]
-}
-
-quantities <- function(fit) {
-  named <- function(prefix, values) setNames(values, paste(prefix, names(values), sep = "."))
-  clean <- function(values) setNames(values, sub("\\(Intercept\\)", "Intercept", names(values)))
-  table <- as.data.frame(VarCorr(fit))
-  table <- table[table$grp != "Residual", ]
-  table$grp <- sub("\\.[0-9]+$", "", table$grp) # the parts of a term with ||
-  entry <- paste(table$grp, table$var1, ifelse(is.na(table$var2), table$var1, table$var2), sep = ".")
-  theta <- getME(fit, "theta")
-  c(
-    log_likelihood = as.numeric(logLik(fit)), sigma = sigma(fit),
-    named("theta", theta),
-    named("covariance", setNames(table$vcov, entry)),
-    named("beta", clean(fixef(fit))),
-    named("se", clean(sqrt(diag(as.matrix(vcov(fit, use.hessian = FALSE))))))
-  )
-}
+source("slopes_fits.R")
 
 rows <- list()
 add <- function(name, formula, gene, data, response) {

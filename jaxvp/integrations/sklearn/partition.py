@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from jaxvp import prediction
+from jaxvp.design import multipliers_at
 from jaxvp.design.others import code_others
 from jaxvp.formula import Formula
 from jaxvp.prediction import Term, Tile
@@ -192,7 +193,7 @@ def held_out(result: Results, X: np.ndarray, metadata: pd.DataFrame) -> np.ndarr
 
     Samples that lack a value of a fixed variable are left out. See `jaxvp.prediction.density`.
     """
-    fit_ = predictions.Fit(result, None, "held-out likelihood")
+    fit_ = predictions.Fit(result, None, None, "held-out likelihood")
     design = fit_.design
     others = code_others(design, metadata, True, range(len(design.codes)))
     assert others.X is not None
@@ -200,15 +201,21 @@ def held_out(result: Results, X: np.ndarray, metadata: pd.DataFrame) -> np.ndarr
     if not keep.any():
         raise ValueError("none of the samples to score has a value of every variable")
     fixed, measured = others.X[keep], X[keep].astype(np.float64, copy=False)
-    terms = []
-    for i, old in enumerate(design.codes):
-        new = others.codes[i]
+    multipliers = np.ones((len(metadata), len(design.codes)))
+    if design.slopes:
+        multipliers = multipliers_at(design, metadata)
+    single, terms = prediction.components(design), []
+    for block in fit_.estimates.blocks:
+        old, new = single[block[0]].codes, others.codes[block[0]]
         assert new is not None
         new = new[keep].copy()
         unknown = new < 0  # of no level: each is alone
-        new[unknown] = max(len(design.levels[i]), new.max() + 1) + np.arange(unknown.sum())
+        levels = max(len(design.levels[block[0]]), new.max() + 1)
+        new[unknown] = levels + np.arange(unknown.sum())
         both = np.concatenate([old, new])
-        terms.append(Term(both, np.ones((len(both), 1)), int(both.max()) + 1))
+        known = np.hstack([single[i].columns for i in block])
+        columns = np.concatenate([known, multipliers[keep][:, list(block)]])
+        terms.append(Term(both, columns, int(both.max()) + 1))
     structure = prediction.arrange(terms) if terms else None
     out = np.full(len(result.sigma), np.nan)
 

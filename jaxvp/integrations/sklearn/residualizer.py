@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from jaxvp.design import multipliers_at
 from jaxvp.design.others import code_others
 from jaxvp.prediction import Effects, Term, chosen_columns, fixed_part, random_part
 from jaxvp.results import Results, predictions
@@ -56,7 +57,7 @@ class MixedEffectsResidualizer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
     def fit(self, X: Any, y: Any = None, *, metadata: Any = None):
         """Fit all features; parameters and errors as of `VariancePartition.fit`."""
         self.result_: Results = fit(self, X, metadata, self.formula, reml=self.reml)
-        fit_ = predictions.Fit(self.result_, None, "effects to remove")
+        fit_ = predictions.Fit(self.result_, None, None, "effects to remove")
         self._choice = fit_.choice(list(self.remove))
         # Kept as arrays, so that a pickled estimator needs no measurements.
         sizes = {i: len(fit_.design.levels[i]) for i in self._choice.random}
@@ -103,12 +104,15 @@ class MixedEffectsResidualizer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
                 f"{missing.sum()} of {len(fixed)} samples lack a value of a fixed variable: "
                 "leave them out, or impute it"
             )
+        multipliers = np.ones((len(values), len(design.codes)))
+        if any(design.slopes and design.multipliers[i] is not None for i in self._choice.random):
+            multipliers = multipliers_at(design, check_metadata(metadata, X))
         terms = {}
         for i in self._choice.random:
             codes, levels = others.codes[i], len(design.levels[i])
             assert codes is not None
             codes = np.where(codes < levels, codes, -1)
-            terms[i] = Term(codes, np.ones((len(codes), 1)), levels)
+            terms[i] = Term(codes, multipliers[:, [i]], levels)
         part = self._part(fixed, chosen_columns(terms, self._choice)) - self._level
         return (values - np.where(np.isnan(part), 0, part)).astype(values.dtype, copy=False)
 
