@@ -332,8 +332,8 @@ def _results(
         index=genes,
     )
     return Results(
-        fractions=table(components.fractions, components.names),
-        variances=table(components.variances, components.names),
+        fractions=table(np.asarray(components.fractions), components.names),
+        variances=table(np.asarray(components.variances), components.names),
         coefficients=table(fitted.coefficients, design.columns),
         standard_errors=table(fitted.standard_errors, design.columns),
         theta=table(fitted.theta, design.theta_names),

@@ -212,11 +212,11 @@ class Expression:
             Of these genes. None: as they are called here.
         """
         order = np.maximum(genes, 0)
-        names = self.gene_names[order] if names is None else names
+        there = pd.Index(self.gene_names[order]) if names is None else names
         source = self.source
         if not np.array_equal(order, np.arange(self.n_genes)):
             source = Reordered(source, order)
-        return Expression(source, self.sample_names, names, self.rows, self.origin, self.transposed)
+        return Expression(source, self.sample_names, there, self.rows, self.origin, self.transposed)
 
     def block(self, start: int, stop: int) -> Float[np.ndarray, "n genes"]:
         """The genes ``start:stop``, or those of them that there are: samples x genes.

@@ -48,9 +48,9 @@ class Columns(NamedTuple):
         """From the means of levels over the samples that are there, in units of `spread`."""
         count = np.maximum(self.sum_levels @ there, 1.0)
         found = np.empty((self.z.shape[1], *there.shape))
-        for deviation, z, unit in zip(found, self.z.T, self.spread, strict=True):
+        for i, (z, unit) in enumerate(zip(self.z.T, self.spread, strict=True)):
             mean = (self.sum_levels @ (z[:, None] * there)) / count
-            deviation[:] = (z[:, None] - mean[self.level_of]) * there / unit
+            found[i] = (z[:, None] - mean[self.level_of]) * there / unit
         return found
 
     def rank_within(self, there: Float[np.ndarray, "n genes"]) -> Int[np.ndarray, " genes"]:

@@ -68,8 +68,9 @@ class Shared(eqx.Module):
         """K: columns left when term 1 is eliminated."""
         return sum(self.levels[1:]) + self.p
 
-    def of(self, own: Own | None) -> Shared:
+    def of(self, own: Own | SlopeOwn | None) -> Shared:
         """The same with a gene's own products, if it has any."""
+        assert not isinstance(own, SlopeOwn)
         return self if own is None else dataclasses.replace(self, **vars(own))
 
 

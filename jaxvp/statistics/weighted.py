@@ -181,7 +181,7 @@ def own(s: Structure, found: Sums, nodes: int, room: PerGene | None = None) -> P
     """
     genes = found.w.shape[1]
     out = room_for(s, nodes, genes) if room is None else room
-    assert out.own is not None
+    assert isinstance(out.own, Own)
     out.own.level_sizes[:, :genes] = found.level_size
     out.own.n[:genes] = found.n
     for start in range(0, genes, TILE):
@@ -191,7 +191,7 @@ def own(s: Structure, found: Sums, nodes: int, room: PerGene | None = None) -> P
 
 def _fill(s: Structure, found: Sums, part: slice, nodes: int, out: PerGene) -> None:
     """One tile of genes."""
-    assert out.own is not None
+    assert isinstance(out.own, Own)
     w, y, size = found.w[:, part], found.y[:, part], found.level_size[:, part]
     wy = w * y
     p, q = s.Q.shape[1], len(s.term_of_other)
@@ -239,7 +239,7 @@ def _classes(
     out: PerGene,
 ) -> None:
     """Class sums of all products of two entries of one level."""
-    assert out.own is not None
+    assert isinstance(out.own, Own)
     one, two = s.place
     places = len(one)
     there = size > 0
