@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 
-# A bar that is gone before it can be read is noise.
-GENES_WORTH_A_BAR = 2000
+# Seconds before it shows, where nobody asked for it: a bar that is gone before it can be read is
+# noise.
+DELAY = 1.0
 
 
 class _Silent(nullcontext):
@@ -20,12 +21,13 @@ def bar(progress: bool | None, genes: int):
     Parameters
     ----------
     progress
-        True shows a bar, False none; None shows it where a person watches.
+        True shows a bar, False none; None shows it where a person watches, once it is worth it.
     genes
         In all.
     """
+    delay = 0.0 if progress else DELAY
     if progress is None:
-        progress = genes >= GENES_WORTH_A_BAR and sys.stderr is not None and sys.stderr.isatty()
+        progress = sys.stderr is not None and sys.stderr.isatty()
     if not progress:
         return _Silent()
     from tqdm.auto import tqdm
@@ -35,4 +37,4 @@ def bar(progress: bool | None, genes: int):
             super().__enter__()
             return self.update
 
-    return Bar(total=genes, unit="gene", unit_scale=True, desc="jaxvp")
+    return Bar(total=genes, unit="gene", unit_scale=True, desc="jaxvp", delay=delay)

@@ -35,20 +35,21 @@ class Terminal:
 
 
 @pytest.mark.parametrize(
-    ("genes", "watched", "progress", "bar"),
+    ("delay", "watched", "progress", "bar"),
     [
-        (2500, True, None, True),
-        (2500, False, None, False),
-        (2500, True, False, False),
-        (100, True, None, False),  # gone before it can be read
-        (100, False, True, True),
+        (0, True, None, True),
+        (0, False, None, False),
+        (0, True, False, False),
+        (60, True, None, False),  # gone before it can be read
+        (60, False, True, True),
     ],
 )
-def test_a_bar_where_a_person_watches(study, monkeypatch, capsys, genes, watched, progress, bar):
+def test_a_bar_where_a_person_watches(study, monkeypatch, capsys, delay, watched, progress, bar):
+    monkeypatch.setattr("jaxvp.progress.DELAY", delay)
     terminal = Terminal()
     terminal.isatty = lambda: watched
     monkeypatch.setattr(sys, "stderr", terminal)
-    jaxvp.fit(study.expression.iloc[:genes], "~ 1", study.metadata, progress=progress)
+    jaxvp.fit(study.expression.iloc[:100], "~ 1", study.metadata, progress=progress)
     if bar:
         assert "jaxvp: 100%" in terminal.shown and "gene/s" in terminal.shown
     else:

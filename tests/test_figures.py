@@ -685,6 +685,8 @@ def test_a_fit_with_weights(fitted):
     weighted = dataclasses.replace(result, weighted=True)
     with pytest.raises(jaxvp.DataError, match="weights are not there yet"):
         jaxvp.pl.stratify(expression, metadata, "gene1", "Site", result=weighted, adjusted=True)
+    with pytest.raises(jaxvp.DataError, match="fit with weights"):
+        jaxvp.pl.correlation_structure(weighted)
 
 
 def test_long_names_lose_their_middle():

@@ -66,10 +66,8 @@ def correlation_structure(
     Raises
     ------
     DataError
-        If the model has no random term, a gene or term is unknown (close matches are listed), the
-        gene could not be fitted, or none could.
-    NotImplementedError
-        If there are random slopes.
+        If the model has no random term, random slopes or weights, a gene or term is unknown (close
+        matches are listed), the gene could not be fitted, or none could.
     TypeError
         If it is no result: a table of fractions does not know the samples.
 
@@ -92,8 +90,13 @@ def correlation_structure(
             f"the model {result.formula} has no random term: it says that samples are independent"
         )
     if design.slopes:
-        raise NotImplementedError(
+        raise DataError(
             f"correlation_structure is not there yet for random slopes, as in {result.formula}"
+        )
+    if result.weighted:
+        raise DataError(
+            "correlation_structure is not there yet for a fit with weights: its samples differ in "
+            "their residual variance"
         )
     if gene is not None:
         place = find(gene, theta.index, "gene")

@@ -24,8 +24,7 @@ ADVICE = {
     "partitioned.",
     Status.ZERO_RESIDUAL: "Look whether the gene is a copy of a variable, or has as many levels as "
     "values.",
-    Status.NON_FINITE: "Impute or leave out what is missing; log of zero is infinite, log(x + 1) "
-    "is not.",
+    Status.NON_FINITE: "Log of zero is infinite, log(x + 1) is not.",
     Status.BAD_WEIGHTS: "Mend the weights of these genes: zero or more, one of them above zero.",
     Status.SINGLE_LEVEL: "Fit these genes with a formula without that factor.",
     Status.RANK_DEFICIENT: "Fit these genes with a formula with fewer fixed terms.",

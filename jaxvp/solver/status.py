@@ -33,7 +33,7 @@ _MEANING = {
     Status.MAX_ITERATIONS: "not at an optimum when the iterations ran out",
     Status.ZERO_VARIANCE: "constant up to the rounding of its largest value",
     Status.ZERO_RESIDUAL: "explained exactly: a residual share below 1e-12",
-    Status.NON_FINITE: "has infinite values; with random slopes, missing ones too",
+    Status.NON_FINITE: "has infinite values",
     Status.BAD_WEIGHTS: "has negative, infinite or NaN weights, or none above zero",
     Status.SINGLE_LEVEL: "a grouping factor has one level left after this gene's losses",
     Status.RANK_DEFICIENT: "the fixed part is rank deficient after this gene's losses",
