@@ -33,9 +33,9 @@ def test_a_fit_in_a_child_process_ends(fits):
     """JAX's CPU thread pool can hang for ever where LAPACK calls run at once: a large system."""
     code = (
         "import jaxvp\n"
-        "s = jaxvp.simulate(12, 300, {'a': 90, 'b': 70}, seed=1)\n"
+        "s = jaxvp.simulate(64, 300, {'a': 90, 'b': 70}, seed=1)\n"
         f"for _ in range({fits}):\n"
-        "    r = jaxvp.fit(s.expression, s.formula, s.metadata, block_size=3)\n"
+        "    r = jaxvp.fit(s.expression, s.formula, s.metadata, block_size=16)\n"
         "print((r.diagnostics['status'] == 'converged').all())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
@@ -57,7 +57,7 @@ def test_the_compiled_program_has_no_collectives(levels, monkeypatch):
         return solve(*arguments)
 
     monkeypatch.setattr(program, "_solve", spy)
-    study = jaxvp.simulate(4, 300, levels, seed=1)
+    study = jaxvp.simulate(64, 300, levels, seed=1)
     jaxvp.fit(study.expression, study.formula, study.metadata)
     assert texts
     for text in texts:

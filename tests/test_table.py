@@ -65,11 +65,12 @@ def test_starts_save_evaluations_and_change_no_optimum():
 
 def test_who_has_a_table():
     _, few, _, _ = prepared(DESIGNS[1], False)
-    assert isinstance(prepare("newton", few, False), Table)
-    assert prepare("optax", few, False) is None
+    assert isinstance(prepare("newton", few, False, 10**6), Table)
+    assert prepare("optax", few, False, 10**6) is None
     _, four, _, _ = prepared(DESIGNS[2], False)
-    assert prepare("newton", four, False) is None
+    assert prepare("newton", four, False, 10**6) is None
     study = jaxvp.simulate(1, 400, {"g": 100, "h": 80}, seed=1)
     many = compress(build(Formula.parse(study.formula), study.metadata)).shared
-    assert isinstance(prepare("newton", many, False), Surface)
-    assert prepare("optax", many, False) is None
+    assert isinstance(prepare("newton", many, False, 64), Surface)
+    assert isinstance(prepare("newton", many, False, 63), Table)
+    assert prepare("optax", many, False, 64) is None

@@ -159,8 +159,10 @@ class Fitter:
         )
         workers = [device for device in devices for _ in range(_threads(device, len(devices)))]
         workers = workers[: -(-genes // block_size)]
+        # The error of tabulated determinants is measured in float64.
+        many = genes if dtype == "float64" else 0
         with jax.enable_x64(True):
-            host = (shared, prepare(solver, shared, reml) if workers else None)
+            host = (shared, prepare(solver, shared, reml, many) if workers else None)
             host = jax.tree.map(lambda a: np.asarray(a, dtype), host)
             placed = {device: jax.device_put(host, device) for device in set(workers)}
         self.threads = len(workers)

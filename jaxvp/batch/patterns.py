@@ -88,9 +88,7 @@ def _compress(program: Program, work: Work, mask: Bool[np.ndarray, " n"]) -> Pat
         room = room_for_losses(design, base.levels[0]) if base.levels else None
         compression = compress(design, weights, room)
     shared = compression.shared
-    # A surface's shapes depend on the samples: it would be compiled for every pattern.
-    surface = isinstance(program.shared[1], Surface)
-    host = (shared, None if surface else prepare(program.solver, shared, program.reml))
+    host = (shared, prepare(program.solver, shared, program.reml))
     host = jax.tree.map(lambda a: np.asarray(a, program.dtype), host)
     placed = jax.device_put(host, program.device)
     return Pattern(status, n, compression, column_covariance(design.X, compression), placed)

@@ -13,7 +13,6 @@ from jaxvp.batch.fitted import FixedPart
 from jaxvp.design import DesignError, build
 from jaxvp.formula import Formula
 from jaxvp.fractions import RESIDUALS, mixed_names
-from jaxvp.likelihood import SWEEP_COLUMNS
 from jaxvp.solver import Surface, Table, prepare
 from jaxvp.statistics import Array, Classes, Layout, compress, known_classes, layout, node_counts
 
@@ -141,9 +140,8 @@ def design(formula: str, metadata: pd.DataFrame, *, reml: bool = False) -> Desig
         components, by_name = mixed_names(found)
         level_of, others, classes = where.level_of, where.others, known_classes(compression)
         nodes = int(node_counts(np.array([_HALF_RANGE]), where.levels, found.n)[0])
-        # Larger systems have a `Surface`, which leaves some genes to a second call by the host.
         with jax.enable_x64(True):
-            table = prepare("newton", shared, reml) if shared.n_columns <= SWEEP_COLUMNS else None
+            table = prepare("newton", shared, reml)
         assert not isinstance(table, Surface)
     else:
         components, by_name = (*found.terms, RESIDUALS), ()

@@ -72,11 +72,18 @@ class Solution(NamedTuple):
     hessian: Float[Array, "k k genes"] | None  # in x; of Newton's method alone
 
 
-def prepare(solver: str, shared: Shared | SlopeShared, reml: bool) -> Surface | Table | None:
-    """What all genes share beside their statistics."""
+def prepare(
+    solver: str, shared: Shared | SlopeShared, reml: bool, genes: int = 0
+) -> Surface | Table | None:
+    """What all genes share beside their statistics.
+
+    ``genes`` is how many there will be: a `Surface` is for many. Its shapes follow from the samples
+    that are there, and it leaves some genes to be solved without it.
+    """
     if isinstance(shared, SlopeShared) or solver != "newton":
         return None
-    if shared.n_columns > SWEEP_COLUMNS and len(shared.levels) in surface.TERMS:
+    large = shared.n_columns > SWEEP_COLUMNS
+    if large and genes >= surface.ENOUGH_GENES and len(shared.levels) in surface.TERMS:
         return surface.build(shared, reml)
     return table_of_starts.build(shared, reml)
 

@@ -24,6 +24,8 @@ from jaxvp.solver.determinant import PRECISE, Determinant, tabulate
 from jaxvp.solver.table import Table, residual, valleys
 from jaxvp.statistics import Array, PerGene, Shared
 
+# Eigenproblems at some fifty nodes are worth what they save of so many genes.
+ENOUGH_GENES = 64
 TERMS = (2, 3)  # for more a grid is too large
 _ERROR = 1e-5  # of the polynomial, relative
 _STEPS = 12  # of Newton's method on it, at most
