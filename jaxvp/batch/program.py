@@ -59,14 +59,25 @@ def solve_block(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution
     left = np.flatnonzero(wanted & ~certified(found))
     if not len(left):
         return found
-    alone = program._replace(shared=(shared, None), capacity=capacity_for(len(left), program.width))
-    again = _run(alone, jax.tree.map(lambda a: a[..., left], gene), np.ones(len(left), bool))
-    again = again._replace(evaluations=again.evaluations + found.evaluations[left])
+    # A few at a time, whatever their number, so that one program serves.
+    alone = program._replace(shared=(shared, None), capacity=program.width)
+    for start in range(0, len(left), program.width):
+        found = _once_more(alone, gene, found, left[start : start + program.width])
+    return found
 
-    def put(all_genes: np.ndarray, some: np.ndarray) -> np.ndarray:
-        all_genes = np.array(all_genes)
-        all_genes[..., left] = some
-        return all_genes
+
+def _once_more(
+    program: Program, gene: PerGene, found: Solution | SlopeSolution, some: np.ndarray
+) -> Solution | SlopeSolution:
+    """The block's solution with some of the genes solved anew."""
+    part = jax.tree.map(lambda a: a[..., some], gene)
+    again = _run(program, part, np.ones(len(some), bool))
+    again = again._replace(evaluations=again.evaluations + found.evaluations[some])
+
+    def put(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        out = np.array(old)
+        out[..., some] = new
+        return out
 
     return jax.tree.map(put, found, again)
 

@@ -22,8 +22,9 @@ from jaxvp.statistics import Array, Shared
 
 # Largest error of the score in x: a tenth of what certifies an optimum.
 PRECISE = 1e-7
-_ERROR = 1e-9
-_POINTS = 8
+_ERROR = 1e-10
+_POINTS = 4
+_NEAR_ZERO = 1e-4  # x: where polynomials are worst, and many genes end
 
 
 class MainTerms(eqx.Module):
@@ -69,18 +70,27 @@ class Determinant(eqx.Module):
         return value + alone[0], score + alone[1]
 
 
+def grid(shared: Shared) -> tuple[int, ...]:
+    """Nodes of every axis."""
+    return polynomial.Axes.of(level_sizes(shared), shared.samples_per_level).counts(_ERROR)
+
+
 def tabulate(shared: Shared, reml: bool) -> Determinant:
     """The determinant of a design with two or three random terms, host code."""
     sizes = level_sizes(shared)
     axes = polynomial.Axes.of(sizes, shared.samples_per_level)
-    counts = axes.counts(_ERROR)
+    counts = grid(shared)
     values = eliminate(shared, axes.gammas(counts), reml).log_det
     coefficients = values
     for axis, count in enumerate(counts):
         matrix = polynomial.to_coefficients(count)
         coefficients = np.moveaxis(np.tensordot(matrix, coefficients, (1, axis)), 0, axis)
-    points = np.random.default_rng(0).uniform(0, 1, (_POINTS, len(counts)))
+    k = len(counts)
+    points = np.random.default_rng(0).uniform(0, 1, (_POINTS * (k + 2), k))
     points = np.log1p(polynomial.LARGEST_GAMMA * shared.samples_per_level) * points
+    for i in range(k):  # each term in turn next to zero, and all of them
+        points[i * _POINTS : (i + 1) * _POINTS, i] = _NEAR_ZERO
+    points[k * _POINTS] = _NEAR_ZERO
     error = max(
         abs(_score(coefficients, axes, sizes, x) - _dense_score(shared, x, reml)).max()
         for x in points

@@ -32,6 +32,7 @@ TABLE_GENES = 64
 # Score at which the loop ends. Curvature is of the order of the number of levels: theta is then
 # exact to 1e-8.
 _TIGHT = 1e-7
+_RIDGE = 1e-3
 _BURSTS = (2, 1, 1, 2, 4, 8)  # an evaluation is dear, gathering is not
 
 
@@ -57,6 +58,7 @@ def solve_large(
 
     def stepped(here, state):
         gene, hessian = here
+        diagonal = jnp.eye(len(m), dtype=bool)[..., None]
 
         def evaluate(x):
             jacobian = jnp.exp(x) / m
@@ -76,7 +78,8 @@ def solve_large(
                 jnp.where(determinant.axes.inside(x), deviance, jnp.nan),
                 log_det1 + size * rss1,
                 hessian,
-                hessian,
+                # Where that is singular: terms that cannot be told apart.
+                len(m) * jnp.where(diagonal, abs(hessian) + _RIDGE, 0.0),
                 rounding,
                 estimates(system, shared, reml),
             )

@@ -20,10 +20,12 @@ from jaxtyping import Float
 from jaxvp.likelihood import Scalar
 from jaxvp.solver import newton
 from jaxvp.solver import table as tables
-from jaxvp.solver.determinant import PRECISE, Determinant, tabulate
+from jaxvp.solver.determinant import PRECISE, Determinant, grid, tabulate
 from jaxvp.solver.table import Table, residual, valleys
 from jaxvp.statistics import Array, PerGene, Shared
 
+# More than this is not worth having: such systems are factored.
+_MOST_BYTES = 2 << 30
 # Eigenproblems at some fifty nodes are worth what they save of so many genes.
 ENOUGH_GENES = 64
 TERMS = (2, 3)  # for more a grid is too large
@@ -50,12 +52,24 @@ class Surface(eqx.Module):
 
 def build(shared: Shared, reml: bool) -> Surface | None:
     """What is shared, host code; None where the determinants are not exact enough."""
+    if _bytes(shared) > _MOST_BYTES:
+        return None
     determinant = tabulate(shared, reml)
     if determinant.error > PRECISE:
         return None
     counts = determinant.axes.counts(_ERROR)
     table = tables.tabulate(shared, determinant.axes.gammas(counts), reml)
     return Surface(table, determinant)
+
+
+def _bytes(shared: Shared) -> int:
+    """What tabulating takes at its worst: systems at the nodes of one term, and of two."""
+    counts = grid(shared)
+    first = 4 * counts[0] * shared.n_columns**2
+    if len(counts) == 2:
+        return 8 * first
+    rest = shared.levels[2] + shared.p
+    return 8 * (first + counts[0] * counts[1] * rest * (5 * rest + shared.levels[1]))
 
 
 class Near(NamedTuple):
@@ -82,10 +96,10 @@ def near_optimum(surface: Surface, shared: Shared, gene: PerGene, size: Scalar) 
         for found in [jax.lax.map(lambda x: _refine(surface, shared, smooth, x), starts)]
         for i in range(2)
     )
-    # The polynomial is exact enough to say which is deeper.
-    return jax.tree.map(
-        lambda a, b: jnp.where(second.deviance < first.deviance, b, a), first, second
-    )
+    # The polynomial is exact enough to say which is deeper; what is lost of the deepest node's
+    # valley is left to the others' way.
+    deeper = (second.deviance < first.deviance) & jnp.isfinite(first.deviance)
+    return jax.tree.map(lambda a, b: jnp.where(deeper, b, a), first, second)
 
 
 def _refine(
