@@ -94,6 +94,13 @@ def test_dense_algebra(study, monkeypatch, formula, reml, way):
             score = oracles.dense_score(y[:, j], X, Zs, theta, reml)[list(shared.order)]
             ours = np.array(evaluation.score, dtype=float)
             np.testing.assert_allclose(ours, score, rtol=1e-5, atol=1e-5)
+        order = list(shared.order)
+        theta = rng.uniform(0.4, 1.5, size=len(Zs))
+        hessian = found_at(tuple(theta[order] ** 2), one_gene(block, 0)).hessian
+        dense = oracles.dense_curvature(y[:, 0], X, Zs, theta, reml)[np.ix_(order, order)]
+        np.testing.assert_allclose(
+            np.array(hessian, dtype=float), dense, rtol=1e-3, atol=1e-3 * abs(dense).max()
+        )
 
 
 def each_once():

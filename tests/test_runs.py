@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -473,3 +474,33 @@ def test_shards_that_do_not_belong_together(folder, capsys):
     assert "there are shards of 2 and of 5" in capsys.readouterr().err
     assert main(["merge", "out", "other"]) == 2
     assert "--out must be given" in capsys.readouterr().err
+
+
+def test_a_real_interrupt_leaves_no_half_written_file(tmp_path):
+    """Ctrl-C in a shell, wherever it hits: what is there can be read, and the code is 130."""
+    many = simulate(400, 60, {"Individual": 12}, seed=1)
+    many.expression.to_csv(tmp_path / "x.csv")
+    many.metadata.to_csv(tmp_path / "m.csv")
+    out = tmp_path / "out"
+    code = "import sys; from jaxvp.cli import main; sys.exit(main())"
+    options = ["fit", "-e", "x.csv", "-m", "m.csv", "-f", many.formula, "--block-size", "4"]
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *options, "--out", str(out)],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 200
+        while not list(out.glob("unfinished/part-*")) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=200)[1]
+    assert process.returncode in (0, 130), errors  # 0: it was faster
+    for file in out.rglob("*.parquet"):
+        pd.read_parquet(file)
+    if process.returncode == 130:
+        assert "Traceback" not in errors
+        assert not (out / "run.json").exists()
