@@ -343,7 +343,7 @@ def test_same_as_the_public_fit(study, weights, reml):
         fit = functional.fit_genes(Y, design, w)
         same(fit, result)
         one, two = (along(h)[0] - along(-h)[0] for h in (1e-3, 2e-3))
-        assert along(0.0)[1] == pytest.approx((8 * one - two) / 12e-3, rel=1e-5)
+        assert float(along(0.0)[1]) == pytest.approx(float(8 * one - two) / 12e-3, rel=1e-5)
 
 
 @pytest.mark.slow
@@ -445,7 +445,7 @@ def test_other_sizes(levels, covariates):
             )
         )
         one, two = (along(h)[0] - along(-h)[0] for h in (1e-3, 2e-3))
-        assert along(0.0)[1] == pytest.approx((8 * one - two) / 12e-3, rel=1e-5)
+        assert float(along(0.0)[1]) == pytest.approx(float(8 * one - two) / 12e-3, rel=1e-5)
 
 
 @pytest.mark.slow
