@@ -7,10 +7,11 @@ import oracles
 import pytest
 
 import jaxvp
+from jaxvp.batch.fitted import at_optimum
 from jaxvp.design import build
 from jaxvp.formula import Formula
 from jaxvp.likelihood.own_part import own_part
-from jaxvp.solver import certified, determinant, polynomial, solve, surface
+from jaxvp.solver import determinant, polynomial, solve, surface
 from jaxvp.statistics import compress, statistics
 
 DESIGNS = {"2 terms": {"g": 12, "h": 5}, "3 terms": {"g": 12, "h": 7, "i": 3}}
@@ -103,9 +104,9 @@ def test_the_optimum_is_dense_algebra_s(design):
         table = surface.build(shared, reml)
         found = run("newton", GENES, reml, shared, block.gene, wanted, np.int32(100), table)
         found = jax.tree.map(np.asarray, found)
-    assert certified(found)[wanted].mean() > 0.8  # others are beyond the nodes
+    assert at_optimum(found)[wanted].mean() > 0.8  # others are beyond the nodes
     assert (found.evaluations[~wanted] == 0).all()
-    here = np.flatnonzero(wanted & certified(found))
+    here = np.flatnonzero(wanted & at_optimum(found))
     assert found.evaluations[here].mean() < 4
     X, Zs, _ = oracles.design(study.formula, study.metadata)
     for gene in here:

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
+from jaxvp.batch.fitted import at_optimum
 from jaxvp.solver import (
     MAX_ITERATIONS,
     SlopeSolution,
     Solution,
     Surface,
     Table,
-    certified,
     solve,
     solve_slopes,
 )
@@ -56,7 +56,7 @@ def solve_block(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution
     shared, table = program.shared
     if not isinstance(table, Surface):
         return found
-    left = np.flatnonzero(wanted & ~certified(found))
+    left = np.flatnonzero(wanted & ~np.asarray(at_optimum(found)))
     if not len(left):
         return found
     # A few at a time, whatever their number, so that one program serves.

@@ -17,7 +17,6 @@ independent check. `solve` runs them in the one bounded loop over a block of gen
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -27,11 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, Scalar, evaluate
+from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, evaluate
 from jaxvp.solver import lbfgs, newton, surface
 from jaxvp.solver import table as table_of_starts
-from jaxvp.solver.large import TABLE_GENES, solve_large
-from jaxvp.solver.loop import cut, iterate
+from jaxvp.solver.large import solve_large
+from jaxvp.solver.loop import by_tiles, for_each, iterate
 from jaxvp.solver.slopes import SlopeSolution, relative_factors, slope_lanes, solve_slopes
 from jaxvp.solver.status import Status
 from jaxvp.solver.surface import Surface
@@ -46,7 +45,6 @@ __all__ = [
     "Status",
     "Surface",
     "Table",
-    "certified",
     "lanes",
     "newton",
     "prepare",
@@ -160,10 +158,12 @@ def solve(
     def run(state):
         return iterate(stepped, width, gene, state, limit)
 
-    start = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), method.start(shared)
-    )._replace(done=~wanted)
-    trials = None if table is None else _starts(table, shared, gene, shared.n - reml * shared.p)
+    start = for_each(method.start(shared), count)._replace(done=~wanted)
+    trials = None
+    if table is not None:
+        size = shared.n - reml * shared.p
+        empty = jnp.zeros((2, len(table.gammas), count), gene.within_yy.dtype)
+        trials = by_tiles(lambda g: starts(table, shared, g, size), gene, empty)
     tabled = 0 if trials is None else len(trials)
 
     def attempt(number, best):
@@ -194,28 +194,6 @@ def _solution(found: Any, shared: Shared) -> Solution:
         found.estimates,
         getattr(found, "hessian", None),
     )
-
-
-def certified(found: Solution | SlopeSolution) -> Bool[np.ndarray, " genes"]:
-    """Which genes of a block ended at an optimum; outside of compiled code."""
-    limit = np.maximum(newton.GRADIENT_TOLERANCE, found.tolerance)
-    return np.asarray(found.violation) <= limit
-
-
-def _starts(
-    table: Table, shared: Shared, gene: PerGene, size: Scalar
-) -> Float[Array, "attempts k genes"]:
-    """Starting points, for tiles of genes whose tables fit into the memory of a block."""
-    count = gene.within_yy.shape[-1]
-    width = math.gcd(count, TABLE_GENES)
-
-    def fill(i, out):
-        here = jax.tree.map(lambda leaf: cut(leaf, i * width, width), gene)
-        found = starts(table, shared, here, size)
-        return jax.lax.dynamic_update_slice_in_dim(out, found, i * width, -1)
-
-    out = jnp.zeros((2, len(table.gammas), count), gene.within_yy.dtype)
-    return jax.lax.fori_loop(0, count // width, fill, out)
 
 
 def _single(one_step: Callable[[PerGene, Any], Any]) -> Callable[[PerGene, Any], Any]:

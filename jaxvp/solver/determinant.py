@@ -70,16 +70,16 @@ class Determinant(eqx.Module):
         return value + alone[0], score + alone[1]
 
 
-def grid(shared: Shared) -> tuple[int, ...]:
-    """Nodes of every axis."""
-    return polynomial.Axes.of(level_sizes(shared), shared.samples_per_level).counts(_ERROR)
+def grid(shared: Shared) -> tuple[polynomial.Axes, tuple[int, ...]]:
+    """The axes, and the number of nodes of each."""
+    axes = polynomial.Axes.of(level_sizes(shared), shared.samples_per_level)
+    return axes, axes.counts(_ERROR)
 
 
 def tabulate(shared: Shared, reml: bool) -> Determinant:
     """The determinant of a design with two or three random terms, host code."""
     sizes = level_sizes(shared)
-    axes = polynomial.Axes.of(sizes, shared.samples_per_level)
-    counts = grid(shared)
+    axes, counts = grid(shared)
     values = eliminate(shared, axes.gammas(counts), reml).log_det
     coefficients = values
     for axis, count in enumerate(counts):

@@ -13,22 +13,17 @@ way that needs none.
 
 from __future__ import annotations
 
-import math
-
-import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Int
 
-from jaxvp.likelihood import Scalar, estimates
+from jaxvp.likelihood import estimates
 from jaxvp.likelihood.own_part import own_part
 from jaxvp.likelihood.system import FixedSystem
 from jaxvp.solver import newton
-from jaxvp.solver.loop import cut, iterate
+from jaxvp.solver.loop import by_tiles, for_each, iterate
 from jaxvp.solver.surface import Near, Surface, near_optimum
 from jaxvp.statistics import Array, PerGene, Shared
 
-# Genes whose tables are filled at once.
-TABLE_GENES = 64
 # Score at which the loop ends. Curvature is of the order of the number of levels: theta is then
 # exact to 1e-8.
 _TIGHT = 1e-7
@@ -49,12 +44,12 @@ def solve_large(
     determinant = surface.determinant
     size = shared.n - shared.p if reml else shared.n
     m = shared.samples_per_level[:, None]
-    near = _near_optimum(surface, shared, gene, size)
-    state = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, near.x.shape[-1])),
-        newton.start(shared),
+    k, count = len(shared.levels), wanted.shape[0]
+    empty = (jnp.zeros((*axes, count), gene.within_yy.dtype) for axes in ((), (k,), (k, k)))
+    near = by_tiles(lambda g: near_optimum(surface, shared, g, size), gene, Near(*empty))
+    state = for_each(newton.start(shared), count)._replace(
+        trial=near.x, done=~(wanted & jnp.isfinite(near.deviance))
     )
-    state = state._replace(trial=near.x, done=~(wanted & jnp.isfinite(near.deviance)))
 
     def stepped(here, state):
         gene, hessian = here
@@ -87,22 +82,3 @@ def solve_large(
         return newton.step_in_x(evaluate, state, _TIGHT)
 
     return iterate(stepped, width, (gene, near.hessian), state, limit, bursts=_BURSTS)
-
-
-def _near_optimum(surface: Surface, shared: Shared, gene: PerGene, size: Scalar) -> Near:
-    """`near_optimum`, for tiles whose tables fit into the memory of a block."""
-    count = gene.within_yy.shape[-1]
-    width = math.gcd(count, TABLE_GENES)
-
-    def fill(i, out):
-        here = jax.tree.map(lambda leaf: cut(leaf, i * width, width), gene)
-        found = near_optimum(surface, shared, here, size)
-        return jax.tree.map(
-            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * width, -1),
-            out,
-            found,
-        )
-
-    k = len(shared.levels)
-    empty = (jnp.zeros((*axes, count), gene.within_yy.dtype) for axes in ((), (k,), (k, k)))
-    return jax.lax.fori_loop(0, count // width, fill, Near(*empty))

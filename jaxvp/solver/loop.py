@@ -7,6 +7,7 @@ own iterations and nobody else's. All bursts are one loop, so that the step is c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ from jaxtyping import Int
 
 from jaxvp.statistics import Array
 
+# Genes whose tables are filled at once.
+TABLE_GENES = 64
 _BURSTS = (5, 2, 3, 6, 12, 24)
 
 
@@ -82,6 +85,27 @@ def iterate(
     )
     back = jnp.zeros_like(ids).at[ids].set(jnp.arange(count))
     return jax.tree.map(lambda leaf: take(leaf, back), state)
+
+
+def for_each(state: Any, count: int) -> Any:
+    """A state for ``count`` searches, on the last axis."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), state)
+
+
+def by_tiles(compute: Callable[[Any], Any], gene: Any, out: Any) -> Any:
+    """``compute`` for tiles of genes whose tables fit into the memory of a block, into ``out``."""
+    count = jax.tree.leaves(out)[0].shape[-1]
+    width = math.gcd(count, TABLE_GENES)
+
+    def fill(i, out):
+        found = compute(jax.tree.map(lambda leaf: cut(leaf, i * width, width), gene))
+        return jax.tree.map(
+            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * width, -1),
+            out,
+            found,
+        )
+
+    return jax.lax.fori_loop(0, count // width, fill, out)
 
 
 def cut(leaf: Array, begin: Int[Array, ""], width: int) -> Array:

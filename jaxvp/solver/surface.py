@@ -10,6 +10,7 @@ Cost a gene: the table's, one logarithm a node, and a few sums over the nodes.
 
 from __future__ import annotations
 
+import operator
 from typing import NamedTuple
 
 import equinox as eqx
@@ -21,6 +22,7 @@ from jaxvp.likelihood import Scalar
 from jaxvp.solver import newton
 from jaxvp.solver import table as tables
 from jaxvp.solver.determinant import PRECISE, Determinant, grid, tabulate
+from jaxvp.solver.loop import for_each
 from jaxvp.solver.table import Table, residual, valleys
 from jaxvp.statistics import Array, PerGene, Shared
 
@@ -64,7 +66,7 @@ def build(shared: Shared, reml: bool) -> Surface | None:
 
 def _bytes(shared: Shared) -> int:
     """What tabulating takes at its worst: systems at the nodes of one term, and of two."""
-    counts = grid(shared)
+    counts = grid(shared)[1]
     first = 4 * counts[0] * shared.n_columns**2
     if len(counts) == 2:
         return 8 * first
@@ -91,11 +93,8 @@ def near_optimum(surface: Surface, shared: Shared, gene: PerGene, size: Scalar) 
     gammas = tuple(gamma[::2] for gamma in table.gammas)
     starts = valleys(gammas, shared.samples_per_level, height[seen])
     # One after the other, compiled once; few genes have a second valley.
-    first, second = (
-        jax.tree.map(lambda leaf, i=i: leaf[i], found)
-        for found in [jax.lax.map(lambda x: _refine(surface, shared, smooth, x), starts)]
-        for i in range(2)
-    )
+    found = jax.lax.map(lambda x: _refine(surface, shared, smooth, x), starts)
+    first, second = (jax.tree.map(operator.itemgetter(i), found) for i in range(2))
     # The polynomial is exact enough to say which is deeper; what is lost of the deepest node's
     # valley is left to the others' way.
     deeper = (second.deviance < first.deviance) & jnp.isfinite(first.deviance)
@@ -107,9 +106,7 @@ def _refine(
 ) -> Near:
     """Newton's method on the polynomial."""
     start = newton.start(shared)._replace(estimates=None)
-    state = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, x.shape[-1])), start
-    )._replace(trial=x, done=jnp.isnan(x).any(0))
+    state = for_each(start, x.shape[-1])._replace(trial=x, done=jnp.isnan(x).any(0))
     zero = jnp.zeros_like(x[0])
 
     def evaluate(x):
