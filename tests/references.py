@@ -3,7 +3,9 @@
 import functools
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pytest
 
 HERE = Path(__file__).parent / "reference"
 
@@ -59,3 +61,21 @@ def weighted(name):
     table = pd.read_csv(HERE / "weights.csv", index_col="gene")
     table = table[table["data"] == name]
     return weights, table["formula"].iloc[0], table
+
+
+def same_slopes(result, gene, want):
+    """Numbers of a gene with random slopes beside those of an lme4 table (`reference/slopes`)."""
+    assert result.sigma[gene] == pytest.approx(want["sigma"], rel=1e-5)
+    for frame, prefix in ((result.coefficients, "beta"), (result.standard_errors, "se")):
+        for name, value in frame.loc[gene].items():
+            scale = result.standard_errors.loc[gene, name]
+            r_name = name.replace("[T.", "").replace("]", "")
+            assert value == pytest.approx(want[f"{prefix}.{r_name}"], abs=1e-4 * scale)
+    for group in dict.fromkeys(result.design.groups):
+        found = result.covariance(group).loc[gene]
+        size = max(np.abs(np.diag(found)).max(), want["sigma"] ** 2)
+        for one in found.index:
+            for other in found.columns:
+                names = (f"covariance.{group}.{a}.{b}" for a, b in ((one, other), (other, one)))
+                value = next((want[name] for name in names if name in want), 0.0)
+                assert found.loc[one, other] == pytest.approx(value, abs=2e-4 * size)

@@ -18,7 +18,7 @@ from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, fence
 from jaxvp.likelihood.slope_terms import Basis
 from jaxvp.likelihood.slopes import evaluate_slopes
 from jaxvp.solver import cone
-from jaxvp.solver.loop import iterate
+from jaxvp.solver.loop import for_each, iterate
 from jaxvp.statistics import Array, PerGene, Slopes, SlopeShared
 
 
@@ -92,12 +92,7 @@ def solve_slopes(
         out = jax.tree.map(lambda leaf: leaf[..., None], out) if width == 1 else out
         return fence(_pack, out)
 
-    parts = [
-        _pack(
-            jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), one)
-        )
-        for one in begin
-    ]
+    parts = [_pack(for_each(one, count)) for one in begin]
     start = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
     start = start._replace(done=jnp.tile(~wanted, searches))
     state = _unpack(iterate(stepped, width, gene, start, limit, count), begin[0])
