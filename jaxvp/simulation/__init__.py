@@ -11,7 +11,7 @@ share in the sample; a random term's realised variance scatters about its share,
 levels it has (L levels: relative standard deviation sqrt(2 / L)), so that estimates scatter even
 without any residual. A share of 0 is an exact zero: the term is absent from that gene.
 
-Where the samples stand is drawn in `samples`, what the caller asks of the genes is read in `shares`.
+`samples` draws where the samples stand, `shares` reads what the caller asks of the genes.
 Genes are drawn in blocks, each from its own child of the seed, so that memory stays at the size of
 the result, and so that asking for more genes leaves the first ones as they were.
 """
