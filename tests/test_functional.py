@@ -434,7 +434,7 @@ def test_statuses_are_those_of_the_public_fit(study):
     many = np.repeat(Y[:, :1], genes, axis=1)
     result = jaxvp.fit(many, FORMULA, metadata, weights=weights)
     statuses = result.diagnostics["status"].tolist()
-    assert {"too_few_observations", "converged"} < set(statuses)
+    assert {"too_few_observations", "converged"} <= set(statuses)
     with jax.enable_x64(True):
         design = functional.design(FORMULA, metadata)
         fits = [
