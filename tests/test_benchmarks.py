@@ -337,7 +337,7 @@ def test_weights_run(capsys):
 @pytest.mark.slow
 def test_gradient_runs(capsys):
     gradient.main(["--quick"])
-    head, _, values = (line.split(" | ") for line in capsys.readouterr().out.splitlines())
+    _, _, head, _, values = (line.split(" | ") for line in capsys.readouterr().out.splitlines())
     row = dict(zip(head, values, strict=True))
     assert row["parameters"] == "10"
     assert float(row["largest gap |"].strip(" |")) < 1e-5

@@ -16,9 +16,11 @@ import pandas as pd
 import pytest
 
 import jaxvp
-from jaxvp import functional
+from jaxvp import functional, solver
+from jaxvp.batch import program as of_fit
 from jaxvp.design import build
 from jaxvp.formula import Formula
+from jaxvp.functional import optimum
 from jaxvp.functional.inputs import checked
 from jaxvp.likelihood import conditions, evaluate
 from jaxvp.solver import Status
@@ -286,6 +288,13 @@ def test_the_type_is_that_of_the_measurements(study, fixed):
         np.testing.assert_allclose(fit.fractions, exact.fractions, atol=2e-5)
 
 
+def test_one_loop_is_run_by_both():
+    """`jaxvp.fit` compiles the very function that the functional core calls, to the same limit."""
+    assert optimum.solve is of_fit.solve is solver.solve
+    assert optimum.MAX_ITERATIONS is of_fit.MAX_ITERATIONS
+    assert of_fit._solve.__wrapped__ is solver.solve
+
+
 def test_no_callback_and_no_setting(study, fixed):
     before = dict(jax.config.values)
     text = str(jax.make_jaxpr(functional.fit_genes)(np.float32(study[0]), fixed))
@@ -504,8 +513,6 @@ def test_other_sizes(levels, covariates):
 @pytest.mark.slow
 def test_a_longer_search_takes_no_more_memory(study):
     """Nothing of the iterations is kept: reverse mode needs as much for one as for all."""
-    from jaxvp.functional import optimum
-
     Y, metadata, _ = study
     sizes = []
     for limit in (1, 200):
