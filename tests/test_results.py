@@ -448,7 +448,7 @@ def test_other_components_are_refused(result):
 
 def test_the_result_of_a_fit(tmp_path):
     """What `fit` hands over fits in."""
-    study = jaxvp.simulate(6, 60, {"Individual": 12, "Tissue": 3})
+    study = jaxvp.simulate(6, 60, {"Individual": 12})
     result = jaxvp.fit(study.expression, study.formula, study.metadata)
     result.save(tmp_path / "r.zip")
     check_same(jaxvp.load(tmp_path / "r.zip"), result)

@@ -49,8 +49,10 @@ class VariancePartition(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     ----------
     result_ : jaxvp.Results
         Everything; features are its genes.
-    fractions_, diagnostics_ : DataFrame
-        Its tables of the same names, features in rows.
+    fractions_ : DataFrame
+        Features x components: `jaxvp.Results.fractions`.
+    diagnostics_ : DataFrame
+        What became of every feature: `jaxvp.Results.diagnostics`.
     n_features_in_, feature_names_in_
         As everywhere in scikit-learn.
 
