@@ -487,8 +487,14 @@ def draw_all(names, ax=None, figure=None):
     }
 
 
-@pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("figure", draw_all(NAMES))
+# Twenty panels take seconds, and are made as five are.
+TWENTY_PANELS = [("compare", "20"), ("means", "20")]
+MANY = [(figure, count) for figure in draw_all(NAMES) for count in COUNTS]
+MANY = [case for case in MANY if case not in TWENTY_PANELS]
+MANY += [pytest.param(*case, marks=pytest.mark.slow) for case in TWENTY_PANELS]
+
+
+@pytest.mark.parametrize(("figure", "count"), MANY)
 def test_nothing_is_cut_off(figure, count):
     made = draw_all(COUNTS[count])[figure]()
     check_all_inside(made if isinstance(made, Figure) else made.figure)
@@ -540,6 +546,7 @@ def test_a_notebook_shows_what_is_returned():
     assert not hasattr(jaxvp.pl.violins(table(5), ax=Figure().subplots()), "_repr_png_")
 
 
+@pytest.mark.slow  # `test_plots` sees to violins, in the quick tests
 def test_pyplot_is_left_alone():
     """It is not even imported, and no backend is chosen."""
     code = (
