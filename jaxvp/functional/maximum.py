@@ -87,7 +87,7 @@ def _explain(
 ) -> Bool[Array, ""]:
     """Can X and the random terms write any samples, and the random terms alone cannot?"""
     (index,) = jnp.nonzero(counts, size=most, fill_value=len(counts))
-    X, level_of, others = (a.at[index].get(mode="fill", fill_value=0) for a in samples)
+    X, level_of, others = (jnp.take(a, index, axis=0, mode="fill", fill_value=0) for a in samples)
     there = index < len(counts)
     first = (level_of[:, None] == jnp.arange(levels)) & there[:, None]
     Z = jnp.concatenate([first.astype(X.dtype), others.astype(X.dtype)], axis=1)
