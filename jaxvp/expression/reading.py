@@ -30,9 +30,8 @@ def reading(what: str | Path) -> Iterator[None]:
     except Exception as error:
         lines = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
         reason = (lines.strip().splitlines() or [type(error).__name__])[0][:300]
-        hint = ""
-        if isinstance(what, Path | PartOfFile):
-            hint = f"; {remedy(Path(what))}"
+        gone = isinstance(error, FileNotFoundError)
+        hint = f"; {remedy(Path(what))}" if isinstance(what, Path | PartOfFile) and not gone else ""
         raise DataError(f"{what} cannot be read: {reason}{hint}") from error
 
 
