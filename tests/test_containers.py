@@ -123,7 +123,7 @@ def test_threads_read_at_once(name, frame, metadata, tmp_path, monkeypatch):
 
     def read(worker):
         gate.wait()
-        starts = [(7 * i + worker) % GENES for i in range(40)]
+        starts = [(7 * i + worker) % GENES for i in range(12)]
         return [(i, expression.block(i, i + 2).copy()) for i in starts]
 
     with ThreadPoolExecutor(3) as pool:
