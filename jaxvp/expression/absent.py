@@ -39,11 +39,11 @@ def absent_chunks(array: Any, what: str) -> Absent:
     what
         Names it in messages.
     """
-    store = getattr(array, "store_path", None)
-    root = getattr(getattr(store, "store", None), "root", None)
-    if not isinstance(root, Path):
+    place = getattr(array, "store_path", None)
+    root = None if place is None else getattr(place.store, "root", None)
+    if place is None or not isinstance(root, Path):
         return Absent(0, 0)
-    folder = root / store.path
+    folder = root / place.path
     with reading(what):
         there = {
             Path(below, name).relative_to(folder).as_posix()
@@ -53,7 +53,7 @@ def absent_chunks(array: Any, what: str) -> Absent:
         # What one file holds.
         together = array.shards or array.chunks
         grid = [range(ceil(n / size)) for n, size in zip(array.shape, together, strict=True)]
-        keys = (array.metadata.encode_chunk_key(place) for place in product(*grid))
+        keys = (array.metadata.encode_chunk_key(chunk) for chunk in product(*grid))
         count = sum(key not in there for key in keys)
     return Absent(count, prod(map(len, grid)))
 
