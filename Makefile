@@ -72,6 +72,10 @@ $(VENV)/.docs: pyproject.toml | $(BIN)/python
 
 $(VENV)/.test-all: pyproject.toml | $(BIN)/python
 	$(PIP) install -e '.[test,bench,docs]'
+	@# An environment of its own, since it brings versions of other packages; its test is skipped without.
+	@$(PYTHON) -m venv $(VENV)/snakemake && \
+		$(VENV)/snakemake/bin/python -m pip --disable-pip-version-check --quiet install 'snakemake>=9' || \
+		echo "snakemake could not be installed: the test of its page will be skipped"
 	@touch $@ $(VENV)/.test $(VENV)/.docs $(VENV)/.demo
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python

@@ -3,11 +3,12 @@
     python benchmarks/formats.py [--samples 1000] [--genes 8000] [--block 256] [--only NAME ...]
 
 Every file holds the same numbers, float64, and was just written, so it is in the kernel's cache:
-what is measured is the reader. Each is read by a new process, imports not counted. *Open* is
-`jaxvp.expression.align` (names, alignment, a look for raw counts, and the copy of a format that is
-turned); then all genes are read once, in turn, by one thread. MB/s are those of the measurements (8
-bytes each), not of the file, and count both. *Memory* is by how much the peak of resident memory
-grows. A format whose package is missing is a row that says so.
+what is measured is the reader. Each is read by a new process, imports not counted; containers in
+memory are made there before. *Open* is `jaxvp.expression.align` (names, alignment, a look for raw
+counts, and the copy of a format that is turned); then all genes are read once, in turn, by one
+thread. MB/s are those of the measurements (8 bytes each), not of the file, and count both. *Memory*
+is by how much the peak of resident memory grows. A format whose package is missing is a row that
+says so.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ from time import perf_counter
 import numpy as np
 import pandas as pd
 
-PACKAGES = ("jaxvp", "numpy", "pandas", "pyarrow", "anndata", "h5py", "zarr", "scipy")
+PACKAGES = (
+    *("jaxvp", "numpy", "pandas", "pyarrow", "anndata", "h5py", "zarr", "scipy"),
+    *("polars", "xarray", "dask"),
+)
 
 
 def annotated(frame: pd.DataFrame, path: Path, make: Callable) -> None:
@@ -55,7 +59,11 @@ def sparse(format: str) -> Callable:
 
 
 def text(frame: pd.DataFrame, path: Path) -> None:
-    frame.T.rename_axis("gene").to_csv(path)
+    import pyarrow as pa
+
+    separator = "\t" if ".tsv" in path.name else ","
+    with pa.output_stream(str(path), compression="detect") as stream:
+        stream.write(frame.T.rename_axis("gene").to_csv(sep=separator).encode())
 
 
 # name: (file, how it is read, writer of samples x genes)
@@ -107,12 +115,68 @@ FORMATS: dict[str, tuple[str, str, Callable[[pd.DataFrame, Path], None]]] = {
         lambda f, p: annotated(f, p, np.asarray),
     ),
     "CSV": ("x.csv", "whole", text),
+    "TSV": ("x.tsv", "whole", text),
     "CSV, gzip": ("x.csv.gz", "whole", text),
+    "CSV, bzip2": ("x.csv.bz2", "whole", text),
+    "CSV, zstd": ("x.csv.zst", "whole", text),
 }
 
 
-def measure(path: Path, metadata: Path, block: int) -> dict[str, float]:
-    """Read one file, in this process."""
+def _anndata(frame: pd.DataFrame, make: Callable):
+    import anndata
+
+    names = [pd.DataFrame(index=pd.Index(list(axis), dtype=object)) for axis in frame.axes]
+    return anndata.AnnData(make(frame.to_numpy()), obs=names[0], var=names[1])
+
+
+def _named(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.rename_axis("name").reset_index()
+
+
+def _polars(frame: pd.DataFrame):
+    import polars
+
+    return polars.from_pandas(_named(frame))
+
+
+def _arrow(frame: pd.DataFrame):
+    import pyarrow as pa
+
+    return pa.Table.from_pandas(_named(frame), preserve_index=False)
+
+
+def _xarray(frame: pd.DataFrame):
+    import xarray
+
+    names = (frame.index.to_numpy(object), frame.columns.to_numpy(object))
+    coords = dict(zip(("sample", "gene"), names, strict=True))
+    return xarray.DataArray(frame.to_numpy(), dims=("sample", "gene"), coords=coords)
+
+
+def _dask(frame: pd.DataFrame):
+    import dask.array as da
+
+    return da.from_array(frame.to_numpy(), chunks=(500, 500))
+
+
+# name: (how it is read, what makes it of samples x genes)
+IN_MEMORY: dict[str, tuple[str, Callable[[pd.DataFrame], object]]] = {
+    "DataFrame of pandas, genes in columns": ("views", lambda f: f),
+    "DataFrame of pandas, genes in rows": ("views", lambda f: f.T.copy()),
+    "NumPy array": ("views", lambda f: f.to_numpy()),
+    "polars DataFrame, genes in columns": ("streamed, columns as they lie", _polars),
+    "pyarrow Table, genes in rows": ("streamed, columns as they lie", lambda f: _arrow(f.T)),
+    "xarray DataArray": ("views", _xarray),
+    "AnnData, dense": ("views", lambda f: _anndata(f, np.asarray)),
+    "AnnData, CSR, 20 % stored": ("turned once, sparse", lambda f: _anndata(f, sparse("csr"))),
+    "SciPy CSC, 20 % stored": ("streamed", lambda f: sparse("csc")(f.to_numpy())),
+    "SciPy CSR, 20 % stored": ("turned once, sparse", lambda f: sparse("csr")(f.to_numpy())),
+    "dask array, chunks of 500 x 500": ("streamed, whole chunks, panels of 64 MB", _dask),
+}
+
+
+def measure(path: Path, metadata: Path, block: int, name: str | None) -> dict[str, float]:
+    """Read one file, in this process; or the container of that name that is made of a file."""
     import importlib
     from contextlib import suppress
 
@@ -128,8 +192,12 @@ def measure(path: Path, metadata: Path, block: int) -> dict[str, float]:
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0])
 
+    source: object = path
+    if name is not None:
+        source = IN_MEMORY[name][1](pd.read_parquet(path))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before, start = peak(), perf_counter()
-    expression, _ = align(path, samples)
+    expression, _ = align(source, samples)
     opened = perf_counter()
     total = 0.0
     for i in range(0, expression.n_genes, block):
@@ -145,24 +213,26 @@ def measure(path: Path, metadata: Path, block: int) -> dict[str, float]:
 
 
 def row(name: str, frame: pd.DataFrame, folder: Path, block: int) -> str:
-    """Write a file and have it read by a new process."""
-    file, how, write = FORMATS[name]
-    path = folder / file
+    """Write a file and have it read by a new process; or have a container made there and read."""
+    in_memory = name in IN_MEMORY
+    how = IN_MEMORY[name][0] if in_memory else FORMATS[name][1]
+    path = folder / ("frame.parquet" if in_memory else FORMATS[name][0])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            write(frame, path)
+            frame.to_parquet(path) if in_memory else FORMATS[name][2](frame, path)
     except ImportError as error:
         return f"| {name} | {how} | not measured: {error.name} is not installed | | |"
     parts = list(path.rglob("*")) if path.is_dir() else [path]
-    megabytes = sum(part.stat().st_size for part in parts) / 1e6
+    size = "" if in_memory else f"{sum(part.stat().st_size for part in parts) / 1e6:,.0f}"
     command = [sys.executable, __file__, "--measure", str(path), str(folder / "m.parquet")]
+    command += ["--name", name] if in_memory else []
     done = subprocess.run([*command, "--block", str(block)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
     found = json.loads(done.stdout.splitlines()[-1])
     return (
-        f"| {name} | {how} | {megabytes:,.0f} | {found['open']:.2f} | {found['rate']:,.0f} "
+        f"| {name} | {how} | {size} | {found['open']:.2f} | {found['rate']:,.0f} "
         f"| {found['memory']:,.0f} |"
     )
 
@@ -172,12 +242,13 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--genes", type=int, default=8000)
     parser.add_argument("--block", type=int, default=256)
-    parser.add_argument("--only", nargs="*", default=list(FORMATS))
+    parser.add_argument("--only", nargs="*", default=[*FORMATS, *IN_MEMORY])
     parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--name", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         warnings.simplefilter("ignore")
-        print(json.dumps(measure(*options.measure, options.block)))
+        print(json.dumps(measure(*options.measure, options.block, options.name)))
         return
     values = np.random.default_rng(0).normal(size=(options.samples, options.genes))
     names = [f"s{i}" for i in range(options.samples)], [f"g{i}" for i in range(options.genes)]

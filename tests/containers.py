@@ -49,11 +49,11 @@ def h5ad(frame, metadata, folder, **layers):
     return path
 
 
-def stored(frame, metadata, folder, **layers):
+def stored(frame, metadata, folder, chunks=None, **layers):
     """The same in zarr."""
     pytest.importorskip("zarr")
     path = folder / "x.zarr"
-    annotated(frame, metadata, **layers).write_zarr(path)
+    annotated(frame, metadata, **layers).write_zarr(path, chunks=chunks)
     return path
 
 

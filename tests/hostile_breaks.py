@@ -25,6 +25,7 @@ class Call(NamedTuple):
     wrong: tuple[str, ...] | None = None  # one of these words is in the error that must come
     unsure: bool = True  # it may be refused, in our words
     how: tuple[str, ...] = ()
+    command: bool = False  # by `jaxvp fit`, on files
 
 
 # ---- the metadata -------------------------------------------------------------------------------

@@ -207,10 +207,10 @@ def genes(draw, rng, X, blocks, slopes, holes):
             y[rng.integers(N)], status = np.inf if kind == "infinite" else -np.inf, "non_finite"
         elif kind == "missing":
             y[rng.choice(N, rng.integers(1, 4), replace=False)] = np.nan
-            status = "non_finite" if slopes else "converged"
+            status = "?" if slopes else "converged"
         elif kind == "few":
             y[rng.choice(N, N - rng.integers(0, 5), replace=False)] = np.nan
-            status = "non_finite" if slopes else "?"
+            status = "?"
         elif kind == "explained":
             y, status = X @ np.arange(1.0, X.shape[1] + 1), "zero_residual"
             status = status if np.ptp(y) else "zero_variance"

@@ -1,9 +1,11 @@
 """Runs `jaxvp fit` again and again, kills it at random moments, and compares the tables' bytes.
 
-    python tests/killed_runs.py FOLDER ROUNDS [SEED] -- arguments of `jaxvp fit` but for -o
+    python tests/killed_runs.py FOLDER KILLS [SEED] -- arguments of `jaxvp fit` but for -o
 
-Prints one JSON object: the rounds, kills, runs that went on from finished blocks, files that differ
-from those of a run that was left alone, and files that were left over.
+Prints one JSON object: the runs that a signal ended (rounds, of one or two such runs each, are
+added until there are so many: a run may be faster than the signal), runs that went on from finished
+blocks, exit codes of the last run of a round, files that differ from those of a run that was left
+alone, and files that were left over.
 
 Everything is imported once; each run is a fork, made before JAX starts any thread. A part is
 written with every block, so that there is something to kill.
@@ -57,7 +59,7 @@ def tables(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
 
 
-def run(folder, rounds, seed, arguments):
+def run(folder, kills, seed, arguments):
     jaxvp.runs.parts.INTERVAL = jaxvp.runs.parts.SHARE = 0
     draw = random.Random(seed)
     for _ in range(1 + ("|" in " ".join(arguments))):  # a mixed model compiles the first time
@@ -66,8 +68,9 @@ def run(folder, rounds, seed, arguments):
         seconds = time.perf_counter() - began
     expected = tables(folder / "whole")
     assert len(expected) == 8
-    found = {"rounds": rounds, "kills": 0, "continued": 0, "codes": [], "differ": [], "left": []}
-    for i in range(rounds):
+    found = {"kills": 0, "continued": 0, "codes": [], "differ": [], "left": []}
+    while found["kills"] < kills and len(found["codes"]) < 5 * kills:
+        i = len(found["codes"])
         out = folder / f"killed-{i}"
         for moment in (draw.randint(1, 6), draw.uniform(0, 1) * seconds)[: draw.randint(1, 2)]:
             child = start(arguments, out)
@@ -86,5 +89,5 @@ def run(folder, rounds, seed, arguments):
 
 if __name__ == "__main__":
     split = sys.argv.index("--")
-    folder, rounds, seed = (*sys.argv[1:split], "0")[:3]
-    print(json.dumps(run(Path(folder), int(rounds), int(seed), sys.argv[split + 1 :])))
+    folder, kills, seed = (*sys.argv[1:split], "0")[:3]
+    print(json.dumps(run(Path(folder), int(kills), int(seed), sys.argv[split + 1 :])))

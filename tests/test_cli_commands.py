@@ -120,17 +120,25 @@ def test_simulate_draws_uneven_levels(tmp_path, capsys):
     assert found["Batch"].value_counts().max() > 30
 
 
-def test_demo(tmp_path, capsys):
+FIXED = "~ Age + Hours + Gender + Condition"
+
+
+@pytest.mark.parametrize("model", ["fixed", pytest.param("its own", marks=pytest.mark.slow)])
+def test_demo(tmp_path, capsys, monkeypatch, model):
+    """All of it; without `slow` a model that has nothing to compile."""
     from matplotlib import image
 
+    words = ["4,147 genes x 252 samples", "Gender", "Residuals", "genes per second", "Cold", "Warm"]
+    if model == "fixed":
+        monkeypatch.setattr(sys.modules["jaxvp.cli.demo"], "FORMULA", FIXED)
+    else:
+        words += ["Subject", "Singular"]
     assert main(["demo", "--out", str(tmp_path / "d")]) == 0
     printed = capsys.readouterr().out
-    for words in ("4,147 genes x 252 samples", "Subject", "Residuals", "Singular", "Cold", "Warm"):
-        assert words in printed
-    assert "genes per second" in printed
+    assert all(word in printed for word in words)
     picture = image.imread(tmp_path / "d" / "fractions.png")
     assert picture.shape[0] > 400 and picture.std() > 0
     fractions = table(tmp_path / "d" / "fractions.parquet")
-    assert fractions.shape == (4147, 6)
+    assert fractions.shape == (4147, 5 if model == "fixed" else 6)
     summary = json.loads((tmp_path / "d" / "run.json").read_text())
     assert sum(summary["status"].values()) == 4147

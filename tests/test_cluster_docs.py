@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,38 @@ def test_an_array_of_jobs_one_of_them_killed(folder, environment, compile_cache)
     for path in Path("whole").glob("*.parquet"):
         assert path.read_bytes() == Path("results", path.name).read_bytes()
     assert json.loads(Path("results/run.json").read_text())["genes"] == 60
+
+
+# In the command's script: a shard that is killed when its first block is kept, the first time.
+KILLED_ONCE = """
+import os, signal
+def add(self, *block, real=parts.Parts.add):
+    real(self, *block)
+    if "2/3" in sys.argv and not os.path.exists("killed"):
+        open("killed", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+parts.Parts.add = add
+"""
+
+
+@pytest.mark.slow
+def test_snakemake_and_a_shard_that_is_killed(folder, environment, compile_cache):
+    snakemake = shutil.which("snakemake") or ROOT / ".venv" / "snakemake" / "bin" / "snakemake"
+    if not Path(snakemake).exists():
+        pytest.skip("no snakemake (make test-all installs it where it can be)")
+    Path("Snakefile").write_text(script("Snakemake", "python").replace("N = 8", "N = 3"))
+    command = Path("bin/jaxvp")
+    command.write_text(
+        command.read_text().replace("parts.INTERVAL", f"{KILLED_ONCE}parts.INTERVAL")
+    )
+    done = subprocess.run(
+        [snakemake, "--cores", "2"], env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert Path("killed").exists() and "Continued: " in done.stderr
+    assert main(["fit", "--config", "study.toml", "--out", "whole"]) == 0
+    for path in Path("whole").glob("*.parquet"):
+        assert path.read_bytes() == Path("results", path.name).read_bytes()
 
 
 @pytest.mark.slow

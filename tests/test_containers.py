@@ -16,7 +16,7 @@ import jaxvp
 from jaxvp.expression import DataError, align, open_file
 
 SAMPLES, GENES = 24, 9
-FORMULA = "~ Age + (1|Batch)"
+FORMULA = "~ Age + Batch"  # nothing is compiled for it: blocks are what containers differ in
 # anndata 0.12.6 sets an option that pandas 3 has deprecated.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'mode.chained_assignment' option"),
@@ -123,7 +123,7 @@ def test_threads_read_at_once(name, frame, metadata, tmp_path, monkeypatch):
 
     def read(worker):
         gate.wait()
-        starts = [(7 * i + worker) % GENES for i in range(40)]
+        starts = [(7 * i + worker) % GENES for i in range(12)]
         return [(i, expression.block(i, i + 2).copy()) for i in starts]
 
     with ThreadPoolExecutor(3) as pool:

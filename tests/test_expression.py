@@ -343,17 +343,17 @@ def test_samples_in_order_are_served_as_views(container):
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_threads_read_at_once(container):
-    frame, metadata = large(500)
+    frame, metadata = large(150)
     metadata = metadata.iloc[::-1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expression, _ = align(CONTAINERS[container](frame), metadata)
-    alone = [expression.block(i, i + 25).copy() for i in range(0, 500, 25)]
+    alone = [expression.block(i, i + 25).copy() for i in range(0, 150, 25)]
     gate = threading.Barrier(4)
 
     def read(worker):
         gate.wait()
-        return [expression.block(i, i + 25) for i in range(0, 500, 25)]
+        return [expression.block(i, i + 25) for i in range(0, 150, 25)]
 
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(read, range(4)):

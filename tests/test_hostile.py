@@ -1,5 +1,8 @@
 """Hostile formulas, tables and options: a correct result, or an error of ours that says why.
 
+By the function, or by the command on files; in either precision, by either solver, here or by an
+executor.
+
 Never a traceback from inside JAX, pandas or formulaic, never a hang, never a row that is wrong and
 does not say so. Each call of `jaxvp.fit` is drawn with its answer: the model as n x n matrices
 (`dense`, NumPy alone), against which every gene is checked, the status of genes that cannot be
@@ -22,6 +25,7 @@ from dense import best, fits, shares
 from hostile_breaks import BREAKS, Call, scrambled
 from hostile_cases import SHAPES, Study, studies
 from hostile_dress import dressed
+from hostile_ways import commands, exact, run, ways
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -44,10 +48,12 @@ class Programs(set):
     """What `jaxvp` has compiled, and how much more it may: `SHAPES`, and some others in `FUZZ`."""
 
     more = True
+    refused = 0
 
     def __contains__(self, key):
         known = super().__contains__(key)
         if not known and not (self.more and len(self) < PROGRAMS):
+            self.refused += 1
             raise Elsewhere
         return known
 
@@ -85,6 +91,11 @@ def time_limit(seconds):
 def calls(draw):
     """Most of them are right, in odd clothes; others have one thing wrong, or any formula."""
     study, rng = draw(studies())
+    if draw(st.integers(0, 9)) == 0:
+        call = draw(commands(study, rng))
+        if draw(st.integers(0, 2)):
+            return call
+        return call._replace(formula=str(draw(scrambled(study.formula))), study=None, unsure=True)
     dress = draw(dressed(study, rng))
     unsure = dress.unsure or study.shape not in SHAPES
     call = Call(
@@ -93,19 +104,20 @@ def calls(draw):
     )  # fmt: skip
     kind = draw(st.sampled_from(["right"] * 5 + ["broken"] * 3 + ["formula"] * 2))
     if kind == "formula":
-        return call._replace(formula=draw(scrambled(study.formula)), study=None, unsure=True)
-    if kind == "broken":
-        name = draw(st.sampled_from(sorted(BREAKS)))
-        changed = BREAKS[name](call, draw)
-        if changed is not None:
-            call, words = changed
-            call = call._replace(wrong=words, how=(*call.how, name))
-            return call._replace(study=None, unsure=True) if words is None else call
+        call = call._replace(formula=draw(scrambled(study.formula)), study=None, unsure=True)
+    if kind != "broken":
+        return draw(ways(call, study))
+    name = draw(st.sampled_from(sorted(BREAKS)))
+    changed = BREAKS[name](call, draw)
+    if changed is not None:
+        call, words = changed
+        call = call._replace(wrong=words, how=(*call.how, name))
+        return call._replace(study=None, unsure=True) if words is None else call
     return call
 
 
 @pytest.fixture(scope="module")
-def fitted(programs):
+def fitted(programs, tmp_path_factory):
     """Calls `jaxvp.fit`: the result, None where there is none here, and the study prepared."""
 
     def call(given):
@@ -115,17 +127,27 @@ def fitted(programs):
             seen.append(real(*args, **options))
             return seen[-1]
 
-        programs.more = FUZZ or given.study is not None and given.study.shape in COMPILED
+        known = given.study is not None and given.study.shape in COMPILED
+        programs.more = FUZZ or (known and exact(given.options))
+        programs.refused = 0
         real, compiled = api.prepare, program._compiled
         api.prepare, program._compiled = prepare, programs
+        cache, jaxvp.enable_compile_cache = jaxvp.enable_compile_cache, lambda: None
         # Users have no checked annotations: what is passed must be looked at without them.
         jaxtyping.config.update("jaxtyping_disable", True)
         try:
-            result = jaxvp.fit(given.expression, given.formula, given.metadata, **given.options)
-        except Elsewhere:
+            if given.command:
+                result = run(given, tmp_path_factory.mktemp("command"))
+            else:
+                result = jaxvp.fit(given.expression, given.formula, given.metadata, **given.options)
+            result = None if programs.refused else result  # an executor: blocks that failed
+        except (Elsewhere, jaxvp.FitError):
+            if not programs.refused:
+                raise
             result = None
         finally:
             api.prepare, program._compiled = real, compiled
+            jaxvp.enable_compile_cache = cache
             jaxtyping.config.update("jaxtyping_disable", False)
         return result, seen[-1]
 
@@ -172,6 +194,10 @@ def check_error(call, error):
     if call.wrong is not None:
         named = any(word in text for word in call.wrong)
         assert named or call.unsure, (call.how, call.wrong, text)
+    elif isinstance(error, jaxvp.FitError):
+        assert call.options.get("on_error") == "raise", (call.how, text)
+        may_fail = not exact(call.options) or set(call.study.expected) != {"converged"}
+        assert call.study is None or may_fail, (call.how, text)
     else:
         assert call.unsure, (call.how, text)
 
@@ -208,7 +234,9 @@ def check_result(call, result, prepared):
     status = result.diagnostics["status"].tolist()
     if study is not None:
         for found, expected, kind in zip(status, study.expected, study.kinds, strict=True):
-            assert expected in ("?", found), (kind, found, expected)
+            late = found == "max_iterations" and not exact(call.options)
+            assert expected in ("?", found) or late, (kind, found, expected)
+        assert call.options.get("on_error") != "raise" or set(status) == {"converged"}
         random = [*study.components]
         assert list(result.fractions)[: len(random)] == sorted(random)
     fractions = result.fractions.to_numpy()
@@ -221,9 +249,9 @@ def check_result(call, result, prepared):
         assert fractions[gene].sum() == pytest.approx(1, abs=1e-12)
         if study is None:
             if prepared.weights is None and not prepared.design.slopes:
-                check_gene(of_design(prepared), gene, result)
+                check_gene(of_design(prepared), gene, result, exact(call.options))
         else:
-            check_gene(study, gene, result)
+            check_gene(study, gene, result, exact(call.options))
 
 
 def of_design(prepared):
@@ -243,21 +271,25 @@ def of_design(prepared):
     )
 
 
-def check_gene(study, gene, result):
+def check_gene(study, gene, result, digits):
+    """Deviance, sigma and fractions; `digits`: to those of float64."""
     model, y = study.model(gene)
     theta = result.theta.to_numpy()[gene][None]
     dense = fits(model, y, theta)
     deviance = -2 * result.log_likelihood.iloc[gene]
-    close = 1e-7 * max(1, abs(deviance))
-    assert deviance == pytest.approx(dense.deviance[0], abs=close)
+    scale = max(1, abs(deviance))
+    assert deviance == pytest.approx(dense.deviance[0], abs=(1e-7 if digits else 1e-4) * scale)
     n, p = model.X.shape
     free = 1 if model.blocks else np.sqrt(n / (n - p))
-    assert result.sigma.iloc[gene] == pytest.approx(dense.sigma[0] * free, rel=1e-6)
+    sigma = dense.sigma[0] * free
+    assert result.sigma.iloc[gene] == pytest.approx(sigma, rel=1e-6 if digits else 1e-3)
     if model.blocks:
         lowest = best(model, y, theta[0])
-        assert deviance <= lowest + 1e-6, (study.kinds, theta, deviance - lowest)
+        most = lowest + (1e-6 if digits else 1e-4 * scale)
+        assert deviance <= most, (study.kinds, theta, deviance - lowest)
     expected = shares(model, theta[0], dense.sigma[0], dense.beta[0], study.terms)
     k = len(study.components)
     order = [*sorted(range(k), key=study.components.__getitem__), *range(k, len(expected))]
     found = result.fractions.to_numpy()[gene]
-    np.testing.assert_allclose(found, expected[order], rtol=1e-5, atol=1e-9)
+    close = {"rtol": 1e-5, "atol": 1e-9} if digits else {"rtol": 1e-2, "atol": 1e-3}
+    np.testing.assert_allclose(found, expected[order], **close)

@@ -30,8 +30,9 @@ def study():
     return jaxvp.simulate(600, 30, {"g": 6}, seed=1)
 
 
-def test_blocks_are_halved_until_they_fit(study, monkeypatch):
-    arguments = (study.expression, study.formula, study.metadata)
+@pytest.mark.parametrize("formula", ["~ g", pytest.param("~ (1|g)", marks=pytest.mark.slow)])
+def test_blocks_are_halved_until_they_fit(study, monkeypatch, formula):
+    arguments = (study.expression, formula, study.metadata)
     whole = jaxvp.fit(*arguments)
     assert whole.block_size >= 600
     monkeypatch.setattr(memory, "available", lambda: 150_000)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from containers import hdf5, npy, parquet
+from scipy import sparse
 
 from jaxvp.expression import DataError, align, mapped, open_file, panels
 from jaxvp.expression.lazy import Lazy
@@ -213,6 +214,34 @@ def test_no_room_for_a_turned_copy(frame, metadata, tmp_path, monkeypatch):
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(DataError, match="No space left on device.*TMPDIR"):
         align(parquet(frame.T, tmp_path), metadata)
+
+
+# Sparse matrices
+
+
+@pytest.mark.parametrize("kind", ["csc", "csr", "csr in h5ad", "csc in h5ad"])
+def test_a_sparse_matrix_is_never_dense_as_a_whole(tmp_path, kind):
+    """Dense it would be 80 MB."""
+    n, genes = 500, 20_000
+    values = sparse.random_array((n, genes), density=0.002, rng=np.random.default_rng(0))
+    matrix = values.asformat(kind[:3])
+    metadata = pd.DataFrame({"x": range(n)}, index=[f"s{i}" for i in range(n)])
+    source = matrix
+    if "h5ad" in kind:
+        anndata = pytest.importorskip("anndata")
+        obs, var = (
+            pd.DataFrame(index=pd.Index([f"{side}{i}" for i in range(length)], dtype=object))
+            for side, length in (("s", n), ("g", genes))
+        )
+        source = tmp_path / "x.h5ad"
+        anndata.AnnData(matrix, obs=obs, var=var).write_h5ad(source)
+    tracemalloc.start()
+    expression, _ = align(source, metadata)
+    total = sum(expression.block(i, i + 100).sum() for i in range(0, genes, 100))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert total == pytest.approx(matrix.sum())
+    assert peak < 20e6
 
 
 # Memory-mapped arrays

@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from . import annotated, labelled
+from .absent import check_measurements
 from .arrays import Matrix, readable, roots
 from .arrow import ArrowTable
 from .blocks import Expression, as_rows
@@ -90,7 +91,19 @@ def open_container(expression: Any) -> Container:
     ------
     DataError
         If it is something else.
+
+    Warns
+    -----
+    UserWarning
+        If a store of zarr lacks chunks.
     """
+    container = _container(expression)
+    if isinstance(container, Matrix):
+        check_measurements(getattr(container.values, "parts", {}))
+    return container
+
+
+def _container(expression: Any) -> Container:
     if isinstance(expression, Frame | Matrix | ArrowTable | ParquetTable):
         return expression
     if isinstance(expression, str | os.PathLike):

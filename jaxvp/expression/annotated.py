@@ -13,10 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from .absent import check_table
 from .arrays import Matrix, readable, roots
 from .extras import require
 from .names import DataError
-from .reading import reading
+from .reading import PartOfFile, reading
 
 
 def is_annotated(thing: Any) -> bool:
@@ -90,7 +91,7 @@ def open_zarr(path: Path, layer: str | None = None) -> Matrix:
         return _from_store(store, path, layer)
     if layer is not None:
         raise DataError(f"{path} is one array and has no layers")
-    array = readable(store, str(path))
+    array = readable(store, PartOfFile(path))
     if array is None:
         raise DataError(f"{path} has shape {store.shape}, and two axes are needed")
     return Matrix(array, what=str(path))
@@ -111,7 +112,7 @@ def _from_store(store: Any, path: Path, layer: str | None) -> Matrix:
                     f"{path} has no {what}; its layers: {', '.join(map(repr, layers)) or 'none'}"
                 )
             values = parts[name]
-        matrix = _matrix(values, obs, var.index, f"{path} ({name})")
+        matrix = _matrix(values, obs, var.index, PartOfFile(f"{path} ({name})"))
         stack.pop_all()  # all is well: it stays open
     return matrix
 
@@ -120,7 +121,11 @@ def _table(store: Any, path: Path, name: str) -> pd.DataFrame:
     from anndata.io import read_elem  # pyright: ignore[reportMissingImports]
 
     with reading(path):
-        table = read_elem(store[name]) if name in store else None
+        group = store.get(name)
+    if group is not None:
+        check_table(group, PartOfFile(f"{path} ({name})"))
+    with reading(path):
+        table = None if group is None else read_elem(group)
     if not isinstance(table, pd.DataFrame):
         raise DataError(f"{path} is no AnnData: it has no table {name}")
     return table

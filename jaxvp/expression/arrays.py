@@ -117,5 +117,5 @@ def readable(values: Any, what: str = "the expression") -> Any:
         def get(rows: slice, columns: slice) -> np.ndarray:
             return np.asarray(values[rows, columns])
 
-        return Lazy(get, values.shape, np.dtype(values.dtype), chunk_sizes(values), what)
+        return Lazy(get, values.shape, np.dtype(values.dtype), chunk_sizes(values), what, values)
     return None

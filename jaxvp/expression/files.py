@@ -24,6 +24,7 @@ import pandas as pd
 from .arrow import index_of_pandas
 from .names import DataError
 from .reading import Unchanged
+from .signature import DAMAGED, TEXT, looks_like, remedy
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,8 +74,10 @@ def read_table(path: str | os.PathLike[str], *, names_column: str | None = None)
         index = table.column(names).cast(pa.string()).to_pandas()
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        hint = " (text must be UTF-8)" if "utf" in reason.lower() else ""
-        raise DataError(f"{path} cannot be read: {reason}{hint}") from error
+        todo = remedy(path)
+        if "utf" in reason.lower() and todo == DAMAGED:
+            todo = "text must be UTF-8: save it as that"
+        raise DataError(f"{path} cannot be read: {reason}; {todo}") from error
     unchanged.check()
     label = table.column_names[names]
     # Freed as it is converted, so that there are not two copies at the end.
@@ -143,8 +146,10 @@ def _read_text(
     with lines() as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
         above, head = next(((i, line) for i, line in enumerate(text) if line.strip()), (0, ""))
-        if "\0" in head:
-            raise DataError(f"{path} cannot be read: it has zero bytes, and text must be UTF-8")
+        kind, _ = looks_like(head.encode()[:200]) or ("", ())
+        if "\0" in head or kind not in ("", TEXT):
+            reason = "it is no table" if kind else "it has zero bytes, and text must be UTF-8"
+            raise DataError(f"{path} cannot be read: {reason}; {remedy(path)}")
         _check_separator(path, head, separator)
         reader = csv.reader(itertools.chain([head], text), delimiter=separator)
         columns = next(reader, [])

@@ -32,6 +32,8 @@ class Lazy:
         Rows and columns that are stored together; 1, 1 where any part is as good.
     what
         Names it in messages.
+    stored
+        The array behind it, where that is one of a store.
     """
 
     ndim = 2
@@ -43,8 +45,10 @@ class Lazy:
         dtype: np.dtype,
         chunks: tuple[int, int] = (1, 1),
         what: str = "the expression",
+        stored: Any = None,
     ) -> None:
         self.get, self.shape, self.dtype, self.what = get, shape, dtype, what
+        self.parts = {what: stored}
         self.chunks = (max(1, chunks[0]), max(1, chunks[1]))
 
     @property

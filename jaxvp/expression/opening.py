@@ -20,6 +20,7 @@ from .names import DataError
 from .origin import Origin
 from .parquet import ParquetTable
 from .reading import Unchanged, reading
+from .signature import NUMPY
 
 ARRAYS = (".npy", ".h5ad", ".zarr")
 
@@ -110,9 +111,10 @@ def _check(path: Path, kind: str) -> None:
 
 def _open_npy(path: Path, genes_in: str | None) -> Matrix:
     with reading(path):
+        with open(path, "rb") as file:
+            if file.read(len(NUMPY)) != NUMPY:  # NumPy would speak of pickles
+                raise ValueError("it is no array of numpy.save")
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(values, np.ndarray):
-        raise DataError(f"{path} is an archive of arrays (npz), not one array of numpy.save")
     if values.ndim != 2:
         raise DataError(f"{path} has shape {values.shape}, and two axes are needed")
     return Matrix(values, genes_in=genes_in, what=str(path))

@@ -1,7 +1,7 @@
 """One clear error for whatever goes wrong in somebody else's reader.
 
 Every format has a library of its own, and a damaged file may raise anything there. The user gets
-the name of the file and the first line of the reason; the rest is the error's cause.
+the name of the file, the first line of the reason, and what to do; the rest is the error's cause.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .names import DataError
+from .signature import remedy
+
+
+class PartOfFile(str):
+    """How a part of a file is called in messages, such as a layer."""
 
 
 @contextmanager
@@ -25,7 +30,9 @@ def reading(what: str | Path) -> Iterator[None]:
     except Exception as error:
         lines = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
         reason = (lines.strip().splitlines() or [type(error).__name__])[0][:300]
-        raise DataError(f"{what} cannot be read: {reason}") from error
+        gone = isinstance(error, FileNotFoundError)
+        hint = f"; {remedy(Path(what))}" if isinstance(what, Path | PartOfFile) and not gone else ""
+        raise DataError(f"{what} cannot be read: {reason}{hint}") from error
 
 
 class Stamp(NamedTuple):

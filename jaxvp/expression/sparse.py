@@ -78,6 +78,8 @@ class Stored:
         As of an array.
     by_columns : bool
         CSC; else CSR.
+    parts : dict
+        The three arrays by what they are called in messages.
     """
 
     def __init__(self, group: Any, what: str) -> None:
@@ -86,8 +88,9 @@ class Stored:
             encoding = str(group.attrs.get("encoding-type", "group"))
             if encoding not in ("csc_matrix", "csr_matrix"):
                 raise DataError(f"{what} is no array and no sparse matrix, but {encoding!r}")
-            self.data, self.indices = group["data"], group["indices"]
-            self.indptr = np.asarray(group["indptr"][:])
+            self.parts = {f"{what}/{name}": group[name] for name in ("data", "indices", "indptr")}
+            self.data, self.indices, indptr = self.parts.values()
+            self.indptr = np.asarray(indptr[:])
             rows, columns = group.attrs["shape"]
         self.by_columns = encoding == "csc_matrix"
         self.shape = (int(rows), int(columns))
