@@ -14,6 +14,7 @@ import pytest
 from containers import Lookalike
 from fractions_to_draw import NAMES, results, table
 from matplotlib import image as pictures
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from scipy import sparse
@@ -511,6 +512,16 @@ def test_what_is_given_is_drawn_into(figure):
     ax = None if figure in ("compare", "means") else whole.subplots()
     made = draw_all(NAMES, ax, whole)[figure]()
     assert made is (ax or whole)
+
+
+@pytest.mark.parametrize("figure", draw_all(NAMES))
+def test_a_column_of_a_page_cuts_nothing_off(figure):
+    """Names, titles and legends are as long as there is room for, and no longer."""
+    whole = Figure(figsize=(3.5, 3.2), layout="constrained")
+    FigureCanvasAgg(whole)
+    ax = None if figure in ("compare", "means") else whole.subplots()
+    draw_all([*LONG, "Medication[T.beta-blockers, low dose]", *NAMES[-2:]], ax, whole)[figure]()
+    check_all_inside(whole)
 
 
 def test_a_dollar_is_a_dollar_in_all():

@@ -187,6 +187,35 @@ def test_weights_that_are_none(prepared):
             assert np.isnan(fit.fractions).all()
 
 
+def explained(study, counts):
+    """Ranks of [X Z] and of Z on the samples that count, beside their number."""
+    X, Zs, _ = oracles.design(FORMULA, study[1][counts])
+    Z = np.concatenate(Zs, axis=1)
+    rank = np.linalg.matrix_rank
+    return rank(np.concatenate([X, Z], axis=1)), rank(Z), int(counts.sum())
+
+
+def test_a_likelihood_without_a_maximum(study, prepared):
+    """Where X and the random terms explain any measurements of the samples that are left."""
+    program, _, (Y, X, w), directions, cotangents, _ = prepared
+    rng = np.random.default_rng(2)
+    answers = []
+    for left in (5, 6, 7, 9, 12, 14) * 2:
+        counts = np.zeros(N, bool)
+        counts[rng.choice(N, left, replace=False)] = True
+        both, random, n = explained(study, counts)
+        levels = study[1].loc[counts, ["Donor", "Batch"]].nunique()
+        if (levels >= n).any() or (levels == 1).any():
+            continue  # another status, whatever the rank
+        with jax.enable_x64(True):
+            fit = program((Y, X, jnp.where(counts, w, 0)), directions, cotangents).fit
+        endless = both == n > random
+        assert (np.asarray(fit.status) == Status.TOO_FEW_OBSERVATIONS).all() == endless
+        assert np.isnan(fit.fractions).all() == endless
+        answers.append(endless)
+    assert 2 <= sum(answers) <= len(answers) - 2, answers
+
+
 def test_weight_zero_is_not_measured(prepared):
     """What stands there does not matter, not even for derivatives."""
     program, _, (Y, X, w), directions, cotangents, _ = prepared
@@ -391,6 +420,30 @@ def test_float32(study):
     np.testing.assert_allclose(fit.fractions, exact.fractions, atol=2e-3)
     gradient = jax.grad(lambda Y: functional.fit_genes(Y, design).fractions[:, 0].sum())
     assert np.isfinite(gradient(jnp.float32(Y))).all()
+
+
+@pytest.mark.slow
+def test_statuses_are_those_of_the_public_fit(study):
+    """Weights of each gene's own, most of them zero; and the same as a bootstrap of one gene."""
+    Y, metadata, w = study
+    rng = np.random.default_rng(6)
+    genes = 40
+    weights = np.zeros((N, genes))
+    for gene, left in enumerate(rng.integers(2, 16, genes)):
+        weights[rng.choice(N, left, replace=False), gene] = rng.uniform(0.5, 2, left)
+    many = np.repeat(Y[:, :1], genes, axis=1)
+    result = jaxvp.fit(many, FORMULA, metadata, weights=weights)
+    statuses = result.diagnostics["status"].tolist()
+    assert {"too_few_observations", "converged"} <= set(statuses)
+    with jax.enable_x64(True):
+        design = functional.design(FORMULA, metadata)
+        fits = [
+            functional.fit_genes(many, design, weights),
+            jax.vmap(functional.fit_gene, in_axes=(None, None, 1))(Y[:, 0], design, weights),
+        ]
+    for fit in fits:
+        assert [Status(status).label for status in fit.status.tolist()] == statuses
+        np.testing.assert_array_equal(np.isnan(fit.sigma), result.sigma.isna())
 
 
 SHARDED = """

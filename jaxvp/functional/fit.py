@@ -134,7 +134,7 @@ def _fit(Y: Array, design: Design, prepared: Prepared, weighted: bool) -> Fit:
         shares = mixed_shares(design.by_name, gamma, plain.sigma, plain.fixed_part)
     else:
         n_obs = jnp.broadcast_to(undo.n, (genes,))
-        shares = fixed_shares(design.p, n_obs, plain.sigma, plain.fixed_part)
+        shares = fixed_shares(len(design.columns), n_obs, plain.sigma, plain.fixed_part)
     status = jnp.where(
         (prepared.status == 0) & plain.explained, Status.ZERO_RESIDUAL, prepared.status
     )

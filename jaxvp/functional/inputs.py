@@ -22,15 +22,16 @@ def checked(
             "jaxvp.functional.design(formula, metadata)"
         )
     y = _real(name, y)
-    what = f"{design.n} samples" + (" x genes" if axes == 2 else "")
+    n = len(design.samples)
+    what = f"{n} samples" + (" x genes" if axes == 2 else "")
     found = " x ".join(map(str, y.shape)) or "a number"
     if y.ndim != axes:
         other = "fit_genes" if axes == 1 else "fit_gene"
         hint = f"{other} takes {'a matrix' if axes == 1 else 'one gene'}"
         raise DataError(f"{name} is {found} and should be {what}: {hint}")
-    if y.shape[0] != design.n:
+    if y.shape[0] != n:
         hint = "rows of Y are the samples of the design, those of design.kept"
-        if axes == 2 and y.shape[1] == design.n:
+        if axes == 2 and y.shape[1] == n:
             hint = "samples are rows: pass Y.T"
         raise DataError(f"{name} is {found} and should be {what}: {hint}")
     if axes == 2 and not y.shape[1]:
@@ -38,8 +39,8 @@ def checked(
     if weights is None:
         return y, None
     weights = _real("weights", weights).astype(y.dtype)
-    if weights.shape not in ((design.n,), y.shape):
-        shapes = f"({design.n},)" if axes == 1 else f"({design.n},) or {y.shape}"
+    if weights.shape not in ((n,), y.shape):
+        shapes = f"({n},)" if axes == 1 else f"({n},) or {y.shape}"
         raise DataError(f"weights are {weights.shape} and should be {shapes}, as {name} is")
     return y, weights
 

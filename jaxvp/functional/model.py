@@ -67,16 +67,6 @@ class Design(eqx.Module):
             return None
         return Layout(self.level_of, self.others, self.levels[0])
 
-    @property
-    def n(self) -> int:
-        """Number of samples."""
-        return self.X.shape[0]
-
-    @property
-    def p(self) -> int:
-        """Number of fixed columns."""
-        return self.X.shape[1]
-
     def with_fixed_columns(self, X: Float[Array, "n p"]) -> Design:
         """The same design with other values in its fixed columns, which may be traced.
 
@@ -87,9 +77,10 @@ class Design(eqx.Module):
         ValueError
             If X is not of the same shape.
         """
-        if jax.numpy.shape(X) != (self.n, self.p):
+        n, p = self.X.shape
+        if jax.numpy.shape(X) != (n, p):
             raise DesignError(
-                f"the fixed columns are {self.n} x {self.p} ({', '.join(self.columns)}) and X is "
+                f"the fixed columns are {n} x {p} ({', '.join(self.columns)}) and X is "
                 f"{' x '.join(map(str, jax.numpy.shape(X)))}: give a value for each of them"
             )
         return eqx.tree_at(
@@ -97,8 +88,9 @@ class Design(eqx.Module):
         )
 
     def __repr__(self) -> str:
+        method = "REML" if self.reml else "ML"
         return (
-            f"jaxvp.functional.Design: {self.n:,} samples, {'REML' if self.reml else 'ML'}, "
+            f"jaxvp.functional.Design: {len(self.samples):,} samples, {method}, "
             f"components {', '.join(self.components)}"
         )
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.batch.fitted import Undo
+from jaxvp.functional.maximum import unbounded
 from jaxvp.functional.model import Design
 from jaxvp.solver import Status
 from jaxvp.statistics import (
@@ -62,7 +63,13 @@ def prepare(Y: Array, design: Design, weights: Array | None) -> Prepared:
     elif weights is not None:
         samples = weighted_samples(design, Q, weights)
     else:
-        samples = samples_of(design, Q, jnp.ones(design.n, Y.dtype), design.classes)
+        samples = samples_of(design, Q, jnp.ones(len(Q), Y.dtype), design.classes)
+        if len(Q) <= len(design.columns) + sum(design.levels):
+            # The columns may be others than those that the design was refused or taken for.
+            endless = unbounded(design, jnp.ones(len(Q), bool), jnp.asarray(design.levels))
+            status = _where(endless, Status.TOO_FEW_OBSERVATIONS)
+            status = jnp.where(status == 0, samples.status, status)
+            samples = samples._replace(status=status)
     each = jax.vmap(one_gene, in_axes=(-1 if own else None, -1), out_axes=-1)
     gene, scale, ols, status = each(samples, Y)
     weighted, products = samples.weighted, samples.products
@@ -75,7 +82,7 @@ def prepare(Y: Array, design: Design, weights: Array | None) -> Prepared:
             samples_per_level=design.samples_per_level,
             log_det_r=log_det_r,
             r_inverse=r_inverse,
-            p=design.p,
+            p=len(design.columns),
             levels=design.levels,
             order=design.order,
         )
@@ -94,10 +101,11 @@ def weighted_samples(design: Design, Q: Float[Array, "n p"], w: Float[Array, " n
     n = (w > 0).sum()
     bad = ~(jnp.isfinite(w) & (w >= 0)).all() | (n == 0)
     status = _where(jnp.asarray(bad), Status.BAD_WEIGHTS)
-    status = _where(jnp.asarray(n <= design.p), Status.TOO_FEW_OBSERVATIONS, status)
+    status = _where(jnp.asarray(n <= Q.shape[1]), Status.TOO_FEW_OBSERVATIONS, status)
     if design.levels:
         left = _levels_left(design, w)
-        status = _where(jnp.asarray((left >= n).any()), Status.TOO_FEW_OBSERVATIONS, status)
+        too_few = (left >= n).any() | unbounded(design, w > 0, left)
+        status = _where(jnp.asarray(too_few), Status.TOO_FEW_OBSERVATIONS, status)
         status = _where(jnp.asarray((left == 1).any()), Status.SINGLE_LEVEL, status)
     w = jnp.where(status == 0, w, 1)
     fixed = jax.lax.stop_gradient((Q, w))

@@ -133,6 +133,8 @@ def _inverse(matrix: Float[Array, "q q *genes"]) -> tuple[Array, Array]:
 
     Batched calls of LAPACK can hang where two run at the same time.
     """
+    if not len(matrix):  # a single random term, or no fixed column
+        return matrix, jnp.zeros(matrix.shape[2:], matrix.dtype)
     if len(matrix) > SWEEP_COLUMNS:
         factor = jnp.linalg.cholesky(matrix)
         half = jax.scipy.linalg.solve_triangular(

@@ -108,11 +108,11 @@ def components_against_mean(
         )
         ax.plot(*trend(mean[order], share[order]), color="white", linewidth=3.2)
         ax.plot(*trend(mean[order], share[order]), color=canvas.INK, linewidth=1.5)
-        canvas.title(ax, canvas.shorten(name, 24), fontsize="small")
         ax.set_ylim(-0.03 * end, 1.03 * end)
         canvas.percent(ax.yaxis, ticks)
         ax.tick_params(labelsize="x-small")
         canvas.plain(ax, "y")
+    canvas.panel_titles(panels, names)
     figure.supxlabel("Mean expression", fontsize="medium")
     figure.supylabel("Variance explained", fontsize="medium")
     return figure

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MOST = 200
 # Inches of a gene, of a line of the legend, and of a bar at most; of axes with few numbers below.
 _ROW, _LEGEND_ROW, _THICKEST = 0.27, 0.21, 0.45
+_LEGEND_LETTERS = 8.4  # points, at most
 _CROWDED = 3.0
 
 
@@ -138,12 +139,14 @@ def _legend(ax: Axes, names: list[str], colours: dict[str, str]) -> None:
         Patch(facecolor=colours[name], label=label)
         for name, label in zip(names, shown, strict=True)
     ]
-    # A line of it is half as high again as its letters.
-    size = float(np.clip(72 * whole[1] / (1.5 * len(names) + 1), 4.5, 8.4))
+    # A line of it is half as high again as its letters; a title may be above.
+    size = float(np.clip(72 * (whole[1] - 0.25) / (1.5 * len(names) + 1), 4.5, _LEGEND_LETTERS))
+    # One that goes further down than the axes would meet the last number of theirs.
+    aside = 1.01 if size == _LEGEND_LETTERS else 1 + 0.25 / canvas.width(ax)
     legend = ax.legend(
         handles=patches,
         loc="upper left",
-        bbox_to_anchor=(1.01, 1.02),
+        bbox_to_anchor=(aside, 1.02),
         frameon=False,
         fontsize=size,
         handlelength=1.0,

@@ -23,6 +23,12 @@ PAGE = 7.2
 _LONGEST_NAME = 44
 # Of its length: how far a slanted name goes down and left.
 SLANT = 0.71
+# Inches that a panel and the numbers beside it take.
+_LEAST_PANEL = 1.3
+# Of a figure's height and width, that names take at most.
+_BELOW, _BESIDE = 0.45, 0.45
+# Points of the smallest letters.
+_LEAST_LETTERS = 4.5
 
 
 def new_figure(width: float | int, height: float | int) -> Figure:
@@ -65,8 +71,13 @@ def square(side: float, left: float, below: float, right: float, above: float) -
 def grid(
     figure: Figure | None, panels: int, size: tuple[float, float]
 ) -> tuple[Figure, list[Axes]]:
-    """Axes for so many panels, of that size in inches, in rows of one length."""
+    """Axes for so many panels, of that size in inches, in rows of one length.
+
+    A figure that is given has as many in a row as there is room for.
+    """
     columns = min(math.isqrt(panels - 1) + 1, 5)
+    if figure is not None:
+        columns = min(columns, max(int(figure.get_figwidth() / _LEAST_PANEL), 1))
     rows = -(-panels // columns)
     if figure is None:
         figure = new_figure(max(columns * size[0], 3.0) + 0.4, max(rows * size[1] + 0.4, 2.8))
@@ -92,12 +103,12 @@ def fitting(names: Sequence[str], room: float, size: str = "xtick.labelsize") ->
 
 
 def longest(names: Iterable[str], size: str = "xtick.labelsize") -> float:
-    """Inches that the longest name takes, in the font of that setting."""
+    """Inches that the longest name takes, in the font of that setting, or of that size."""
     from matplotlib import rcParams
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    font = FontProperties(size=rcParams[size])  # type: ignore
+    font = FontProperties(size=rcParams.get(size, size))  # type: ignore
     measure = text_to_path.get_text_width_height_descent
     return max(float(measure(name, font, ismath=False)[0]) for name in names) / 72
 
@@ -112,11 +123,13 @@ def height(ax: Axes) -> float:
     return float(ax.get_window_extent().height / ax.figure.dpi)
 
 
-def names_below(ax: Axes, names: Sequence[str], slot: float | None = None) -> None:
-    """Names at 0, 1, 2, ...; slanted where `slot` inches are too few for one of them."""
+def names_below(
+    ax: Axes, names: Sequence[str], slot: float | None = None, room: float | None = None
+) -> None:
+    """Names at 0, 1, 2, ..., in `room` inches; slanted where `slot` is too narrow for one."""
     slot = width(ax) / len(names) if slot is None else slot
     whole = float(ax.figure.bbox.height / ax.figure.dpi)
-    shown = fitting(names, 0.5 * whole / SLANT)
+    shown = fitting(names, (_BELOW * whole if room is None else room) / SLANT)
     ax.set_xticks(range(len(shown)), shown)
     slanted = longest(shown) > 0.95 * slot
     for label in ax.get_xticklabels():
@@ -124,21 +137,43 @@ def names_below(ax: Axes, names: Sequence[str], slot: float | None = None) -> No
         if slanted:
             label.set(rotation=45, ha="right", rotation_mode="anchor")
             # Slanted lines are this far apart.
-            label.set_fontsize(min(label.get_fontsize(), max(72 * SLANT * slot, 4.5)))
+            _lower(label, 72 * SLANT * slot)
     ax.tick_params(axis="x", length=0)
 
 
-def names_beside(ax: Axes, names: Sequence[str]) -> None:
-    """Names at 0, 1, 2, ... from above."""
-    ax.set_yticks(range(len(names)), list(map(shorten, names)))
+def names_beside(
+    ax: Axes, names: Sequence[str], slot: float | None = None, room: float | None = None
+) -> None:
+    """Names at 0, 1, 2, ... from above, in `room` inches; small ones where `slot` is low."""
+    slot = height(ax) / len(names) if slot is None else slot
+    whole = float(ax.figure.bbox.width / ax.figure.dpi)
+    ax.set_yticks(
+        range(len(names)),
+        fitting(names, _BESIDE * whole if room is None else room, "ytick.labelsize"),
+    )
     for label in ax.get_yticklabels():
         label.set_parse_math(False)
+        _lower(label, 72 * slot)
     ax.tick_params(axis="y", length=0)
+
+
+def _lower(label: Any, points: float) -> None:
+    """Letters no higher than that."""
+    label.set_fontsize(min(label.get_fontsize(), max(points, _LEAST_LETTERS)))
 
 
 def title(ax: Axes, text: str, **settings: Any) -> None:
     """A title in which a dollar is a dollar."""
     ax.set_title(text, **settings).set_parse_math(False)
+
+
+def panel_titles(panels: Sequence[Axes], names: Sequence[str]) -> None:
+    """A name above each axes of a `grid`, no longer than these are wide."""
+    for ax, name in zip(panels, names, strict=True):
+        place = ax.get_subplotspec()
+        assert place is not None
+        room = ax.figure.bbox.width / ax.figure.dpi / place.get_gridspec().ncols
+        title(ax, fitting([name], 0.8 * room, "small")[0], fontsize="small")
 
 
 def reach(highest: float) -> tuple[int, tuple[int, ...]]:

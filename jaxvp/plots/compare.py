@@ -112,7 +112,6 @@ def compare(
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},
             zorder=3,
         )
-        canvas.title(ax, canvas.shorten(name, 22), fontsize="small")
         ax.set_xlim(-0.03 * end, 1.03 * end)
         ax.set_ylim(-0.03 * end, 1.03 * end)
         ax.set_aspect("equal")
@@ -120,6 +119,7 @@ def compare(
             canvas.percent(axis, ticks)
         ax.tick_params(labelsize="x-small")
         canvas.plain(ax, "both")
+    canvas.panel_titles(panels, names)
     figure.supxlabel(f"Variance explained, {labels[0]}", fontsize="medium").set_parse_math(False)
     figure.supylabel(f"Variance explained, {labels[1]}", fontsize="medium").set_parse_math(False)
     return figure

@@ -78,5 +78,9 @@ def top_genes(
     names = [first, *residuals_last([name for name in fractions.columns if name != first])]
     ax = new_axes(chosen, names) if ax is None else ax
     draw(ax, chosen, names, palette(names), [""] * len(chosen))
-    canvas.title(ax, f"Genes with the most {canvas.shorten(first)}", loc="left", fontsize="medium")
+    begin = "Genes with the most "
+    beside = canvas.longest(ax.get_yticklabels()[i].get_text() for i in range(len(chosen)))
+    room = float(ax.figure.bbox.width / ax.figure.dpi) - canvas.longest([begin], "medium") - beside
+    name = canvas.fitting([first], room - 0.3, "medium")[0]
+    canvas.title(ax, begin + name, loc="left", fontsize="medium")
     return ax

@@ -2,9 +2,9 @@
 
 `Results` holds finished tables; what follows from them is computed by modules to the left, when it
 is asked for: from the design and the fits (`scores`, `varying`), or from the measurements once more
-(`predictions`). Figures and reports are functions that take a result. It is kept in one file by
-`Results.save` and `load` (`archive`) or handed to other tools (`keeping`, `files`, `annotated`).
-Those modules define methods, a theme a file; the class is here.
+(`measured`), which `effects` and `predictions` need. Figures and reports are functions that take a
+result. It is kept in one file by `Results.save` and `load` (`archive`) or handed to other tools
+(`keeping`, `files`, `annotated`). Those modules define methods, a theme a file; the class is here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxvp.design import Design
 from jaxvp.expression import DataError, Expression
 from jaxvp.fractions import RESIDUALS
 
-from . import archive, keeping, predictions, scores, varying
+from . import archive, effects, keeping, predictions, scores, varying
 from .keeping import SCALARS, SERIES, TABLES
 from .lookup import find
 
@@ -178,7 +178,7 @@ class Results:
     collinearity_score = scores.collinearity_score
     effective_sample_size = scores.effective_sample_size
 
-    random_effects = predictions.random_effects
+    random_effects = effects.random_effects
     fitted = predictions.fitted
     residuals = predictions.residuals
     predict = predictions.predict

@@ -1,12 +1,12 @@
-"""What needs the measurements once more: methods of `Results` that delegate to `jaxvp.prediction`.
+"""Fitted values, residuals and what terms add: methods of `Results`.
 
-The measurements, and weights if there were any, are read in blocks of genes from what the fit read;
-after `load` they are passed. Names go in and tables come out here, everything between is arrays.
+Each delegates to `jaxvp.prediction`, block after block of genes, for a result with its measurements
+(`measured`). Names go in and tables come out here, everything between is arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,89 +14,13 @@ import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from jaxvp import fractions, prediction
-from jaxvp.design import Design, multipliers_at
+from jaxvp import prediction
+from jaxvp.design import multipliers_at
 from jaxvp.design.others import code_others
-from jaxvp.expression import Again, DataError, find_again, find_weights
-from jaxvp.prediction import Choice, Estimates, Term, Tile, Weights
+from jaxvp.expression import DataError
+from jaxvp.prediction import Choice, Term, Tile
 
-from .lookup import find
-
-INTERCEPT = "Intercept"
-
-
-def random_effects(
-    self,
-    expression: Any = None,
-    *,
-    weights: Any = None,
-    terms: Iterable[str] | None = None,
-    format: str = "long",
-) -> pd.DataFrame:
-    """Predicted random effects (BLUPs) of every level, with their conditional variances.
-
-    Parameters
-    ----------
-    expression
-        The measurements that were fitted. Needed after `jaxvp.load` only.
-    weights
-        Those of the fit, in any form that `jaxvp.fit` takes. Needed after `jaxvp.load` only.
-    terms
-        Random terms; None for all.
-    format
-        ``"long"``: one row for each gene, term and level. ``"wide"``: one row a gene.
-
-    Returns
-    -------
-    DataFrame
-        Long: columns ``gene``, ``term``, ``level`` (categories), ``effect`` in units of the
-        measurements, ``variance`` in squared ones. Wide: genes x (quantity, term, level), so that
-        ``table["effect"]["Batch"]`` is genes x levels. NaN for genes that could not be fitted; 0
-        where the component is zero. A slope is a term: ``Subject`` and ``Subject.Days`` of
-        ``(Days|Subject)``, the latter per unit of Days.
-
-    Raises
-    ------
-    DataError
-        If there is no such term, or the measurements (or the weights) are not there or not those of
-        the fit.
-
-    Notes
-    -----
-    The variance is the conditional one given the measurements and the estimates, as in lme4's
-    ``ranef(condVar = TRUE)``; see `jaxvp.prediction`.
-    """
-    if format not in ("long", "wide"):
-        raise DataError(f'format={format!r}: use "long" (the default) or "wide"')
-    fit = Fit(self, expression, weights, "random effects")
-    names, levels = fit.design.random_names, fit.design.levels
-    wanted = [_place(name, names, "random term") for name in _names(terms, names)]
-    effects, variances = (fit.empty(sum(len(levels[i]) for i in wanted)) for _ in range(2))
-
-    def use(tile: Tile) -> None:
-        if wanted:
-            effects[:, tile.rows] = np.concatenate([tile.effects.values[i] for i in wanted])
-            variances[:, tile.rows] = np.concatenate([tile.effects.variances[i] for i in wanted])
-
-    fit.stream(use, variances=True)
-    genes = self.fractions.index
-    pairs = [(names[i], level) for i in wanted for level in levels[i]]
-    if format == "wide":
-        columns = pd.MultiIndex.from_tuples(pairs or [("", "")], names=["term", "level"])
-        columns = columns[: len(pairs)]
-        both = {"effect": effects, "variance": variances}
-        tables = {name: pd.DataFrame(a.T, genes, columns) for name, a in both.items()}
-        return pd.concat(tables, axis="columns", names=["quantity"])
-    row = np.repeat(np.arange(len(genes)), len(pairs))
-    return pd.DataFrame(
-        {
-            "gene": pd.Categorical.from_codes(row, genes),
-            "term": _repeated([term for term, _ in pairs], len(genes)),
-            "level": _repeated([level for _, level in pairs], len(genes)),
-            "effect": effects.T.ravel(),
-            "variance": variances.T.ravel(),
-        }
-    )
+from .measured import Fit, choice_of, design_of
 
 
 def fitted(
@@ -249,8 +173,8 @@ def predict(
         )
     if unknown_levels not in ("error", "population"):
         raise DataError(f'unknown_levels={unknown_levels!r}: use "error" or "population"')
-    design = _design(self, "prediction")
-    choice = _choice(design, terms)
+    design = design_of(self, "prediction")
+    choice = choice_of(design, terms)
     others = code_others(design, metadata, bool(choice.columns), choice.random)
     m = len(metadata)
     X = np.zeros((m, design.p)) if others.X is None else others.X
@@ -345,135 +269,6 @@ def _part(
 ) -> Float[np.ndarray, "m g"]:
     fixed = prediction.fixed_part(X, tile.coefficients, choice)
     return fixed + prediction.random_part(columns, tile.effects, choice)
-
-
-class Fit:
-    """A result as arrays, with the measurements that belong to it."""
-
-    def __init__(self, result: Any, expression: Any, weights: Any, what: str) -> None:
-        self.result, self.design = result, _design(result, what)
-        genes = result.fractions.index
-        if expression is not None:
-            self.source = find_again(expression, self.design.samples, self.design.kept, genes)
-        elif result.measurements is not None:
-            self.source = Again(result.measurements, np.arange(len(genes)), True)
-        else:
-            raise DataError(
-                f"the {what} are formed from the measurements, which a loaded result does not "
-                "have: pass expression="
-            )
-        self.weights = _weights(result, weights, self.source, self.design, what)
-        self.structure = prediction.prepare(self.design)
-        self.estimates = _estimates(result, self.design)
-
-    @property
-    def terms(self) -> dict[int, Term]:
-        """The random components by their place in the design."""
-        return dict(enumerate(prediction.components(self.design)))
-
-    def choice(self, terms: Iterable[str] | None) -> Choice:
-        """The terms of these names."""
-        return _choice(self.design, terms)
-
-    def empty(self, rows: int) -> Float[np.ndarray, "rows genes"]:
-        """NaN for the genes that have no fit."""
-        out = np.empty((rows, len(self.estimates.sigma)))
-        out[:, ~np.isfinite(self.estimates.sigma)] = np.nan
-        return out
-
-    def stream(self, use: Callable[[Tile], None], variances: bool = False) -> None:
-        """Every gene that has a fit, from several threads."""
-        wrong = prediction.stream(
-            self.design.X,
-            self.structure,
-            self.estimates,
-            self.source.expression.block,
-            self.source.rows,
-            use,
-            weights=self.weights,
-            block_size=self.result.block_size,
-            variances=variances,
-        )
-        if wrong is not None:
-            raise DataError(
-                f"the measurements of {self.result.fractions.index[wrong]!r} are not those of the "
-                "fit, its residual variance is another one: pass the expression that was fitted, "
-                "in the same units, and with the samples of an array in the same order"
-            )
-
-    def table(self, out: Float[np.ndarray, "n genes"]) -> pd.DataFrame:
-        """Genes x samples."""
-        names = self.source.expression.sample_names
-        return pd.DataFrame(out.T, self.result.fractions.index, names)
-
-
-def _estimates(result: Any, design: Design) -> Estimates:
-    observed = result.diagnostics["n_obs"].to_numpy().astype(np.int64)
-    lost = design.p if result.reml or not design.codes else 0
-    return Estimates(
-        coefficients=result.coefficients.to_numpy(np.float64),
-        factors=fractions.factors(design, result.theta.to_numpy(np.float64)),
-        blocks=design.blocks or tuple((i,) for i in range(len(design.codes))),
-        sigma=result.sigma.to_numpy(np.float64),
-        degrees=(observed - lost).astype(np.float64),
-        observed=observed,
-    )
-
-
-def _design(result: Any, what: str) -> Design:
-    if result.design is None:
-        raise DataError(f"the result has no design, and the {what} need it: fit again")
-    return result.design
-
-
-def _weights(result: Any, weights: Any, source: Again, design: Design, what: str) -> Weights:
-    """Those of the fit, passed or remembered, in the order of the source's genes."""
-    if not result.weighted:
-        if weights is not None:
-            raise DataError("the fit had no weights: leave weights= out")
-        return Weights(None, None, False)
-    genes = result.fractions.index
-    if weights is not None:
-        weights = find_weights(weights, design.samples, design.kept, genes)
-    elif result.weights is not None:
-        weights = result.weights
-    else:
-        raise DataError(
-            f"the {what} depend on the weights of the fit, which a loaded result does not have: "
-            "pass weights="
-        )
-    rescale = result.options.get("rescale_weights", True)
-    if isinstance(weights, np.ndarray):
-        return Weights(None, weights, rescale)
-    return Weights(weights.reordered(source.rows).block, None, rescale)
-
-
-def _choice(design: Design, terms: Iterable[str] | None) -> Choice:
-    intercept = [INTERCEPT] if INTERCEPT in design.columns else []
-    known = [*intercept, *design.terms, *design.random_names]
-    names = dict.fromkeys(known[_place(name, known, "term")] for name in _names(terms, known))
-    owners = {-1: INTERCEPT} | dict(enumerate(design.terms))
-    return Choice(
-        tuple(j for j, t in enumerate(design.term_of_column) if owners[t] in names),
-        tuple(i for i, name in enumerate(design.random_names) if name in names),
-    )
-
-
-def _names(terms: Iterable[str] | None, known: Iterable[str]) -> list[str]:
-    """The terms asked for; None: all that are known."""
-    if isinstance(terms, str):
-        raise DataError(f"terms={terms!r}: use a list of names, [{terms!r}]")
-    return list(known if terms is None else terms)
-
-
-def _place(name: str, known: Iterable[str], what: str) -> int:
-    return find(name, pd.Index(list(known), dtype=object), what)
-
-
-def _repeated(values: list[str], times: int) -> pd.Categorical:
-    """The values again and again, as categories in the order in which they come."""
-    codes, categories = pd.factorize(np.array(values, dtype=object))
-    return pd.Categorical.from_codes(np.tile(codes, times), categories)
 
 
 def _check_known(codes: Int[np.ndarray, " m"], metadata: pd.DataFrame, name: str) -> None:

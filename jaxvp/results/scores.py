@@ -1,6 +1,6 @@
 """What follows from design and fits: methods of `Results` that delegate to the left.
 
-Where genes have weights or samples of their own, these are read once more, as by `predictions`.
+Where genes have weights or samples of their own, these are read once more (`measured`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxvp.design import Design
 from jaxvp.expression import DataError
 from jaxvp.prediction import Tile
 
-from .predictions import Fit
+from .measured import Fit
 
 
 def collinearity_score(

@@ -43,8 +43,10 @@ _TIGHT = 1e-9
 # Of 0.1 to 1 the one that takes the fewest evaluations, by a few per cent.
 _FIRST_GAMMA = 0.3
 _FIRST_RADIUS = 3.0
-# A step that promises less than this is within reach of the deviance's rounding.
+# A step that promises less than this is within reach of the deviance's rounding, in float64; in
+# float32 these many units of its rounding, or of the score's where that is larger.
 _NEAR = 1e-6
+_NEAR_UNITS, _NEAR_SCORES = 2.0**16, 8.0
 # What the Fisher matrix's diagonal is raised by, relative and absolute.
 _RIDGE = 1e-6
 _LARGEST_X = 45.0  # m gamma of 3e19: beyond the reach of float64
@@ -209,7 +211,8 @@ def _accept(
     # So close that the deviance may not tell, the score does: it has digits left there.
     before = violation(state.x, state.score)
     nearer = violation(state.trial, score) < before
-    near = (promised < _NEAR) & nearer & (deviance <= state.deviance + _NEAR)
+    reach = _reach(state)
+    near = (promised < reach) & nearer & (deviance <= state.deviance + reach)
     better = (deviance <= enough) | near  # False for NaN
     accept = better & ~state.done
     moved = state._replace(
@@ -225,6 +228,12 @@ def _accept(
         evaluations=state.evaluations + jnp.where(state.done, 0, 1).astype(jnp.int32),
     )
     return moved, better, before
+
+
+def _reach(state: State) -> Scalar | float:
+    """Deviances that differ by less may be the same."""
+    units = _NEAR_UNITS * float(jnp.finfo(state.deviance.dtype).eps)
+    return _NEAR if units < _NEAR else jnp.maximum(units, _NEAR_SCORES * state.tolerance)
 
 
 def _propose(

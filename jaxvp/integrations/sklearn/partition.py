@@ -14,7 +14,8 @@ from jaxvp.design import multipliers_at
 from jaxvp.design.others import code_others
 from jaxvp.formula import Formula
 from jaxvp.prediction import Term, Tile
-from jaxvp.results import Results, predictions
+from jaxvp.results import Results
+from jaxvp.results.measured import Fit
 
 from .fitting import check_metadata, check_X, fit
 
@@ -193,7 +194,7 @@ def held_out(result: Results, X: np.ndarray, metadata: pd.DataFrame) -> np.ndarr
 
     Samples that lack a value of a fixed variable are left out. See `jaxvp.prediction.density`.
     """
-    fit_ = predictions.Fit(result, None, None, "held-out likelihood")
+    fit_ = Fit(result, None, None, "held-out likelihood")
     design = fit_.design
     others = code_others(design, metadata, True, range(len(design.codes)))
     assert others.X is not None

@@ -10,8 +10,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxvp.design import multipliers_at
 from jaxvp.design.others import code_others
-from jaxvp.prediction import Effects, Term, chosen_columns, fixed_part, random_part
-from jaxvp.results import Results, predictions
+from jaxvp.prediction import Effects, Term, Tile, chosen_columns, fixed_part, random_part
+from jaxvp.results import Results
+from jaxvp.results.measured import Fit
 
 from .fitting import check_metadata, check_X, fit
 
@@ -57,13 +58,13 @@ class MixedEffectsResidualizer(OneToOneFeatureMixin, TransformerMixin, BaseEstim
     def fit(self, X: Any, y: Any = None, *, metadata: Any = None):
         """Fit all features; parameters and errors as of `VariancePartition.fit`."""
         self.result_: Results = fit(self, X, metadata, self.formula, reml=self.reml)
-        fit_ = predictions.Fit(self.result_, None, None, "effects to remove")
+        fit_ = Fit(self.result_, None, None, "effects to remove")
         self._choice = fit_.choice(list(self.remove))
         # Kept as arrays, so that a pickled estimator needs no measurements.
         sizes = {i: len(fit_.design.levels[i]) for i in self._choice.random}
         self._effects = {i: fit_.empty(size) for i, size in sizes.items()}
 
-        def use(tile: predictions.Tile) -> None:
+        def use(tile: Tile) -> None:
             for i, effects in self._effects.items():
                 effects[:, tile.rows] = tile.effects.values[i]
 

@@ -11,6 +11,7 @@ share in the sample; a random term's realised variance scatters about its share,
 levels it has (L levels: relative standard deviation sqrt(2 / L)), so that estimates scatter even
 without any residual. A share of 0 is an exact zero: the term is absent from that gene.
 
+`samples` draws where the samples stand, `shares` reads what the caller asks of the genes.
 Genes are drawn in blocks, each from its own child of the seed, so that memory stays at the size of
 the result, and so that asking for more genes leaves the first ones as they were.
 """
@@ -22,7 +23,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-RESIDUALS = "Residuals"
+from .samples import draw_covariates, groups
+from .shares import RESIDUALS, given_shares, per_gene, zero_probabilities
+
+__all__ = ["RESIDUALS", "Simulation", "simulate"]
+
 BLOCK = 512
 
 
@@ -134,17 +139,17 @@ def simulate(
     terms = sorted(levels)
     components = [*terms, *covariates, RESIDUALS]
     genes = pd.Index([f"gene_{i + 1}" for i in range(n_genes)])
-    shares = _shares(fractions, components, n_genes)
-    zeros = _zero_probabilities(zero_probability, components, fractions)
-    means, scales = (_per_gene(v, n, n_genes) for v, n in ((mean, "mean"), (scale, "scale")))
+    shares = given_shares(fractions, components, n_genes)
+    zeros = zero_probabilities(zero_probability, components, fractions)
+    means, scales = (per_gene(v, n, n_genes) for v, n in ((mean, "mean"), (scale, "scale")))
     if (scales < 0).any():
         raise ValueError(f"scale must not be negative (gene {genes[np.argmax(scales < 0)]!r})")
 
     # The design's stream and the blocks' streams do not touch.
     design_seed, block_seed = np.random.SeedSequence(seed).spawn(2)
     rng = np.random.default_rng(design_seed)
-    labels, codes = _groups(rng, n_samples, levels, imbalance)
-    X = _covariates(rng, n_samples, len(covariates))
+    labels, codes = groups(rng, n_samples, levels, imbalance)
+    X = draw_covariates(rng, n_samples, len(covariates))
 
     expression = np.empty((n_genes, n_samples), dtype)
     truth = np.empty((n_genes, len(components)))
@@ -186,113 +191,6 @@ def _check(n_genes, n_samples, levels, covariates, imbalance, student_t, dtype) 
         raise ValueError(f"dtype={dtype!r}: use 'float32' or 'float64'")
     if len(covariates) >= n_samples - 1:
         raise ValueError(f"{len(covariates)} covariates on {n_samples} samples: too many")
-
-
-def _groups(
-    rng: np.random.Generator, n: int, levels: Mapping[str, int | None], imbalance: float | int
-) -> tuple[dict[str, list[str]], dict[str, Int[np.ndarray, " n"]]]:
-    """Metadata columns, and every component's codes 0..L-1; outer factors before what they hold."""
-    labels: dict[str, list[str]] = {}
-    codes: dict[str, Int[np.ndarray, " n"]] = {}
-    for term in sorted(levels, key=lambda name: name.count(":")):
-        count = levels[term]
-        inner, _, outer = term.partition(":")
-        parts = [part for part in term.split(":") if part in levels]
-        if outer and len(parts) == len(term.split(":")):
-            if count is not None:
-                raise ValueError(
-                    f"{term!r} is the interaction of factors that are given: its number of levels "
-                    f"follows from theirs, write None instead of {count}"
-                )
-            codes[term] = _combine([codes[part] for part in parts])
-            continue
-        if outer and outer not in codes:
-            raise ValueError(f"{term!r} is nested in {outer!r}, which levels does not have")
-        if count is None or count < 1:
-            raise ValueError(f"levels of {term!r}: {count} is not a number of levels")
-        nest = codes[outer] if outer else np.zeros(n, int)
-        if count * (nest.max() + 1) > n:
-            within = f" in each of {nest.max() + 1}" if outer else ""
-            raise ValueError(f"{term!r} has {count} levels{within}, for {n} samples: too many")
-        own = np.empty(n, int)
-        for group in range(nest.max() + 1):
-            members = np.flatnonzero(nest == group)
-            own[members] = _assign(rng, len(members), count, imbalance)
-        labels[inner] = [f"{inner}_{code + 1:0{len(str(count))}d}" for code in own]
-        codes[term] = _combine([nest, own])
-    return labels, codes
-
-
-def _assign(
-    rng: np.random.Generator, n: int, count: int, imbalance: float | int
-) -> Int[np.ndarray, " n"]:
-    if imbalance == 0:
-        return rng.permutation(np.arange(n) % count)
-    size = np.exp(imbalance * rng.standard_normal(count))
-    rest = rng.choice(count, max(n - count, 0), p=size / size.sum())
-    return rng.permutation(np.concatenate([np.arange(count), rest])[:n])
-
-
-def _combine(parts: list[Int[np.ndarray, " n"]]) -> Int[np.ndarray, " n"]:
-    """Codes of the combinations that occur."""
-    return np.unique(np.column_stack(parts), axis=0, return_inverse=True)[1].reshape(-1)
-
-
-def _covariates(rng: np.random.Generator, n: int, count: int) -> Float[np.ndarray, "n p"]:
-    """Mean 0, population variance 1, correlation 0, all exactly: shares add up as they should."""
-    raw = rng.standard_normal((n, count))
-    orthonormal, _ = np.linalg.qr(np.column_stack([np.ones(n), raw]))
-    return orthonormal[:, 1:] * np.sqrt(n)
-
-
-def _per_gene(value: object, name: str, n_genes: int) -> Float[np.ndarray, " genes"]:
-    array = np.asarray(value, float)
-    if array.shape not in ((), (n_genes,)) or not np.isfinite(array).all():
-        raise ValueError(f"{name}: one finite number, or one for each of the {n_genes} genes")
-    return np.broadcast_to(array, (n_genes,))
-
-
-def _shares(
-    fractions: Mapping[str, object] | pd.DataFrame | None, components: list[str], n_genes: int
-) -> Float[np.ndarray, "genes components"] | None:
-    """The shares asked for, completed by the residual's; None where they are to be drawn."""
-    if fractions is None:
-        return None
-    unknown = [name for name in fractions if name not in components]
-    if unknown:
-        raise ValueError(f"fractions has {unknown[0]!r}; this design has {', '.join(components)}")
-    shares = np.zeros((n_genes, len(components)))
-    for name in fractions:
-        column = _per_gene(fractions[name], f"fractions[{name!r}]", n_genes)
-        if (column < 0).any():
-            raise ValueError(f"fractions[{name!r}] is negative")
-        shares[:, components.index(name)] = column
-    rest = 1 - shares.sum(axis=1)
-    if RESIDUALS not in fractions:
-        shares[:, -1] = np.where(np.abs(rest) < 1e-12, 0, rest)  # 0.3 + 0.7 may miss 1
-        rest = np.minimum(shares[:, -1], 0)
-    if (np.abs(rest) > 1e-9).any():
-        raise ValueError(
-            f"fractions add up to {1 - rest[np.argmax(np.abs(rest))]:g} in some gene, with "
-            f"{RESIDUALS!r} where it is given: what is given must add up to 1, or leave room for it"
-        )
-    return shares
-
-
-def _zero_probabilities(
-    given: float | int | Mapping[str, float], components: list[str], fractions: object
-) -> Float[np.ndarray, " components"]:
-    if not isinstance(given, Mapping):
-        given = dict.fromkeys(components[:-1], given)
-    for name, probability in given.items():
-        if name not in components[:-1] or not 0 <= probability <= 1:
-            raise ValueError(
-                f"zero_probability of {name!r} is {probability}: "
-                f"give 0 to 1, for components among {', '.join(components[:-1])}"
-            )
-    if fractions is not None and any(given.values()):
-        raise ValueError("zero_probability is for drawn shares: put zeros into fractions instead")
-    return np.array([given.get(name, 0.0) for name in components])
 
 
 def _block(
