@@ -369,13 +369,3 @@ def test_weights_that_cannot_be_used(weights, message, monkeypatch):
     expression, metadata = study()
     with pytest.raises((DataError, FileNotFoundError), match=f"(?s){message}"):
         jaxvp.fit(expression, MIXED, metadata, weights=weights(table()))
-
-
-def test_adjusted_values_need_all_measurements():
-    from jaxvp.plots.effects import adjust
-
-    expression, metadata = study()
-    gene = expression.index[0]
-    y = holes().loc[gene].to_numpy()
-    with pytest.raises(DataError, match="lacks measurements, and adjusted .* adjusted=False"):
-        adjust(y, fitted(FIXED, False, "holes"), gene, ["Age"], metadata)

@@ -109,7 +109,8 @@ class PerGene(eqx.Module):
     within_yy: Float[Array, "*genes"]
     between_uy: Float[Array, "C K *genes"]
     between_yy: Float[Array, "C *genes"]
-    own: Own | Packed | SlopeOwn | None = None  # with weights of its own, or observations that it lacks
+    # with weights of its own, or observations that it lacks
+    own: Own | Packed | SlopeOwn | None = None
 
 
 class Block(NamedTuple):
