@@ -20,7 +20,7 @@ from .types import Array, namespace
 
 # Relative error that is allowed: the deviance of n samples errs by n times as much at most.
 _ERROR, _ERROR_OF_DEVIANCE = 1e-10, 1e-7
-_COUNTS = (14, 21, 28, 40, 64, 128)
+_COUNTS = (14, 22, 40, 64, 128)
 # Of the levels: with more nodes than that every level is a class, and nothing is interpolated.
 _WORTH = 1 / 2
 

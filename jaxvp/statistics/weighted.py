@@ -92,15 +92,15 @@ def sums(
     inverse[..., deficient] = 0.0
     ols = np.zeros((p, y.shape[1]))
     for _ in range(2):
-        b = np.einsum("pqg,qg->pg", inverse, s.Q.T @ (w * y))
-        y = np.where(counts, y - s.Q @ b, 0.0)
+        b = np.einsum("pqg,qg->pg", inverse, over_samples(s.Q, w * y))
+        y = np.where(counts, y - np.einsum("np,pg->ng", s.Q, b), 0.0)
         ols += b
     scale = np.sqrt((w * y * y).sum(axis=0) / n)
     explained = ~constant & ~(scale > 8 * EPS)
     fine = ~(constant | explained)
     scale = np.where(fine, scale, 1.0)
     y /= scale
-    mean = s.X.T @ w / n
+    mean = over_samples(s.X, w) / n
     covariance = _pairs(s.X, w) / n - mean[:, None] * mean[None]
     return Sums(
         w,
@@ -124,7 +124,17 @@ def _pairs(columns: Float[np.ndarray, "n p"], w: Float[np.ndarray, "n genes"]) -
     """Products of columns, weighted: p x p x genes."""
     n, p = columns.shape
     both = (columns[:, :, None] * columns[:, None, :]).reshape(n, p * p)
-    return (both.T @ w).reshape(p, p, w.shape[1])
+    return over_samples(both, w).reshape(p, p, w.shape[1])
+
+
+def over_samples(
+    columns: Float[np.ndarray, "n p"], values: Float[np.ndarray, "n genes"]
+) -> Float[np.ndarray, "p genes"]:
+    """``columns' values``, without BLAS.
+
+    Its threads wait for each other by spinning, on the cores that other genes are fitted on.
+    """
+    return np.einsum("np,ng->pg", columns, values)
 
 
 def _inverse(
@@ -230,7 +240,7 @@ def _fill(s: Structure, found: Sums, part: slice, nodes: int, room: Room) -> Non
     wd = w * d
     out.within_yy[part] = (wd * d).sum(axis=0)
     out.within_uy[:q, part] = s.sum_others @ wd
-    out.within_uy[q:, part] = s.Q.T @ wd
+    out.within_uy[q:, part] = over_samples(s.Q, wd)
     centred = [deviations(s.Q[:, i, None], columns[i]) for i in range(p)]
     for i in range(p):
         wd = w * centred[i]
