@@ -344,7 +344,9 @@ def test_correlation_structure(formula, what):
         ax = jaxvp.pl.correlation_structure(result, y.index[gene], **given)
         np.testing.assert_allclose(ax.images[0].get_array(), want, atol=1e-10)
     if what == "sample":
-        V, here = covariance_of(replace(result, theta=result.theta.median().to_frame().T), used, 0)
+        medians = result.theta.copy()
+        medians[:] = result.theta.median().to_numpy()
+        V, _ = covariance_of(replace(result, theta=medians), used, 0)
         want = V / np.sqrt(np.outer(V.diagonal(), V.diagonal()))
         ax = jaxvp.pl.correlation_structure(result, **given)
         np.testing.assert_allclose(ax.images[0].get_array(), want, atol=1e-10)
