@@ -66,24 +66,25 @@ class Model:
         self, theta: Float[np.ndarray, "genes m"], shared: Shared | SlopeShared | None = None
     ) -> Float[np.ndarray, "genes p p"]:
         """Of genes that share their products: those of the design, or of one gene."""
-        shared = self.shared if shared is None else shared
-        if isinstance(shared, SlopeShared):
-            return self._with_slopes(shared, theta)
-        return _with_intercepts(shared, np.minimum(theta, _LARGEST_THETA))
+        products = self.shared if shared is None else shared
+        if isinstance(products, SlopeShared):
+            return self._with_slopes(products, theta)
+        return _with_intercepts(products, np.minimum(theta, _LARGEST_THETA))
 
     def own_information(
         self, theta: Float[np.ndarray, "genes m"], weights: Float[np.ndarray, "n genes"]
     ) -> Float[np.ndarray, "genes p p"]:
         """Of genes with weights of their own; theta is relative to the sigma of weight 1."""
-        if self._structure is None:
+        s = self._structure
+        if s is None:
             make: Any = slope_structure if self.design.slopes else structure
-            self._structure = make(self.design, self.shared)
-        found = sums(self._structure, np.zeros_like(weights), weights)
+            s = self._structure = make(self.design, self.shared)
+        found = sums(s, np.zeros_like(weights), weights)
         if not self.design.codes:
             return np.linalg.inv(np.moveaxis(found.inverse, -1, 0))
         # The products are of weights with mean 1: the same model for gamma times the mean.
         theta = theta * np.sqrt(found.mean_weight)[:, None]
-        products = _products(self._structure, found).own
+        products = _products(s, found).own
         each = []
         for j in range(len(theta)):
             one = self.shared.of(jax.tree.map(lambda leaf, j=j: leaf[..., j], products))
