@@ -684,7 +684,7 @@ def test_a_model_without_random_terms():
     with pytest.raises(jaxvp.DataError, match="no random term: it says that samples are indep"):
         jaxvp.pl.correlation_structure(result)
     y = expression.loc[metadata.index, "gene1"].to_numpy()
-    found, _ = adjust(y, result, "gene1", ["Tissue"], metadata)
+    found = adjust(align(expression, metadata)[0], result, "gene1", ["Tissue"], metadata)
     part = metadata["Age"] * result.coefficients.loc["gene1", "Age"]
     np.testing.assert_allclose(found, y - (part - part.mean()), atol=1e-10)
 
