@@ -74,6 +74,21 @@ SYNTAX = [
 ]
 
 
+SYNTAX_OF_SLOPES = [
+    ("~ (Age + |Individual)", r"expected .*\^ position"),
+    ("~ (Age|Individual", "this parenthesis is never closed"),
+    ("y ~ (Age|Individual)", "a response, `y`"),
+    ("~ (Age.__class__|Individual)", "looks like Python, and no Python is evaluated"),
+    ("~ (np.log(Age)|Individual)", "unknown function `np.log`; did you mean log"),
+]
+
+
+@pytest.mark.parametrize(("formula", "message"), SYNTAX_OF_SLOPES)
+def test_what_is_no_formula_of_slopes(study, formula, message):
+    with pytest.raises(FormulaError, match=f"(?s){message}"):
+        jaxvp.fit(study[0], formula, study[1])
+
+
 @pytest.mark.parametrize(("formula", "message"), SYNTAX)
 @pytest.mark.parametrize("kind", KINDS[:2])
 def test_what_is_no_formula(study, kind, formula, message):
@@ -134,9 +149,10 @@ def test_slopes_that_cannot_be_fitted(study, formula, message):
         jaxvp.fit(expression, formula, metadata)
 
 
-def test_reml_without_random_terms(study):
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_reml_without_random_terms(study, kind):
     with pytest.raises(DesignError, match="REML needs a random term .* reml=False"):
-        jaxvp.fit(study[0], "~ Age", study[1], reml=True)
+        jaxvp.fit(study[0], "~ Age", study[1], reml=True, **options_of(kind))
 
 
 def numbered(names):
@@ -232,9 +248,14 @@ def test_options(study, kind, options, error, message):
     ],
     ids=["categorical", "identical", "counts", "dropped", "missing"],
 )
-def test_one_warning(study, formula, change, message):
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_warning(study, kind, formula, change, message):
     """It points at the line of the call, not into jaxvp, and then the fit begins."""
     expression, metadata = study
+    options = {"weights": pd.Series(np.arange(1.0, N + 1), metadata.index)}
+    options = options if kind == "weights" else {}
+    formula += " + (0 + Slope|Half)" * (kind == "slopes")
+    metadata["Half"], metadata["Slope"] = np.repeat(list("abc"), 8), np.arange(N) % 7.0
     metadata["Holes"] = metadata["Age"].where(np.arange(N) > 2)
     if change is not None:
         expression, metadata = change(expression, metadata)
@@ -242,7 +263,7 @@ def test_one_warning(study, formula, change, message):
         pytest.warns(UserWarning, match=message) as caught,
         pytest.raises(AssertionError, match="a fit was begun"),
     ):
-        jaxvp.fit(expression, formula, metadata)
+        jaxvp.fit(expression, formula, metadata, **options)
     assert [warning.filename for warning in caught] == [__file__]
 
 

@@ -22,13 +22,13 @@ from scipy.cluster.hierarchy import cophenet, linkage
 from scipy.spatial.distance import squareform
 
 import jaxvp
+from jaxvp.expression import align
 from jaxvp.plots.against_mean import trend
 from jaxvp.plots.canvas import shorten
 from jaxvp.plots.correlations import join
-from jaxvp.plots.effects import adjust, parts, random_effects
+from jaxvp.plots.effects import adjust
 from jaxvp.plots.palette import RESIDUAL_GREY, darker, palette
 from jaxvp.plots.simpson import slopes
-from jaxvp.plots.structure import implied
 
 LONG = [
     "Tissue[T.Brain - Frontal Cortex (BA9)]",
@@ -313,45 +313,12 @@ def test_samples_of_a_level_stand_together(fitted):
         assert block[:, columns].min() >= gamma.max() ** 2 / (1 + (gamma**2).sum()) - 1e-12
 
 
-def test_implied_of_shared_levels():
-    codes = [np.array([0, 0, 1]), np.array([0, 1, 1])]
-    expected = [[1, 0.3, 0], [0.3, 1, 0.2], [0, 0.2, 1]]
-    np.testing.assert_allclose(implied(codes, np.array([0.3, 0.2])), expected)
-
-
-# The parts of a gene
-
-
-@pytest.mark.parametrize("theta", [(0.7, 0.0, 1.9), (0.0, 0.0, 0.0), (30.0, 0.2, 0.0)])
-def test_random_effects_are_those_of_dense_algebra(theta):
-    random = np.random.default_rng(5)
-    codes = tuple(
-        np.r_[np.arange(k), random.integers(0, k, 50 - k)].astype(np.int32) for k in (4, 9, 3)
-    )
-    residual = random.normal(size=50)
-    Z = [np.eye(code.max() + 1)[code] for code in codes]
-    V = np.eye(50) + sum(t**2 * z @ z.T for t, z in zip(theta, Z, strict=True))
-    found = random_effects(residual, codes, np.array(theta))
-    for effects, t, z in zip(found, theta, Z, strict=True):
-        expected = t**2 * z.T @ np.linalg.solve(V, residual)
-        np.testing.assert_allclose(effects, expected, rtol=1e-9, atol=1e-11)
-
-
-def test_parts_and_residuals_are_the_gene(fitted):
-    result, expression, metadata = fitted
-    y = expression.loc[metadata.index, "gene1"].to_numpy()
-    b, theta = (t.loc["gene1"].to_numpy() for t in (result.coefficients, result.theta))
-    fixed, random = parts(y, result.design, b, theta)
-    gamma = theta**2
-    V = covariance(result, gamma)
-    np.testing.assert_allclose(fixed[0], metadata["Age"] * result.coefficients.loc["gene1", "Age"])
-    # Residuals of the mixed model are V^-1 (y - X b).
-    rest = y - b[0] - sum(fixed) - sum(random)
-    np.testing.assert_allclose(rest, np.linalg.solve(V, y - result.design.X @ b), atol=1e-9)
+# A gene without some terms
 
 
 def test_adjusted_is_without_the_other_terms(fitted):
     result, expression, metadata = fitted
+    measured = align(expression, metadata)[0]
     y = expression.loc[metadata.index, "gene1"].to_numpy()
     b, theta = (t.loc["gene1"].to_numpy() for t in (result.coefficients, result.theta))
     residual = np.linalg.solve(covariance(result, theta**2), y - result.design.X @ b)
@@ -375,11 +342,10 @@ def test_adjusted_is_without_the_other_terms(fitted):
         ("Site", "Plate"): ["Site", "Plate:Site"],
         ("Group",): [],
     }.items():
-        found, inside = adjust(y, result, "gene1", list(shown), metadata)
-        assert inside.all()
+        found = adjust(measured, result, "gene1", list(shown), metadata)
         # Residuals have mean zero here only up to what the random terms share.
         np.testing.assert_allclose(found, expected(*own) + 0 * y, atol=1e-8)
-    found, _ = adjust(y, result, "gene1", ["Age"], metadata)
+    found = adjust(measured, result, "gene1", ["Age"], metadata)
     kept = residual + b[1] * metadata["Age"]
     np.testing.assert_allclose(found, kept - kept.mean() + y.mean(), atol=1e-8)
 
@@ -425,8 +391,7 @@ def test_nested_levels_close_ranks(fitted):
 def test_strata_of_a_model(fitted):
     result, expression, metadata = fitted
     ax = jaxvp.pl.stratify(expression, metadata, "gene1", "Tissue", result=result, adjusted=True)
-    y = expression.loc[metadata.index, "gene1"].to_numpy()
-    adjusted, _ = adjust(y, result, "gene1", ["Tissue"], metadata)
+    adjusted = adjust(align(expression, metadata)[0], result, "gene1", ["Tissue"], metadata)
     found = np.concatenate([values for _, values, _ in points(ax)])
     np.testing.assert_allclose(np.sort(found), np.sort(adjusted))
     assert {colour for *_, colour in points(ax)} == {palette(result.fractions.columns)["Tissue"]}
@@ -699,12 +664,15 @@ def test_samples_of_another_fit(fitted):
 
 
 def test_a_fit_with_weights(fitted):
+    """One that does not remember them, or where genes have none in common."""
     result, expression, metadata = fitted
     weighted = dataclasses.replace(result, weighted=True)
-    with pytest.raises(jaxvp.DataError, match="weights are not there yet"):
+    with pytest.raises(jaxvp.DataError, match="adjusted values depend on the weights.*weights="):
         jaxvp.pl.stratify(expression, metadata, "gene1", "Site", result=weighted, adjusted=True)
-    with pytest.raises(jaxvp.DataError, match="fit with weights"):
+    with pytest.raises(jaxvp.DataError, match="structure depend on the weights.*weights="):
         jaxvp.pl.correlation_structure(weighted)
+    with pytest.raises(jaxvp.DataError, match="weights of its own: name the gene .* gene="):
+        jaxvp.pl.correlation_structure(weighted, weights=1 + 0 * expression)
 
 
 def test_long_names_lose_their_middle():
@@ -723,7 +691,7 @@ def test_a_model_without_random_terms():
     with pytest.raises(jaxvp.DataError, match="no random term: it says that samples are indep"):
         jaxvp.pl.correlation_structure(result)
     y = expression.loc[metadata.index, "gene1"].to_numpy()
-    found, _ = adjust(y, result, "gene1", ["Tissue"], metadata)
+    found = adjust(align(expression, metadata)[0], result, "gene1", ["Tissue"], metadata)
     part = metadata["Age"] * result.coefficients.loc["gene1", "Age"]
     np.testing.assert_allclose(found, y - (part - part.mean()), atol=1e-10)
 

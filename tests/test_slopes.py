@@ -11,7 +11,7 @@ import references
 from references import classic_data
 
 import jaxvp
-from jaxvp import DataError
+from jaxvp import DataError, DesignError
 
 FOLDER = Path(__file__).parent / "reference" / "slopes"
 DAYS = "~ Days + (Days|Subject)"
@@ -254,10 +254,9 @@ def test_optax_says_what_it_cannot():
         jaxvp.fit(expression, DAYS, metadata, solver="optax")
 
 
-def test_what_is_not_there_yet_says_so():
-    result = fitted("sleepstudy", DAYS, False)
-    with pytest.raises(NotImplementedError, match="not there yet for random slopes"):
-        result.collinearity_score()
+def test_no_effective_sample_size():
+    with pytest.raises(DesignError, match="one correlation within groups.*see fractions_at"):
+        fitted("sleepstudy", DAYS, False).effective_sample_size()
 
 
 @pytest.mark.slow

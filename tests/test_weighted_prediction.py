@@ -80,7 +80,7 @@ def made(formula, what, rescale=True, reml=False):
     theta = rng.uniform(0.3, 2, (GENES, len(design.theta_names)))
     if formula == CROSSED:
         theta[3, 0] = 0
-    theta = theta * ([1, 0.02, 0.05, 1] if design.slopes else 1)
+    theta = theta * ([1, 0.02, 0.05, 1] if formula == SLOPES else 1)
     Z, _ = columns_of(design)
     sigma, beta = [], []
     for g, at in enumerate(here):
@@ -285,13 +285,25 @@ def test_lme4_with_slopes():
 # Scores
 
 
-@pytest.mark.parametrize("what, rescale", [("table", True), ("table", False), ("holes", True)])
-@pytest.mark.parametrize("formula", ["~ Age + Dose + (1|Batch) + (1|Individual)", "~ Age + Dose"])
+SCORED = [
+    "~ Age + Dose + (1|Batch) + (1|Individual)",
+    "~ Age + Dose",
+    "~ Age + Dose + (Age|Individual)",
+    "~ Age + Dose + (0 + Tissue|Batch) + (Age|Individual) + (0 + Dose|Individual)",
+]
+
+
+@pytest.mark.parametrize(
+    "what, rescale", [("table", True), ("table", False), ("holes", True), ("ones", True)]
+)
+@pytest.mark.parametrize("formula", SCORED)
 def test_collinearity_score(formula, what, rescale, monkeypatch):
     expression, metadata = study()
     dose = np.random.default_rng(9).normal(size=len(metadata)) + 0.05 * metadata["Age"]
     monkeypatch.setattr(f"{__name__}.study", lambda: (expression, metadata.assign(Dose=dose)))
     result, y, weights, used = made.__wrapped__(formula, what, rescale)
+    if what == "ones":  # the statistics that all genes share
+        result, weights = replace(result, weighted=False), None
     scores = result.collinearity_score(expression=y, weights=weights)
     apart = result.collinearity_score(expression=y, weights=weights, intercept=False)
     Z, _ = columns_of(result.design)
@@ -308,6 +320,98 @@ def test_collinearity_score(formula, what, rescale, monkeypatch):
         want = correlation[np.triu_indices(3, 1)].max()
         assert scores.iloc[g] == pytest.approx(want, rel=1e-8)
         assert apart.iloc[g] == pytest.approx(correlation[1, 2], rel=1e-8)
+
+
+# Figures
+
+
+def covariance_of(result, used, gene):
+    """Of the samples that count for a gene, over sigma^2, and these."""
+    here = np.flatnonzero(used[gene])
+    root = factor_of(result.design, result.theta.iloc[gene].to_numpy())
+    half = columns_of(result.design)[0][here] @ root
+    return half @ half.T + np.diag(1 / used[gene, here]), here
+
+
+@pytest.mark.parametrize("what", KINDS)
+@pytest.mark.parametrize("formula", [CROSSED, SLOPES])
+def test_correlation_structure(formula, what):
+    result, y, weights, used = made(formula, what)
+    given = {"expression": y, "weights": weights, "sort": False}
+    for gene in (1, 3):
+        V, _ = covariance_of(result, used, gene)
+        want = V / np.sqrt(np.outer(V.diagonal(), V.diagonal()))
+        ax = jaxvp.pl.correlation_structure(result, y.index[gene], **given)
+        np.testing.assert_allclose(ax.images[0].get_array(), want, atol=1e-10)
+    if what == "sample":
+        medians = result.theta.copy()
+        medians[:] = result.theta.median().to_numpy()
+        V, _ = covariance_of(replace(result, theta=medians), used, 0)
+        want = V / np.sqrt(np.outer(V.diagonal(), V.diagonal()))
+        ax = jaxvp.pl.correlation_structure(result, **given)
+        np.testing.assert_allclose(ax.images[0].get_array(), want, atol=1e-10)
+
+
+def test_correlation_structure_of_some_components():
+    """Their own covariances, over all of the variance; the title has shares of variances."""
+    result, y, weights, used = made(SLOPES, "table")
+    Z, places = columns_of(result.design)
+    root = factor_of(result.design, result.theta.iloc[2].to_numpy())
+    V, here = covariance_of(result, used, 2)
+    own = np.concatenate([np.arange(Z.shape[1])[places[i]] for i in (0, 1)])
+    part = (Z[here][:, own] @ (root @ root.T)[np.ix_(own, own)]) @ Z[here][:, own].T
+    want = part / np.sqrt(np.outer(V.diagonal(), V.diagonal()))
+    np.fill_diagonal(want, 1)
+    given = {"expression": y, "weights": weights}
+    names = ["Individual", "Individual.Age"]
+    ax = jaxvp.pl.correlation_structure(result, y.index[2], names, sort=False, **given)
+    np.testing.assert_allclose(ax.images[0].get_array(), want, atol=1e-10)
+    with pytest.raises(jaxvp.DataError, match="no random term 'Individual.Ag' .*Individual.Age"):
+        jaxvp.pl.correlation_structure(result, y.index[2], "Individual.Ag", **given)
+    slope = slice(places[1].start, places[1].stop)
+    each = ((Z[here][:, slope] @ root[slope]) ** 2).sum(axis=1) / V.diagonal()
+    ax = jaxvp.pl.correlation_structure(result, y.index[2], "Individual.Age", **given)
+    assert f"Individual.Age {each.mean():.0%}" in ax.get_title(loc="left")
+
+
+@pytest.mark.parametrize("what", [*KINDS, "holes"])
+@pytest.mark.parametrize(
+    "formula, shown, kept",
+    [
+        (CROSSED, "Individual", ["Individual"]),
+        (SLOPES, "Individual", ["Individual"]),
+        (SLOPES, "Tissue", ["Tissue"]),
+    ],
+)
+def test_adjusted_values(formula, shown, kept, what):
+    """Residuals, and the parts of the terms that stay; the others leave their means."""
+    from jaxvp.plots.effects import adjust
+
+    result, y, weights, used = made(formula, what)
+    _, metadata = study()
+    design = result.design
+    Z, places = columns_of(design)
+    for gene in (1, 4):
+        here = used[gene] > 0
+        beta = result.coefficients.iloc[gene].to_numpy()
+        root = factor_of(design, result.theta.iloc[gene].to_numpy())
+        rest = y.iloc[gene].to_numpy() - design.X @ beta
+        u, _ = dense_effects(Z[here], root, rest[here], used[gene, here])
+        want = rest - Z @ u + beta[0]
+        for place, name in zip(places, design.random_names, strict=True):
+            part = Z[:, place] @ u[place]
+            want += part if name in kept else part.mean()
+        want += sum((design.X[:, j] * beta[j]).mean() for j in range(1, design.p))
+        found = adjust(expression_of(y), result, y.index[gene], [shown], metadata, weights)
+        np.testing.assert_allclose(found[here], want[here], atol=1e-9)
+        assert np.isnan(found[~here]).all()
+    ax = jaxvp.pl.stratify(
+        y, metadata, y.index[1], shown, result=result, adjusted=True, weights=weights
+    )
+    drawn = [line for line in ax.lines if line.get_marker() == "o"]
+    assert sum(len(line.get_xdata()) for line in drawn) == (used[1] > 0).sum()
+    with pytest.raises(jaxvp.DataError, match="are not those of the fit"):
+        adjust(expression_of(y + 1e3), result, y.index[1], [shown], metadata, weights)
 
 
 def test_effective_sample_size_of_genes_that_lack_samples():

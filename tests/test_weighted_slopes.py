@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from test_slope_likelihood import dense
+from weighted_study import WeightedStudy
 
 import jaxvp
 
@@ -45,49 +46,14 @@ def study():
 
 
 @functools.cache
-def table():
-    """Weights of each gene's own; the second gene has lost a subject and some samples."""
+def weighted():
+    """The second gene has lost a subject and some samples."""
     expression, metadata = study()
-    w = np.random.default_rng(0).gamma(3, 1, expression.shape)
-    w[1, (metadata["Subject"] == "p03").to_numpy()] = 0
-    w[1, :4] = 0
-    return pd.DataFrame(w, expression.index, expression.columns)
+    return WeightedStudy(expression, metadata, (metadata["Subject"] == "p03") | (np.arange(N) < 4))
 
 
-@functools.cache
-def holes():
-    expression, _ = study()
-    return expression.where(np.random.default_rng(1).random(expression.shape) > 0.15)
-
-
-@functools.cache
-def per_sample():
-    return pd.Series(np.random.default_rng(2).gamma(3, 1, N), study()[0].columns)
-
-
-@functools.cache
 def fitted(formula, reml, what, rescale=True):
-    expression, metadata = study()
-    given = {
-        "own": (expression, table()),
-        "sample": (expression, per_sample()),
-        "holes": (holes(), None),
-        "both": (holes(), per_sample()),
-    }
-    y, w = given[what]
-    return jaxvp.fit(y, formula, metadata, weights=w, reml=reml, rescale_weights=rescale)
-
-
-def observed(what, gene):
-    """Measurements, weights and places of the observations that count."""
-    y = (holes() if what in ("holes", "both") else study()[0]).loc[gene].to_numpy()
-    w = np.ones(N)
-    if what == "own":
-        w = table().loc[gene].to_numpy()
-    elif what in ("sample", "both"):
-        w = per_sample().to_numpy()
-    here = np.flatnonzero(~np.isnan(y) & (w > 0))
-    return y[here], w[here], here
+    return weighted().fitted(formula, what, reml=reml, rescale_weights=rescale)
 
 
 SLOW_SAMPLE = pytest.param("sample", marks=pytest.mark.slow)
@@ -103,8 +69,8 @@ def test_dense_algebra(formula, reml, what):
     metadata, rng = study()[1], np.random.default_rng(5)
     X = np.column_stack([np.ones(N), metadata["Time"]])
     for gene in result.fractions.index[:6]:
-        y, w, here = observed(what, gene)
-        rows, w = metadata.iloc[here], w / w.mean()
+        y, w, here = weighted().given(what).observed(gene)
+        rows = metadata.iloc[here]
 
         def at(covariance, rows=rows, y=y, w=w, here=here):
             return dense(rows, X[here], BLOCKS[formula], [covariance], y, reml, w)
@@ -132,7 +98,8 @@ def test_dense_algebra(formula, reml, what):
 def test_weights_that_stay_as_they_are(formula, what):
     """Sigma is that of a weight of one, theta is relative to it; the model is the same."""
     plain, kept = fitted(formula, False, what), fitted(formula, False, what, rescale=False)
-    w = table() if what == "own" else pd.DataFrame([per_sample()] * GENES, study()[0].index)
+    w = weighted().given(what).weights
+    w = w if what == "own" else pd.DataFrame([w] * GENES, study()[0].index)
     mean = w.where(w > 0).mean(axis=1)
     np.testing.assert_allclose(kept.log_likelihood, plain.log_likelihood, rtol=1e-10)
     np.testing.assert_allclose(kept.sigma, plain.sigma * np.sqrt(mean), rtol=1e-9)
@@ -250,7 +217,7 @@ def test_slopes_whose_level_a_gene_has_lost():
 def test_single_precision():
     """Float32 knows the log-likelihood to about 1e-5."""
     expression, metadata = study()
-    single = jaxvp.fit(expression, SLOPE, metadata, weights=table(), dtype="float32")
+    single = jaxvp.fit(expression, SLOPE, metadata, weights=weighted().table, dtype="float32")
     double = fitted(SLOPE, False, "own")
     good = single.diagnostics["status"] == "converged"
     assert good.mean() > 0.9

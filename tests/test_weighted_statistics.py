@@ -7,8 +7,8 @@ import pytest
 
 from jaxvp.design import build
 from jaxvp.formula import Formula
-from jaxvp.statistics import compress, needed_nodes, own, statistics, structure, sums
-from jaxvp.statistics.nodes import chebyshev, node_counts
+from jaxvp.statistics import compress, needed_nodes, own, statistics, structure, sums, triangle
+from jaxvp.statistics.nodes import chebyshev, from_unit, node_counts, to_unit
 
 GENES = 4
 FORMULAS = [
@@ -42,6 +42,12 @@ def study():
     return metadata, rng.normal(size=(n, GENES)) * 3 + 7, w
 
 
+def eliminated(own, weights, gene):
+    """U'V_1^-1 U of a gene."""
+    within = own.within[..., gene]
+    return within + (weights @ own.packed[..., gene])[triangle(len(within))]
+
+
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_products(study, formula):
     metadata, y, w = study
@@ -71,7 +77,7 @@ def test_products(study, formula):
                 V = np.diag(1 / weights) + gamma * first[here] @ first[here].T
                 inverse, Uh, r = np.linalg.inv(V), U[here], residual / scale
                 c = 1 / (1 + gamma * gene.own.sizes[:, j])
-                uu = gene.own.within[..., j] + np.tensordot(c, gene.own.between[..., j], 1)
+                uu = eliminated(gene.own, c, j)
                 np.testing.assert_allclose(uu, Uh.T @ inverse @ Uh, atol=1e-8)
                 uy = gene.within_uy[:, j] + c @ gene.between_uy[..., j]
                 np.testing.assert_allclose(uy, Uh.T @ inverse @ r, atol=1e-8)
@@ -99,7 +105,7 @@ def test_weights_of_all_genes_are_rows_times_their_roots(study):
         for gamma in (0.0, 0.7, 1e3):
             c = 1 / (1 + gamma * shared.sizes)
             d = 1 / (1 + gamma * its.own.sizes[:, 0])
-            uu = its.own.within[..., 0] + np.tensordot(d, its.own.between[..., 0], 1)
+            uu = eliminated(its.own, d, 0)
             ours = shared.within + np.tensordot(c, shared.between, 1)
             np.testing.assert_allclose(ours, turn.T @ uu @ turn, atol=1e-9)
             uy = its.within_uy[:, 0] + d @ its.between_uy[..., 0]
@@ -114,12 +120,13 @@ def test_nodes_are_enough(ratio):
     half = np.log(ratio) / 2
     count = int(node_counts(np.array([half]), 10_000, 1000)[0])
     knots, barycentric = chebyshev(count)
-    z = np.linspace(-1, 1, 501) + 1e-7
+    t = np.linspace(-half, half, 501) + 1e-7
+    z = to_unit(t, half)
     weights = barycentric[:, None] / (z - knots[:, None])
     weights /= weights.sum(axis=0)
     for gamma in 10.0 ** np.arange(-8, 9):
-        exact = 1 / (1 + gamma * np.exp(half * z))
-        found = (1 / (1 + gamma * np.exp(half * knots))) @ weights
+        exact = 1 / (1 + gamma * np.exp(t))
+        found = (1 / (1 + gamma * np.exp(from_unit(knots, half)))) @ weights
         np.testing.assert_allclose(found, exact, atol=3e-10)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import oracles
 import pandas as pd
 import pytest
+from weighted_study import WeightedStudy
 
 import jaxvp
 from jaxvp import DataError
@@ -31,54 +32,28 @@ def study():
 
 
 @functools.cache
-def table():
-    """Weights of each gene's own; in the second gene one individual and some samples are lost."""
+def weighted():
+    """In the second gene one individual and some samples are lost."""
     expression, metadata = study()
-    w = np.random.default_rng(0).gamma(3, 1, expression.shape)
-    w[1, metadata["Individual"] == metadata["Individual"].iloc[0]] = 0
-    w[1, :7] = 0
-    return pd.DataFrame(w, expression.index, expression.columns)
+    lost = metadata["Individual"] == metadata["Individual"].iloc[0]
+    return WeightedStudy(expression, metadata, lost | (np.arange(N) < 7))
 
 
-@functools.cache
-def holes():
-    """The expression with values that were not measured, every gene its own."""
-    expression, _ = study()
-    return expression.where(np.random.default_rng(1).random(expression.shape) > 0.15)
+def table():
+    return weighted().table
 
 
-@functools.cache
 def per_sample():
-    return pd.Series(np.random.default_rng(2).gamma(3, 1, N), study()[0].columns)
+    return weighted().per_sample
+
+
+def fitted(formula, reml, what):
+    return weighted().fitted(formula, what, reml=reml)
 
 
 @pytest.fixture(autouse=True)
 def no_advice(recwarn):
     """A categorical fixed effect beside random terms is meant here."""
-
-
-fitted = functools.cache(
-    lambda formula, reml, what: {
-        "own": lambda: jaxvp.fit(study()[0], formula, study()[1], weights=table(), reml=reml),
-        "sample": lambda: jaxvp.fit(
-            study()[0], formula, study()[1], weights=per_sample(), reml=reml
-        ),
-        "holes": lambda: jaxvp.fit(holes(), formula, study()[1], reml=reml),
-        "both": lambda: jaxvp.fit(holes(), formula, study()[1], weights=per_sample(), reml=reml),
-    }[what]()
-)
-
-
-def observed(what, gene):
-    """Measurements, weights and places of the observations that count."""
-    y = (holes() if what in ("holes", "both") else study()[0]).loc[gene].to_numpy()
-    w = np.ones(N)
-    if what == "own":
-        w = table().loc[gene].to_numpy()
-    elif what in ("sample", "both"):
-        w = per_sample().to_numpy()
-    here = np.flatnonzero(~np.isnan(y) & (w > 0))
-    return y[here], w[here] / w[here].mean(), here
 
 
 @pytest.mark.parametrize("what", ["own", "sample", "holes", "both"])
@@ -88,7 +63,7 @@ def test_mixed_against_dense_algebra(what, reml):
     X, Zs, names = oracles.design(MIXED, study()[1])
     columns = ["Intercept", *in_patsy_s_order(X)]
     for gene in result.fractions.index[:5]:
-        y, w, here = observed(what, gene)
+        y, w, here = weighted().given(what).observed(gene)
         parts = [Z[here][:, Z[here].any(axis=0)] for Z in Zs]
         found = [oracles.polish(y, X[here], parts, t, reml, w) for t in oracles.starts(2)]
         theta, fit, _ = min(found, key=lambda one: one[1].deviance)
@@ -139,7 +114,7 @@ def in_patsy_s_order(X):
 def test_fixed_against_statsmodels(what):
     result = fitted(FIXED, False, what)
     for gene in result.fractions.index[:5]:
-        y, w, here = observed(what, gene)
+        y, w, here = weighted().given(what).observed(gene)
         fractions, wls = oracles.ols_fractions(y, FIXED, study()[1].iloc[here], w)
         ours = result.fractions.loc[gene, fractions.index]
         np.testing.assert_allclose(ours, fractions, atol=1e-10)
@@ -231,7 +206,10 @@ def test_statuses(formula, enough, monkeypatch):
     y.iloc[6] = y.iloc[6].where(np.arange(N) > 9).mask(np.arange(N) > 9, 7.0)
     fitted_part = 3 + 0.1 * metadata["Age"] + (tissues == tissues.unique()[1])
     y.iloc[7] = fitted_part.where(np.arange(N) > 9)
-    y.iloc[8, 5] = np.nan
+    # Every gene lacks something: none goes with the shared statistics, whose program is another.
+    lacking = expression.copy()
+    lacking.iloc[:, 8] = np.nan  # one of the samples that are looked at
+    y.iloc[[0, *range(8, GENES)], 8] = np.nan
     result = jaxvp.fit(y, formula, metadata)
     mixed = formula == MIXED
     expected = [
@@ -250,7 +228,7 @@ def test_statuses(formula, enough, monkeypatch):
     assert result.fractions[failed].isna().all(axis=None)
     assert result.log_likelihood[failed].isna().all()
     assert list(result.diagnostics["n_obs"].iloc[[1, 2, 8]]) == [4, 0, N - 1]
-    plain = jaxvp.fit(expression, formula, metadata)
+    plain = jaxvp.fit(lacking, formula, metadata)
     np.testing.assert_allclose(
         result.fractions.iloc[9:], plain.fractions.iloc[9:], rtol=1e-9, atol=1e-12
     )
@@ -369,13 +347,3 @@ def test_weights_that_cannot_be_used(weights, message, monkeypatch):
     expression, metadata = study()
     with pytest.raises((DataError, FileNotFoundError), match=f"(?s){message}"):
         jaxvp.fit(expression, MIXED, metadata, weights=weights(table()))
-
-
-def test_adjusted_values_need_all_measurements():
-    from jaxvp.plots.effects import adjust
-
-    expression, metadata = study()
-    gene = expression.index[0]
-    y = holes().loc[gene].to_numpy()
-    with pytest.raises(DataError, match="lacks measurements, and adjusted .* adjusted=False"):
-        adjust(y, fitted(FIXED, False, "holes"), gene, ["Age"], metadata)

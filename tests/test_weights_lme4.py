@@ -7,21 +7,9 @@ from references import part, sample, weighted
 import jaxvp
 
 
-@pytest.mark.parametrize(
-    "reml",
-    [
-        pytest.param(False, id="ML"),
-        pytest.param(True, id="REML", marks=pytest.mark.slow),
-    ],
-)
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("pairs", marks=pytest.mark.slow),
-        pytest.param("crossed", marks=pytest.mark.slow),
-        "one_factor",
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])
+@pytest.mark.parametrize("name", ["pairs", "crossed", "one_factor"])
 def test_lme4(name, reml):
     weights, formula, table = weighted(name)
     expression, metadata, _ = sample(name)

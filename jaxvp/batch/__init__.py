@@ -149,6 +149,9 @@ class Fitter:
     ) -> None:
         self.design = design
         shared = compression.shared
+        workers = [device for device in devices for _ in range(_threads(device, len(devices)))]
+        threads_in_all = len(workers)
+        workers = workers[: -(-genes // block_size)]
         self._work = Work(
             compression,
             column_covariance(design.X, compression),
@@ -156,9 +159,8 @@ class Fitter:
             Own(design, compression, genes),
             Patterns(),
             rescale_weights,
+            helpers=threads_in_all // max(1, len(workers)),
         )
-        workers = [device for device in devices for _ in range(_threads(device, len(devices)))]
-        workers = workers[: -(-genes // block_size)]
         # The error of tabulated determinants is measured in float64.
         many = genes if dtype == "float64" else 0
         with jax.enable_x64(True):

@@ -8,13 +8,15 @@ products fit into the memory of a block.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
+from jaxvp import threads
 from jaxvp.batch.fitted import Fitted, Undo, write
 from jaxvp.batch.program import Program, capacity_for, solve_block
 from jaxvp.design import Design, explain_anything
@@ -23,6 +25,7 @@ from jaxvp.solver import SlopeSolution, Status, relative_factors, slope_lanes
 from jaxvp.statistics import (
     Compression,
     PerGene,
+    Shared,
     SlopeShared,
     SlopeStructure,
     Structure,
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
 _SAMPLES_BYTES = 16 << 20
 _CHUNK_BYTES = 32 << 20
 _LARGEST_CHUNK = 256
-_WIDTH = 16
+_WIDTH = 32
 # Products, with random slopes, of the genes that are stepped together.
 _TILE_BYTES = 1 << 20
 # Observations up to which a gene's own model is asked whether it has an optimum: a dense rank.
@@ -76,7 +79,7 @@ class Own:
 
     def products(self, found: Sums, nodes: int) -> PerGene:
         """Of a chunk of genes, in arrays of this thread."""
-        rooms: dict[int, PerGene] = vars(self._rooms).setdefault("of", {})
+        rooms: dict[int, Any] = vars(self._rooms).setdefault("of", {})
         s, genes = self.structure, self.chunk(nodes)
         if isinstance(s, SlopeStructure):
             if nodes not in rooms:
@@ -114,8 +117,8 @@ class Own:
         width = self.width(nodes)
         if width == 1:
             return 1
-        fits = _CHUNK_BYTES // self._bytes(nodes)
-        most = int(np.clip(fits // width * width, width, _LARGEST_CHUNK))
+        fits = max(1, _CHUNK_BYTES // self._bytes(nodes))
+        most = int(np.clip(1 << (fits.bit_length() - 1), width, _LARGEST_CHUNK))
         return min(most, capacity_for(self.genes, width))
 
 
@@ -127,11 +130,15 @@ def fit_own(
     out: Fitted,
 ) -> None:
     """Fit genes by their own weights; a missing value has weight zero."""
-    size = max(_WIDTH, _SAMPLES_BYTES // (8 * len(y)))
-    for start in range(0, y.shape[1], size):
+    size = int(np.clip(_SAMPLES_BYTES // (8 * len(y)), _WIDTH, _LARGEST_CHUNK))
+
+    def some(start: int) -> None:
         part = slice(start, start + size)
-        here = out.take(part)  # views
-        _fit_some(program, work, y[:, part], weights[:, part], here)
+        with jax.enable_x64(True):  # threads do not inherit it
+            here = out.take(part)  # views
+            _fit_some(program, work, y[:, part], weights[:, part], here)
+
+    threads.each(some, range(0, y.shape[1], size), work.helpers)
 
 
 def _fit_some(
@@ -241,8 +248,8 @@ def _fit_chunk(
     here = take(found, genes)
     shared, _ = program.shared
     program = program._replace(
-        # The gene's own products stand in for these: none need be there.
-        shared=(shared, None),
+        # The gene's own products stand in for these: one program, whatever the weights of samples.
+        shared=(_without_classes(shared), None),
         capacity=work.own.chunk(nodes),
         width=min(work.own.width(nodes), work.own.chunk(nodes)),
     )
@@ -262,6 +269,16 @@ def _fit_chunk(
         part.theta[:] = np.sqrt(part.gamma)
     part.certify(solved)
     out.put(genes, part)
+
+
+def _without_classes(shared: Shared | SlopeShared) -> Shared | SlopeShared:
+    if isinstance(shared, SlopeShared):
+        return shared
+    none = np.zeros(0, shared.sizes.dtype)
+    between = np.zeros((0, *shared.between.shape[1:]), none.dtype)
+    return dataclasses.replace(
+        shared, between=between, sizes=none, level_sizes=none, level_counts=none
+    )
 
 
 def take(found: Sums, genes: Int[np.ndarray, " some"]) -> Sums:

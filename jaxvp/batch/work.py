@@ -26,3 +26,5 @@ class Work(NamedTuple):
     own: Own
     patterns: Patterns
     rescale: bool
+    helpers: int
+    """threads for the genes of one block that have products of their own"""

@@ -2,18 +2,13 @@ r"""What a gene's variances mean for its fixed effects and for its number of sam
 
 *Collinearity score.* The estimated fixed effects of a gene have the covariance
 
-    cov b = sigma^2 (X'V^-1 X)^-1,     V = I + sum_i gamma_i Z_i Z_i',   gamma_i = theta_i^2;
+    cov b = sigma^2 (X'V^-1 X)^-1,     V = I + Z Lambda Lambda' Z';
 
 scaled to a correlation matrix, its largest off-diagonal element in absolute value is the score
-(``colinearityScore`` of variancePartition). It depends on the gene through theta alone. With the
-cross-products that all genes share (`jaxvp.statistics.compress`), X = Q R, term 1 eliminated, A =
-U'V_1^-1 U for U = [Z_2 ... Z_k, Q] and G the gammas of the other terms,
-
-    Q'V^-1 Q = A_QQ - A_QZ G^1/2 (I + G^1/2 A_ZZ G^1/2)^-1 G^1/2 A_ZQ,
-    (X'V^-1 X)^-1 = R^-1 (Q'V^-1 Q)^-1 R^-T:
-
-K x K algebra for each distinct theta, in blocks of genes, whatever the number of samples. Without
-random terms V = I and all genes have one score.
+(``colinearityScore`` of variancePartition). It depends on the gene through theta, which Lambda
+holds, alone: with X = Q R, ``(X'V^-1 X)^-1 = R^-1 (Q'V^-1 Q)^-1 R^-T`` is K x K algebra for each
+distinct theta (`information`), in blocks of genes, whatever the number of samples, with random
+slopes too. Without random terms V = I and all genes have one score.
 
 *Effective sample size.* n samples that are correlated by rho within groups of sizes n_j are worth
 
@@ -24,31 +19,30 @@ at rho = 1 is the pseudo-inverse's value, the number of groups. variancePartitio
 for rho the term's variance fraction, one term at a time, and, with ``method="approximate"``, for
 every n_j their mean, n over the number of groups.
 
-*Weights and missing values.* With ``V = W^-1 + sum_i gamma_i Z_i Z_i'`` the score is formed from
-the gene's own products, of the observations that count. An effective sample size is a number of
-samples that are all worth the same: those that a gene has, but not samples with weights.
+*Weights and missing values.* With ``V = W^-1 + Z Lambda Lambda' Z'`` the score is formed from the
+gene's own products, of the observations that count. An effective sample size is a number of samples
+that are all worth the same: those that a gene has, but not samples with weights, nor samples whose
+variance, and correlation with those of their group, follows a covariate (random slopes).
 """
 
 from typing import Literal
 
-import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxvp.design import Design
 from jaxvp.design.variables import DesignError
-from jaxvp.statistics import Shared, compress, indicator, own, structure, sums
+from jaxvp.statistics import indicator
+
+from .information import Model
 
 METHODS = ("full", "approximate")
-# A residual share of 1e-14: `jaxvp.fit` calls a gene with less than 1e-12 explained exactly. Beyond
-# it the subtraction above would have no digits left.
-_LARGEST_THETA = 1e7
 # K x K systems that are held at a time.
 _BLOCK_BYTES = 1 << 25
 
 
 def collinearity_score(
-    design: Design, theta: Float[np.ndarray, "genes k"], intercept: bool = True
+    design: Design, theta: Float[np.ndarray, "genes m"], intercept: bool = True
 ) -> Float[np.ndarray, " genes"]:
     """Largest correlation, in absolute value, of two estimated fixed effects of each gene.
 
@@ -57,7 +51,7 @@ def collinearity_score(
     design
         What all genes share.
     theta
-        Of each gene and random term, in formula order; no column for a fixed model.
+        Of each gene, as in `Results.theta`; no column for a fixed model.
     intercept
         Whether the intercept counts as one of the effects, as it does in variancePartition.
 
@@ -69,44 +63,19 @@ def collinearity_score(
     skip = 1 if design.formula.intercept and not intercept else 0
     if design.p - skip < 2:
         return np.zeros(len(theta))
-    shared = compress(design).shared
-    theta = np.minimum(theta, _LARGEST_THETA)
+    model = Model(design)
     distinct, gene_of = np.unique(theta, axis=0, return_inverse=True)
-    size = max(1, _BLOCK_BYTES // (8 * max(1, shared.n_columns) ** 2))
-    scores = np.concatenate(
-        [
-            _largest_correlation(shared, distinct[start : start + size] ** 2, skip)
-            for start in range(0, len(distinct), size)
-        ]
-        or [np.zeros(0)]
-    )
-    return scores[gene_of.reshape(-1)]
-
-
-def _largest_correlation(
-    shared: Shared, gamma: Float[np.ndarray, "genes k"], skip: int
-) -> Float[np.ndarray, " genes"]:
-    return _of_covariance(_in_columns(shared, np.linalg.inv(information(shared, gamma)), skip))
-
-
-def _in_columns(
-    shared: Shared, inverse: Float[np.ndarray, "genes p p"], skip: int
-) -> Float[np.ndarray, "genes c c"]:
-    """Covariance of the coefficients over sigma^2, from that of Q's."""
-    r_inverse = np.asarray(shared.r_inverse)[skip:]
-    return r_inverse @ inverse @ r_inverse.T
-
-
-def _of_covariance(covariance: Float[np.ndarray, "genes c c"]) -> Float[np.ndarray, " genes"]:
-    deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    correlation = covariance / (deviation[:, :, None] * deviation[:, None, :])
-    above = np.triu_indices(covariance.shape[1], 1)
-    return np.minimum(np.abs(correlation[:, *above]).max(axis=1), 1.0)
+    size = max(1, _BLOCK_BYTES // (8 * max(1, model.shared.n_columns) ** 2))
+    scores = [
+        _largest_correlation(model, model.information(distinct[start : start + size]), skip)
+        for start in range(0, len(distinct), size)
+    ]
+    return np.concatenate([np.zeros(0), *scores])[gene_of.reshape(-1)]
 
 
 def own_collinearity_score(
     design: Design,
-    theta: Float[np.ndarray, "genes k"],
+    theta: Float[np.ndarray, "genes m"],
     weights: Float[np.ndarray, "n genes"],
     intercept: bool = True,
 ) -> Float[np.ndarray, " genes"]:
@@ -117,45 +86,25 @@ def own_collinearity_score(
     skip = 1 if design.formula.intercept and not intercept else 0
     if design.p - skip < 2:
         return np.zeros(len(theta))
-    shared = compress(design).shared
-    s = structure(design, shared)
-    levels = max(s.levels, 1)
-    size = max(1, _BLOCK_BYTES // (8 * levels * (shared.n_columns + 1) ** 2))
+    model = Model(design)
+    size = max(1, _BLOCK_BYTES // model.bytes)
     scores = np.empty(len(theta))
     for start in range(0, len(theta), size):
         part = slice(start, start + size)
-        w = weights[:, part]
-        found = sums(s, np.zeros_like(w), w)
-        # The products are of weights with mean 1: the same model for gamma times the mean.
-        gamma = np.minimum(theta[part], _LARGEST_THETA) ** 2 * found.mean_weight[:, None]
-        if not s.levels:
-            inverse = np.moveaxis(found.inverse, -1, 0)
-            scores[part] = _of_covariance(_in_columns(shared, inverse, skip))
-            continue
-        products = own(s, found, s.levels).own
-        for j, place in enumerate(range(start, start + w.shape[1])):
-            one = shared.of(jax.tree.map(lambda leaf, j=j: leaf[..., j], products))
-            scores[place] = _largest_correlation(one, gamma[[j]], skip)[0]
+        found = model.own_information(theta[part], weights[:, part])
+        scores[part] = _largest_correlation(model, found, skip)
     return scores
 
 
-def information(
-    shared: Shared, gamma: Float[np.ndarray, "genes k"]
-) -> Float[np.ndarray, "genes p p"]:
-    """Q'V^-1 Q of each gene, from gamma in formula order."""
-    p, genes = shared.p, len(gamma)
-    if not shared.order:
-        return np.broadcast_to(np.eye(p), (genes, p, p))
-    gamma = gamma[:, list(shared.order)]
-    weights = 1 / (1 + gamma[:, :1] * np.asarray(shared.sizes))
-    between = np.asarray(shared.between)
-    system = np.asarray(shared.within) + np.tensordot(weights, between, axes=1)
-    root = np.repeat(np.sqrt(gamma[:, 1:]), shared.levels[1:], axis=1)
-    q = root.shape[1]
-    random = root[:, :, None] * system[:, :q, :q] * root[:, None, :]
-    random[:, np.arange(q), np.arange(q)] += 1
-    cross = root[:, :, None] * system[:, :q, q:]
-    return system[:, q:, q:] - np.swapaxes(cross, 1, 2) @ np.linalg.solve(random, cross)
+def _largest_correlation(
+    model: Model, information: Float[np.ndarray, "genes p p"], skip: int
+) -> Float[np.ndarray, " genes"]:
+    r_inverse = np.asarray(model.shared.r_inverse)[skip:]
+    covariance = r_inverse @ np.linalg.inv(information) @ r_inverse.T
+    deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    correlation = covariance / (deviation[:, :, None] * deviation[:, None, :])
+    above = np.triu_indices(covariance.shape[1], 1)
+    return np.minimum(np.abs(correlation[:, *above]).max(axis=1), 1.0)
 
 
 def effective_sample_size(

@@ -28,6 +28,11 @@ class Again(NamedTuple):
     genes_in_rows: bool
     """how the container lies"""
 
+    def of_gene(self, row: int) -> Again:
+        """One gene of the fit."""
+        places = np.flatnonzero(self.rows == row)
+        return Again(self.expression.reordered(places), self.rows[places], self.genes_in_rows)
+
 
 def find_again(
     expression: Any,

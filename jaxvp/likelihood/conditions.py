@@ -51,14 +51,14 @@ def conditions(
     uu, uy, yy = (
         within + jnp.tensordot(w0, between, 1)
         for within, between in (
-            (shared.within, shared.between),
+            (shared.within, shared.class_sums),
             (gene.within_uy, gene.between_uy),
             (gene.within_yy, gene.between_yy),
         )
     )
     uu1, uy1, yy1 = (
         jnp.tensordot(w1, between, 1)
-        for between in (shared.between, gene.between_uy, gene.between_yy)
+        for between in (shared.class_sums, gene.between_uy, gene.between_yy)
     )
     q = shared.n_columns - shared.p
     zz, zx, xx, zy, xy = uu[:q, :q], uu[:q, q:], uu[q:, q:], uy[:q], uy[q:]

@@ -115,7 +115,7 @@ def _series(shared: Shared, gene: PerGene, gamma: Scalar) -> tuple[Array, Array,
     weights = jnp.stack(class_weights(shared, gamma))
     uu, uy, yy = (
         jnp.tensordot(weights, sums, 1)
-        for sums in (shared.between, gene.between_uy, gene.between_yy)
+        for sums in (shared.class_sums, gene.between_uy, gene.between_yy)
     )
     return uu.at[0].add(shared.within), uy.at[0].add(gene.within_uy), yy.at[0].add(gene.within_yy)
 

@@ -47,7 +47,7 @@ from jaxvp.likelihood.system import (
     spread,
     term_slices,
 )
-from jaxvp.statistics import Array, PerGene, Shared
+from jaxvp.statistics import Array, PerGene, Shared, triangle
 
 
 class System(NamedTuple):
@@ -163,20 +163,36 @@ def _sweep_random(gammas: Array, m: Array) -> tuple[Array, Scalar, Scalar]:
     return m, *fence(ends, gammas, squares, pivots)
 
 
-def _system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array) -> System:
+def _class_sums(shared: Shared, weights: tuple[Array, ...], like: Scalar) -> list[Array]:
+    """Of the power series of the classes' weights: three matrices.
+
+    A gene's own sums are read from memory, once for all three: those are next to each other.
+    """
+    if shared.packed is None:
+        between = lift(shared.between, like, 3)
+        return [fence(lambda w: class_sum(w, between), w) for w in weights]
+
+    def three(packed, *weights):
+        return class_sum(jnp.stack(weights, 1)[:, None], packed[:, :, None])
+
+    sums = fence(three, shared.packed, *weights)
+    place = triangle(shared.n_columns)
+    return [fence(lambda sums, i=i: sums[:, i][place], sums) for i in range(len(weights))]
+
+
+def _system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array, sums: Array) -> System:
     """Eliminate all columns at ``gamma``; ``weights`` are those of the classes of term 1."""
     q = shared.n_columns - shared.p
 
-    def bordered(weights, gene):
-        between = lift(shared.between, gamma[0], 3)
-        uu = lift(shared.within, gamma[0], 2) + class_sum(weights, between)
+    def bordered(weights, sums, gene):
+        uu = lift(shared.within, gamma[0], 2) + sums
         uy = gene.within_uy + class_sum(weights, gene.between_uy)
         yy = gene.within_yy + class_sum(weights, gene.between_yy)
         return jnp.concatenate(
             [jnp.concatenate([uu, uy[:, None]], 1), jnp.concatenate([uy, yy[None]])[None]]
         )
 
-    m = fence(bordered, weights, gene)
+    m = fence(bordered, weights, sums, gene)
     m, log_det, lost = _sweep_random(spread(gamma, shared, m[-1, -1]), m)
     log_det = log_det + log_det_eliminated(shared, gamma[0])[0]
     covariance, log_det_fixed = inverse(m[q:-1, q:-1])
@@ -203,10 +219,8 @@ def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> tuple[Mom
     """`Moments` of one gene, or of a tile of genes on a trailing axis."""
     q = shared.n_columns - shared.p
     w0, w1, w2 = fence(lambda g: class_weights(shared, g), gamma[0])
-    system = _system(gamma, shared, gene, w0)
-    n1, n2 = (
-        fence(lambda w: class_sum(w, lift(shared.between, gamma[0], 3)), w) for w in (-w1, w2)
-    )
+    sums, n1, n2 = _class_sums(shared, (w0, -w1, w2), gamma[0])
+    system = _system(gamma, shared, gene, w0, sums)
     log_det, traces = _determinant(gamma, shared, system, n1, n2, reml)
     ratio = spread(gamma, shared, system.fixed.rss)
 

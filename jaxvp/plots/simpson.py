@@ -19,7 +19,6 @@ from jaxvp.formula.expressions import Variable
 from jaxvp.results.lookup import find
 
 from . import canvas
-from .effects import random_effects
 from .inputs import check_fitted
 from .palette import darker, level_colours
 
@@ -140,8 +139,7 @@ def slopes(expression: Any, metadata: pd.DataFrame, gene: Any, x: str, group: st
     design = results[1].design
     assert design is not None
     y = one.iloc[:, 0].to_numpy(np.float64)
-    theta = results[1].theta.iloc[0].to_numpy(np.float64)
-    (effects,) = random_effects(y - design.X @ within, design.codes, theta)
+    effects = results[1].random_effects(format="wide")["effect"].iloc[0].to_numpy(np.float64)
     return Lines(
         pooled=(float(pooled[0]), float(pooled[1])),
         slope=float(within[1]),

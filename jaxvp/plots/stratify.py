@@ -44,6 +44,7 @@ def stratify(
     *,
     result: Results | None = None,
     adjusted: bool = False,
+    weights: Any = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the measurements of one gene in groups of samples.
@@ -62,7 +63,10 @@ def stratify(
         figures, and says how much of the gene's variance it explains.
     adjusted
         Whether to take away what the other terms of the model explain: fixed effects and, of random
-        terms, the predicted effects of their levels (BLUPs). Needs `result`; shows its samples.
+        terms, the predicted effects of their levels (BLUPs), slopes too. Needs `result`; shows its
+        samples, but those of weight zero.
+    weights
+        Those of the fit, for `adjusted`. Needed after `jaxvp.load` only.
     ax
         Axes to draw into; without, a new figure that has room for the groups.
 
@@ -76,8 +80,8 @@ def stratify(
     ------
     DataError
         If the gene is unknown (close matches are listed), a variable has too many levels,
-        no sample is left, or `adjusted` is asked for without a result, for other samples, or for a
-        gene that could not be fitted.
+        no sample is left, or `adjusted` is asked for without a result, for other measurements,
+        samples or weights than those of the fit, or for a gene that could not be fitted.
     DesignError
         If a variable is unknown (close matches are listed).
 
@@ -106,8 +110,8 @@ def stratify(
     keep = ~np.isnan(y) & ~np.any([is_missing(column) for column in columns.values()], axis=0)
     if adjusted:
         assert result is not None
-        y, inside = adjust(y, result, gene, names, table)
-        keep &= inside
+        y = adjust(measured, result, gene, names, table, weights)
+        keep &= ~np.isnan(y)
     if not keep.any():
         raise DataError(f"no sample has both {gene!r} and {' and '.join(names)}")
     factors = [_groups(columns[name].loc[keep]) for name in names]

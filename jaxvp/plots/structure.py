@@ -1,11 +1,13 @@
 r"""The correlation of samples that the random terms of a model imply.
 
-Two samples of a mixed model share the random effects of the levels that they have in common, so
+With ``z_ik`` the multiplier of sample i in component k (1 for a random intercept, the slope's
+variable for a slope), ``Gamma`` the covariance of the components relative to sigma^2 (that of a
+correlated term is its ``L L'``) and ``w_i`` the weight of a sample (1 without weights),
 
-    corr(y_i, y_j) = sum_k gamma_k [i and j have the same level of k] / (1 + sum_k gamma_k),
+    cov(y_i, y_j) / sigma^2 = sum_kl z_ik Gamma_kl z_jl [same level of k and l] + [i = j] / w_i,
 
-with ``gamma_k = theta_k^2``, the variance of term k relative to the residual's: the covariance of
-lme4's model (Bates et al. 2015) divided by its diagonal, which is the same for all samples.
+lme4's model (Bates et al. 2015); a correlation is this divided by the roots of two variances. With
+random intercepts alone all samples have one variance, ``1 + sum_k Gamma_kk``.
 """
 
 from __future__ import annotations
@@ -14,11 +16,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
+from jaxvp import fractions
+from jaxvp.design import Design
 from jaxvp.expression import DataError
 from jaxvp.results import Results
 from jaxvp.results.lookup import find
+from jaxvp.results.measured import weights_of_gene, weights_of_samples
 
 from . import canvas
 from .correlations import BAR_ROOM, COLOURS, colour_bar
@@ -37,6 +43,8 @@ def correlation_structure(
     gene: Any = None,
     terms: Sequence[str] | str | None = None,
     *,
+    expression: Any = None,
+    weights: Any = None,
     sort: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
@@ -47,10 +55,14 @@ def correlation_structure(
     result
         What `jaxvp.fit` returned for a model with random terms.
     gene
-        Name of a gene. None takes the median of theta over the genes, term by term.
+        Name of a gene. None takes the median of theta over the genes, entry by entry; with weights
+        of each gene's own there is no such fit.
     terms
-        Random terms that count; None counts all. The others are left out of the correlation, not of
-        the variance that it is divided by.
+        Random terms that count, a slope (``Subject.Days``) one of its own; None counts all. The
+        others are left out of the correlation, not of the variance that it is divided by.
+    expression, weights
+        Those of the fit, where it had weights: these are divided by their mean over the
+        observations that count for the gene. Needed after `jaxvp.load` only.
     sort
         Whether samples of one level stand together, by the term of the largest variance first;
         False keeps the order of the metadata.
@@ -61,13 +73,15 @@ def correlation_structure(
     -------
     Axes
         Heat map samples x samples. Names are written for at most 40 samples; of more than 2,000
-        samples equally spaced ones are drawn. The colour bar is an inset.
+        samples equally spaced ones are drawn; with weights those that count. The colour bar is an
+        inset. The title has what each term adds to the variance of a sample, on average.
 
     Raises
     ------
     DataError
-        If the model has no random term, random slopes or weights, a gene or term is unknown (close
-        matches are listed), the gene could not be fitted, or none could.
+        If the model has no random term, a gene or term is unknown (close matches are listed), the
+        gene could not be fitted, or none could; if each gene has weights of its own and none is
+        named, or weights are not those of the fit.
     TypeError
         If it is no result: a table of fractions does not know the samples.
 
@@ -89,58 +103,99 @@ def correlation_structure(
         raise DataError(
             f"the model {result.formula} has no random term: it says that samples are independent"
         )
-    if design.slopes:
-        raise DataError(
-            f"correlation_structure is not there yet for random slopes, as in {result.formula}"
-        )
-    if result.weighted:
-        raise DataError(
-            "correlation_structure is not there yet for a fit with weights: its samples differ in "
-            "their residual variance"
-        )
+    what = "correlation structure"
     if gene is not None:
         place = find(gene, theta.index, "gene")
         check_fitted(result, place)
-        gamma = theta.iloc[place].to_numpy(np.float64) ** 2
+        row = theta.iloc[[place]].to_numpy(np.float64)
     else:
         fitted = theta.dropna()
         if not len(theta):
             raise DataError("the result has no gene: there is nothing to draw")
         if fitted.empty:
             raise DataError(f"none of the {len(theta):,} genes could be fitted: nothing to draw")
-        gamma = fitted.median().to_numpy(np.float64) ** 2
+        row = fitted.median().to_numpy(np.float64)[None]
+    w = np.ones(design.n)
+    if result.weighted and gene is None:
+        w = weights_of_samples(result, weights, what)
+    elif result.weighted:
+        w = weights_of_gene(result, expression, weights, place, what)
     if terms is None:
-        chosen = list(range(len(gamma)))
+        chosen = list(range(len(design.random_names)))
     else:
         wanted = [terms] if isinstance(terms, str) else list(terms)
-        chosen = [find(name, theta.columns, "random term") for name in wanted]
+        names = pd.Index(design.random_names)
+        chosen = [find(name, names, "random term") for name in wanted]
     if not chosen:
         raise DataError("terms is empty: there is nothing to draw")
-    by_size = sorted(chosen, key=lambda k: -gamma[k])
-    codes = [design.codes[k] for k in by_size]
-    order = np.lexsort(codes[::-1]) if sort else np.arange(design.n)
-    order = order[:: -(-design.n // MOST_DRAWN)]
-    shares = gamma[by_size] / (1.0 + gamma.sum())
-    values = implied([code[order] for code in codes], shares)
-    samples = [design.samples[i] for i in order]
+    samples = np.flatnonzero(w > 0)
+    factors = [factor[0] for factor in fractions.factors(design, row)]
+    shares = shares_of(design, factors, samples, w[samples])
+    by_size = sorted(chosen, key=lambda k: -shares[k])
+    if sort:
+        samples = samples[np.lexsort([design.codes[k][samples] for k in by_size][::-1])]
+    samples = samples[:: -(-len(samples) // MOST_DRAWN)]
+    values = implied(design, factors, chosen, samples, w[samples])
+    labels = [design.samples[i] for i in samples]
     head = "Median of the genes" if gene is None else canvas.shorten(gene)
-    head += "\n" + _shares([str(theta.columns[k]) for k in by_size], shares)
-    ax = _new_axes(samples, head) if ax is None else ax
-    _draw(ax, values, samples)
+    head += "\n" + _shares([design.random_names[k] for k in by_size], shares[by_size])
+    ax = _new_axes(labels, head) if ax is None else ax
+    _draw(ax, values, labels)
     canvas.title(ax, head, loc="left", fontsize="small")
     return ax
 
 
+Factors = list[Float[np.ndarray, "_ _"]]  # one a correlated term, in formula order
+
+
 def implied(
-    codes: list[Int[np.ndarray, " n"]], shares: Float[np.ndarray, " k"]
-) -> Float[np.ndarray, "n n"]:
-    """Correlations of samples that share levels; 1 of a sample with itself."""
-    n = len(codes[0])
-    values = np.zeros((n, n))
-    for code, share in zip(codes, shares, strict=True):
-        values += share * (code[:, None] == code)
+    design: Design,
+    factors: Factors,
+    chosen: Sequence[int],
+    samples: Int[np.ndarray, " m"],
+    weights: Float[np.ndarray, " m"],
+) -> Float[np.ndarray, "m m"]:
+    """Correlations of samples through the chosen components; 1 of a sample with itself."""
+    values = np.zeros((len(samples), len(samples)))
+    whole = 1 / weights
+    for block, factor in zip(_blocks(design), factors, strict=True):
+        z = _multipliers(design, block, samples)
+        whole = whole + ((z @ factor) ** 2).sum(axis=1)
+        own = [place for place, component in enumerate(block) if component in chosen]
+        half = z[:, own] @ factor[own]
+        code = design.codes[block[0]][samples]
+        values += (half @ half.T) * (code[:, None] == code)
+    values /= np.sqrt(whole[:, None] * whole)
     np.fill_diagonal(values, 1.0)
     return values
+
+
+def shares_of(
+    design: Design,
+    factors: Factors,
+    samples: Int[np.ndarray, " m"],
+    weights: Float[np.ndarray, " m"],
+) -> Float[np.ndarray, " k"]:
+    """Of every component, without its covariances: its share of a sample's variance, on average."""
+    each = np.zeros((len(design.codes), len(samples)))
+    whole = 1 / weights
+    for block, factor in zip(_blocks(design), factors, strict=True):
+        z = _multipliers(design, block, samples)
+        each[list(block)] = (z**2 * (factor**2).sum(axis=1)).T
+        whole = whole + ((z @ factor) ** 2).sum(axis=1)
+    return (each / whole).mean(axis=1)
+
+
+def _blocks(design: Design) -> Sequence[tuple[int, ...]]:
+    return design.blocks or [(i,) for i in range(len(design.codes))]
+
+
+def _multipliers(
+    design: Design, block: tuple[int, ...], samples: Int[np.ndarray, " m"]
+) -> Float[np.ndarray, "m c"]:
+    columns = [design.multipliers[i] if design.slopes else None for i in block]
+    ones = np.ones(len(samples))
+    return np.stack([ones if column is None else column[samples] for column in columns], axis=1)
 
 
 def _draw(ax: Axes, values: Float[np.ndarray, "n n"], samples: list[str]) -> None:

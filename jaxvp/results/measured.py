@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxvp import fractions, prediction
 from jaxvp.design import Design
@@ -28,17 +28,10 @@ class Fit:
 
     def __init__(self, result: Any, expression: Any, weights: Any, what: str) -> None:
         self.result, self.design = result, design_of(result, what)
-        genes = result.fractions.index
-        if expression is not None:
-            self.source = find_again(expression, self.design.samples, self.design.kept, genes)
-        elif result.measurements is not None:
-            self.source = Again(result.measurements, np.arange(len(genes)), True)
-        else:
-            raise DataError(
-                f"the {what} are formed from the measurements, which a loaded result does not "
-                "have: pass expression="
-            )
-        self.weights = _weights(result, weights, self.source, self.design, what)
+        if not isinstance(expression, Again):
+            expression = again(result, expression, what)
+        self.source = expression
+        self.weights = _weights(result, weights, self.source.rows, what)
         self.structure = prediction.prepare(self.design)
         self.estimates = _estimates(result, self.design)
 
@@ -83,6 +76,19 @@ class Fit:
         return pd.DataFrame(out.T, self.result.fractions.index, names)
 
 
+def again(result: Any, expression: Any, what: str) -> Again:
+    """The measurements of a result, passed or remembered."""
+    design, genes = design_of(result, what), result.fractions.index
+    if expression is not None:
+        return find_again(expression, design.samples, design.kept, genes)
+    if result.measurements is None:
+        raise DataError(
+            f"the {what} are formed from the measurements, which a loaded result does not "
+            "have: pass expression="
+        )
+    return Again(result.measurements, np.arange(len(genes)), True)
+
+
 def _estimates(result: Any, design: Design) -> Estimates:
     observed = result.diagnostics["n_obs"].to_numpy().astype(np.int64)
     lost = design.p if result.reml or not design.codes else 0
@@ -102,13 +108,13 @@ def design_of(result: Any, what: str) -> Design:
     return result.design
 
 
-def _weights(result: Any, weights: Any, source: Again, design: Design, what: str) -> Weights:
-    """Those of the fit, passed or remembered, in the order of the source's genes."""
+def _weights(result: Any, weights: Any, rows: Int[np.ndarray, " source"], what: str) -> Weights:
+    """Those of the fit, passed or remembered, of genes in these rows of it."""
     if not result.weighted:
         if weights is not None:
             raise DataError("the fit had no weights: leave weights= out")
         return Weights(None, None, False)
-    genes = result.fractions.index
+    design, genes = design_of(result, what), result.fractions.index
     if weights is not None:
         weights = find_weights(weights, design.samples, design.kept, genes)
     elif result.weights is not None:
@@ -121,7 +127,31 @@ def _weights(result: Any, weights: Any, source: Again, design: Design, what: str
     rescale = result.options.get("rescale_weights", True)
     if isinstance(weights, np.ndarray):
         return Weights(None, weights, rescale)
-    return Weights(weights.reordered(source.rows).block, None, rescale)
+    return Weights(weights.reordered(rows).block, None, rescale)
+
+
+def weights_of_gene(
+    result: Any, expression: Any, weights: Any, row: int, what: str
+) -> Float[np.ndarray, " n"]:
+    """As one gene of a weighted fit had them: zero for observations that do not count."""
+    fit = Fit(result, again(result, expression, what).of_gene(row), weights, what)
+    found: list[Float[np.ndarray, "n one"]] = []
+
+    def use(tile: Tile) -> None:
+        assert tile.weights is not None
+        found.append(tile.weights)
+
+    fit.stream(use)
+    return found[0][:, 0]
+
+
+def weights_of_samples(result: Any, weights: Any, what: str) -> Float[np.ndarray, " n"]:
+    """As genes that have all samples of a weighted fit had them."""
+    given = _weights(result, weights, np.zeros(0, dtype=np.int64), what)
+    if given.shared is None:
+        raise DataError(f"each gene has weights of its own: name the gene of the {what}, gene=")
+    counting = given.shared[given.shared > 0]
+    return given.shared / counting.mean() if given.rescale else given.shared
 
 
 def choice_of(design: Design, terms: Iterable[str] | None) -> Choice:

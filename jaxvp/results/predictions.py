@@ -6,7 +6,7 @@ Each delegates to `jaxvp.prediction`, block after block of genes, for a result w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -247,21 +247,30 @@ def remove(
     nothing had been removed.
     """
     fit = Fit(self, expression, weights, "corrected expression")
-    choice = fit.choice(terms)
-    X = fit.design.X
-    columns = prediction.chosen_columns(fit.terms, choice)
+    rest = without(fit, fit.choice(terms), center)
     out = fit.empty(fit.design.n)
-    mean = None if columns is None else sp.csr_array(columns.mean(axis=0)[None])
 
     def use(tile: Tile) -> None:
-        rest = tile.y - _part(X, columns, tile, choice)
-        if center:
-            rest += _part(X.mean(axis=0)[None], mean, tile, choice)
-        out[:, tile.rows] = rest
+        out[:, tile.rows] = rest(tile)
 
     fit.stream(use)
     table = fit.table(out)
     return table if expression is None or fit.source.genes_in_rows else table.T
+
+
+def without(fit: Fit, choice: Choice, center: bool) -> Callable[[Tile], Float[np.ndarray, "n g"]]:
+    """What is left of the measurements of a tile when the parts of some terms are taken away."""
+    X = fit.design.X
+    columns = prediction.chosen_columns(fit.terms, choice)
+    mean = None if columns is None else sp.csr_array(columns.mean(axis=0)[None])
+
+    def rest(tile: Tile) -> Float[np.ndarray, "n g"]:
+        left = tile.y - _part(X, columns, tile, choice)
+        if center:
+            left += _part(X.mean(axis=0)[None], mean, tile, choice)
+        return left
+
+    return rest
 
 
 def _part(

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from jaxvp import collinearity
-from jaxvp.design import Design
+from jaxvp.design import Design, DesignError
 from jaxvp.expression import DataError
 from jaxvp.prediction import Tile
 
@@ -45,14 +45,12 @@ def collinearity_score(
     ------
     DataError
         If the result has no design, or measurements or weights are needed and not there.
-    NotImplementedError
-        If there are random slopes.
-
     Notes
     -----
     ``colinearityScore`` of variancePartition (see `Results`).
     """
-    design, alike = _design(self, "collinearity score")
+    design = _design(self, "collinearity score")
+    alike = _alike(self, design)
     scores = np.full(len(self.fractions), np.nan)
     theta = self.theta.to_numpy(np.float64)
     if alike:
@@ -83,25 +81,33 @@ def effective_sample_size(self, method: str = "full", *, expression: Any = None)
     Returns
     -------
     DataFrame
-        Genes x random terms: between the number of groups (the term explains everything) and
+        Genes x random intercepts: between the number of groups (the term explains everything) and
         the number of samples (it explains nothing). NaN for genes that could not be fitted.
 
     Raises
     ------
     DesignError
-        If the model has no random term.
+        If the model has no random term; or a random slope: the variance of a sample, and its
+        correlation with others of its group, then follows the slope's variable, so that there is no
+        one share in place of the intraclass correlation.
     ValueError
         If the method is another one.
     DataError
-        If observations were weighted: it counts samples of equal worth; else as
-        `collinearity_score`, as NotImplementedError.
+        If observations were weighted: samples of unequal worth have no number; else as
+        `collinearity_score`.
 
     Notes
     -----
     ``ESS`` of variancePartition, after Liu and Liang (1997), Biometrics 53:937: one random term
     at a time, its variance fraction in place of the intraclass correlation.
     """
-    design, alike = _design(self, "effective sample size")
+    design = _design(self, "effective sample size")
+    if design.slopes:
+        raise DesignError(
+            "an effective sample size follows from one correlation within groups, and with the "
+            f"random slopes of {self.formula} it is another one for every two samples: see "
+            "fractions_at for the shares at given values, or fit random intercepts"
+        )
     if self.weighted:
         raise DataError(
             "an effective sample size counts samples that are all worth the same, and these have "
@@ -111,7 +117,7 @@ def effective_sample_size(self, method: str = "full", *, expression: Any = None)
     fractions = self.fractions.reindex(columns=names).to_numpy(np.float64)
     # Of all samples; it says what is wrong with the method or the model.
     sizes = collinearity.effective_sample_size(design, fractions, method)
-    if not alike:
+    if not _alike(self, design):
 
         def use(tile: Tile) -> None:
             there = _counting(tile) > 0
@@ -129,12 +135,14 @@ def _counting(tile: Tile) -> Float[np.ndarray, "n g"]:
     return np.broadcast_to(1.0 if tile.weights is None else tile.weights, tile.y.shape)
 
 
-def _design(self, what: str) -> tuple[Design, bool]:
-    """The design, and whether all genes that were fitted have all of it alike."""
+def _design(self, what: str) -> Design:
     if self.design is None:
         raise DataError(f"the result has no design, and the {what} needs it: fit again")
-    if self.design.slopes:
-        raise NotImplementedError(f"the {what} is not there yet for random slopes")
+    return self.design
+
+
+def _alike(self, design: Design) -> bool:
+    """Whether all genes that were fitted have all of the design alike."""
     fitted = np.isfinite(self.sigma.to_numpy(np.float64))
     counts = self.diagnostics["n_obs"].to_numpy()[fitted]
-    return self.design, not self.weighted and bool((counts == self.design.n).all())
+    return not self.weighted and bool((counts == design.n).all())

@@ -60,7 +60,7 @@ from .traced import (
     traced_statistics,
     weigh,
 )
-from .types import EPS, Array, Block, Own, PerGene, Shared, SlopeOwn, namespace
+from .types import EPS, Array, Block, Own, Packed, PerGene, Shared, SlopeOwn, namespace, triangle
 from .weighted import Sums, needed_nodes, own, room_for, sums
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "Layout",
     "LevelProducts",
     "Own",
+    "Packed",
     "PerGene",
     "RandomBlock",
     "Shared",
@@ -106,5 +107,6 @@ __all__ = [
     "structure",
     "sums",
     "traced_statistics",
+    "triangle",
     "weigh",
 ]

@@ -1,11 +1,14 @@
-"""Few classes for sizes that all differ: Chebyshev nodes in log n for every gene.
+r"""Few classes for sizes that all differ: Chebyshev nodes for every gene.
 
-As in `compression.class_nodes`, ``gamma -> 1 / (1 + gamma n)`` is a smooth function of ``log n``,
-its poles at distance pi from the real line. On an interval of half-width h, polynomial
-interpolation in C Chebyshev nodes then errs by ``rho^-C``, ``rho = pi/h + sqrt((pi/h)^2 + 1)``
-(Trefethen, Approximation Theory and Approximation Practice, ch. 8). Sums of weights differ from
-gene to gene, and so does the interval: each gene has its own nodes and its own number of them,
-rounded up to one of few, so that most studies have one: every number is a program to compile.
+As in `compression.class_nodes`, ``gamma -> 1 / (1 + gamma n)`` is a smooth function of ``t = log
+n``: its poles lie on the lines ``Im t = +-pi``, wherever gamma puts them. ``u = tanh(t / 4)`` maps
+the strip between these lines to the unit disc, and an interval of half-width h to ``[-r, r]``, ``r
+= tanh(h / 4)``. Polynomial interpolation in C Chebyshev nodes of u then errs by ``rho^-C``, ``rho =
+(1 + sqrt(1 - r^2)) / r`` (Trefethen, Approximation Theory and Approximation Practice, ch. 8): the
+largest ellipse about the interval that the disc has room for, larger than any that the strip has
+room for about its own. Sums of weights differ from gene to gene, and so does the interval: each
+gene has its own nodes and its own number of them, rounded up to one of few, so that most studies
+have one: every number is a program to compile.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+from .types import Array, namespace
+
 # Relative error that is allowed: the deviance of n samples errs by n times as much at most.
 _ERROR, _ERROR_OF_DEVIANCE = 1e-10, 1e-7
-_COUNTS = (24, 48, 96, 192)
+_COUNTS = (14, 22, 40, 64, 128)
 # Of the levels: with more nodes than that every level is a class, and nothing is interpolated.
-_WORTH = 2 / 3
+_WORTH = 1 / 2
 
 
 def log_range(
@@ -34,8 +39,9 @@ def node_counts(
     half: Float[np.ndarray, " genes"], levels: int, n: int
 ) -> Int[np.ndarray, " genes"]:
     """Nodes that each gene needs; ``levels`` means that every level is a class of its own."""
-    ratio = np.pi / half
-    needed = -np.log(min(_ERROR, _ERROR_OF_DEVIANCE / n)) / np.log(ratio + np.sqrt(ratio**2 + 1))
+    r = np.tanh(half / 4)
+    rate = np.log((1 + np.sqrt(1 - r * r)) / r)
+    needed = -np.log(min(_ERROR, _ERROR_OF_DEVIANCE / n)) / rate
     counts = np.array([*(count for count in _COUNTS if count <= _WORTH * levels), levels])
     return counts[np.minimum(np.searchsorted(counts, needed), len(counts) - 1)]
 
@@ -44,3 +50,19 @@ def chebyshev(count: int) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " 
     """Nodes on [-1, 1] and their barycentric weights."""
     angle = (2 * np.arange(count) + 1) * np.pi / (2 * count)
     return np.cos(angle), (-1.0) ** np.arange(count) * np.sin(angle)
+
+
+# Of one gene, or of many on a trailing axis.
+Half = Float[Array, "*genes"] | float
+
+
+def to_unit(t: Float[Array, "J *genes"], half: Half) -> Float[Array, "J *genes"]:
+    """Logarithms of sizes, less the middle of their range, as places on [-1, 1]."""
+    xp = namespace(t)
+    return xp.tanh(t / 4) / xp.tanh(half / 4)
+
+
+def from_unit(knots: Float[Array, "C *one"], half: Half) -> Float[Array, "C *genes"]:
+    """The logarithms that places on [-1, 1] stand for."""
+    xp = namespace(knots)
+    return 4 * xp.arctanh(knots * xp.tanh(half / 4))

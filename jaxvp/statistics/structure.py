@@ -19,8 +19,9 @@ from jaxvp.design import Design
 from .compression import indicator
 from .types import Shared
 
-# Genes whose products are formed at once.
-TILE = 32
+# Products of the genes that are formed at once: they stay in the second-level cache.
+_TILE_BYTES = 1 << 20
+_TILE_GENES = 32
 
 
 class Tile(NamedTuple):
@@ -29,6 +30,7 @@ class Tile(NamedTuple):
     indices: Int[np.ndarray, " all"]
     indptr: Int[np.ndarray, " rows_and_1"]
     places: int
+    genes: int
 
     @classmethod
     def of(
@@ -37,10 +39,12 @@ class Tile(NamedTuple):
         indptr: Int[np.ndarray, " places_and_1"],
         levels: int,
     ) -> Tile:
-        gene, count = np.arange(TILE)[:, None], len(level)
+        count = len(level)
+        genes = int(np.clip(_TILE_BYTES // (8 * max(count, 1)), 4, _TILE_GENES))
+        gene = np.arange(genes)[:, None]
         indices = (level + gene * levels).reshape(-1)
-        starts = np.append((indptr[:-1] + gene * count).reshape(-1), TILE * count)
-        return cls(indices.astype(np.int32), starts.astype(np.int32), len(indptr) - 1)
+        starts = np.append((indptr[:-1] + gene * count).reshape(-1), genes * count)
+        return cls(indices.astype(np.int32), starts.astype(np.int32), len(indptr) - 1, genes)
 
     def times(
         self,

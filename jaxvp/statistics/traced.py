@@ -35,7 +35,7 @@ from jaxtyping import Bool, Float, Int
 from jaxvp.design import Design
 
 from .compression import Compression
-from .nodes import chebyshev
+from .nodes import chebyshev, from_unit, to_unit
 from .types import Array, Own, PerGene, Shared
 
 # What is left of a fixed column beside the ones before it: R's 1e-7, of lengths.
@@ -256,11 +256,11 @@ def _classes(size: Float[Array, " J"], nodes: int) -> tuple[Float[Array, " C"], 
     middle = jax.lax.stop_gradient((low + high) / 2)
     half = jax.lax.stop_gradient(jnp.maximum((high - low) / 2, 1e-3))
     knots, barycentric = (jnp.asarray(a, size.dtype) for a in chebyshev(nodes))
-    z = jnp.where(there, (t - middle) / half, 0)
+    z = to_unit(jnp.where(there, t - middle, 0), half)
     gap = z - knots[:, None]
     gap = jnp.where(abs(gap) < 1e-15, 1e-15, gap)
     weights = barycentric[:, None] / gap
-    return jnp.exp(middle + half * knots), weights / weights.sum(axis=0)
+    return jnp.exp(middle + from_unit(knots, half)), weights / weights.sum(axis=0)
 
 
 def _inverse(matrix: Float[Array, "p p"]) -> tuple[Float[Array, "p p"], Bool[Array, ""]]:

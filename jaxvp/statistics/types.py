@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 # NumPy on the host, JAX on a device and inside compiled code.
 Array = jax.Array | np.ndarray
@@ -32,6 +32,28 @@ class Own(eqx.Module):
     n: Float[Array, "*genes"]  # observations that count
 
 
+class Packed(eqx.Module):
+    """`Own`, with the upper triangles of the class sums in place of the whole: half the memory.
+
+    What bounds an evaluation of such genes is reading them.
+    """
+
+    within: Float[Array, "K K *genes"]
+    packed: Float[Array, "C T *genes"]  # T = K (K + 1) / 2, row by row
+    sizes: Float[Array, "C *genes"]
+    level_sizes: Float[Array, "L *genes"]
+    level_counts: Float[Array, "L *genes"]
+    n: Float[Array, "*genes"]
+
+
+def triangle(K: int) -> Int[np.ndarray, "K K"]:
+    """Where the entries of a symmetric matrix are in its upper triangle, row by row."""
+    row, column = np.triu_indices(K)
+    place = np.zeros((K, K), dtype=np.int64)
+    place[row, column] = place[column, row] = np.arange(len(row))
+    return place
+
+
 class SlopeOwn(eqx.Module):
     """The same with random slopes, in place of `SlopeShared`'s; every level is a class."""
 
@@ -51,7 +73,7 @@ class Shared(eqx.Module):
     """
 
     within: Float[Array, "K K *genes"]
-    between: Float[Array, "C K K *genes"]  # class sums C_c
+    between: Float[Array, "_ K K ..."]  # class sums C_c of the C classes
     sizes: Float[Array, "C *genes"]  # n_c, or interpolation nodes
     level_sizes: Float[Array, "L *genes"]  # distinct true sizes of the levels of term 1
     level_counts: Float[Array, "L *genes"]  # how many levels have that size
@@ -62,13 +84,19 @@ class Shared(eqx.Module):
     p: int = eqx.field(static=True)
     levels: tuple[int, ...] = eqx.field(static=True)  # number of levels, elimination order
     order: tuple[int, ...] = eqx.field(static=True)  # elimination order -> formula order
+    packed: Float[Array, "C T *genes"] | None = None  # of a gene's own, in place of `between`
 
     @property
     def n_columns(self) -> int:
         """K: columns left when term 1 is eliminated."""
         return sum(self.levels[1:]) + self.p
 
-    def of(self, own: Own | SlopeOwn | None) -> Shared:
+    @property
+    def class_sums(self) -> Float[Array, "C K K *genes"]:
+        """`between`, or what stands in for it."""
+        return self.between if self.packed is None else self.packed[:, triangle(self.n_columns)]
+
+    def of(self, own: Own | Packed | SlopeOwn | None) -> Shared:
         """The same with a gene's own products, if it has any."""
         assert not isinstance(own, SlopeOwn)
         return self if own is None else dataclasses.replace(self, **vars(own))
@@ -81,7 +109,8 @@ class PerGene(eqx.Module):
     within_yy: Float[Array, "*genes"]
     between_uy: Float[Array, "C K *genes"]
     between_yy: Float[Array, "C *genes"]
-    own: Own | SlopeOwn | None = None  # with weights of its own, or observations that it lacks
+    # with weights of its own, or observations that it lacks
+    own: Own | Packed | SlopeOwn | None = None
 
 
 class Block(NamedTuple):

@@ -25,10 +25,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .nodes import chebyshev, log_range, node_counts
+from .nodes import chebyshev, from_unit, log_range, node_counts, to_unit
 from .slope_structure import SlopeStructure
-from .structure import TILE, Structure
-from .types import EPS, Own, PerGene
+from .structure import Structure
+from .types import EPS, Packed, PerGene, triangle
 
 # What is left of a fixed column beside the ones before it: R's 1e-7, of lengths.
 _RANK = 1e-14
@@ -92,15 +92,15 @@ def sums(
     inverse[..., deficient] = 0.0
     ols = np.zeros((p, y.shape[1]))
     for _ in range(2):
-        b = np.einsum("pqg,qg->pg", inverse, s.Q.T @ (w * y))
-        y = np.where(counts, y - s.Q @ b, 0.0)
+        b = np.einsum("pqg,qg->pg", inverse, over_samples(s.Q, w * y))
+        y = np.where(counts, y - np.einsum("np,pg->ng", s.Q, b), 0.0)
         ols += b
     scale = np.sqrt((w * y * y).sum(axis=0) / n)
     explained = ~constant & ~(scale > 8 * EPS)
     fine = ~(constant | explained)
     scale = np.where(fine, scale, 1.0)
     y /= scale
-    mean = s.X.T @ w / n
+    mean = over_samples(s.X, w) / n
     covariance = _pairs(s.X, w) / n - mean[:, None] * mean[None]
     return Sums(
         w,
@@ -124,7 +124,17 @@ def _pairs(columns: Float[np.ndarray, "n p"], w: Float[np.ndarray, "n genes"]) -
     """Products of columns, weighted: p x p x genes."""
     n, p = columns.shape
     both = (columns[:, :, None] * columns[:, None, :]).reshape(n, p * p)
-    return (both.T @ w).reshape(p, p, w.shape[1])
+    return over_samples(both, w).reshape(p, p, w.shape[1])
+
+
+def over_samples(
+    columns: Float[np.ndarray, "n p"], values: Float[np.ndarray, "n genes"]
+) -> Float[np.ndarray, "p genes"]:
+    """``columns' values``, without BLAS.
+
+    Its threads wait for each other by spinning, on the cores that other genes are fitted on.
+    """
+    return np.einsum("np,ng->pg", columns, values)
 
 
 def _inverse(
@@ -154,44 +164,58 @@ def needed_nodes(s: Structure, found: Sums) -> Int[np.ndarray, " genes"]:
     return node_counts(log_range(found.level_size)[1], s.levels, len(s.Q))
 
 
-def room_for(s: Structure, nodes: int, genes: int) -> PerGene:
-    """Arrays for the products of so many genes, to be used again and again by `own`."""
-    K = len(s.term_of_other) + s.Q.shape[1]
-    return PerGene(
+class Room(NamedTuple):
+    """Arrays that `own` uses again and again: new memory costs more than what is done with it."""
+
+    gene: PerGene
+    one: Float[np.ndarray, "g products"]
+    two: Float[np.ndarray, "g products"]
+    gaps: Float[np.ndarray, "g J C"]
+
+
+def room_for(s: Structure, nodes: int, genes: int) -> Room:
+    """For the products of so many genes."""
+    K, tile = len(s.term_of_other) + s.Q.shape[1], s.tile.genes
+    gene = PerGene(
         np.zeros((K, genes)),
         np.ones(genes),
         np.zeros((nodes, K, genes)),
         np.zeros((nodes, genes)),
-        Own(
+        Packed(
             np.zeros((K, K, genes)),
-            np.zeros((nodes, K, K, genes)),
+            np.zeros((nodes, K * (K + 1) // 2, genes)),
             np.ones((nodes, genes)),
             np.ones((s.levels, genes)),
             np.ones((s.levels, genes)),
             np.ones(genes),
         ),
     )
+    one, two = np.empty((2, tile, len(s.first)))
+    return Room(gene, one, two, np.empty((tile, s.levels, nodes)))
 
 
-def own(s: Structure, found: Sums, nodes: int, room: PerGene | None = None) -> PerGene:
+def own(s: Structure, found: Sums, nodes: int, room: Room | None = None) -> PerGene:
     """Products of genes that need no more than ``nodes`` nodes (J of them: one class a level).
 
-    They are written into the first genes of ``room``, which is returned: memory that is there is
-    much faster than memory to be had, and what no pair of columns shares stays zero.
+    They are written into the first genes of ``room``, whose products are returned; what no pair of
+    columns shares stays zero.
     """
     genes = found.w.shape[1]
-    out = room_for(s, nodes, genes) if room is None else room
-    assert isinstance(out.own, Own)
+    room = room_for(s, nodes, genes) if room is None else room
+    out = room.gene
+    assert isinstance(out.own, Packed)
     out.own.level_sizes[:, :genes] = found.level_size
     out.own.n[:genes] = found.n
-    for start in range(0, genes, TILE):
-        _fill(s, found, slice(start, min(start + TILE, genes)), nodes, out)
+    tile = s.tile.genes
+    for start in range(0, genes, tile):
+        _fill(s, found, slice(start, min(start + tile, genes)), nodes, room)
     return out
 
 
-def _fill(s: Structure, found: Sums, part: slice, nodes: int, out: PerGene) -> None:
+def _fill(s: Structure, found: Sums, part: slice, nodes: int, room: Room) -> None:
     """One tile of genes."""
-    assert isinstance(out.own, Own)
+    out = room.gene
+    assert isinstance(out.own, Packed)
     w, y, size = found.w[:, part], found.y[:, part], found.level_size[:, part]
     wy = w * y
     p, q = s.Q.shape[1], len(s.term_of_other)
@@ -200,9 +224,13 @@ def _fill(s: Structure, found: Sums, part: slice, nodes: int, out: PerGene) -> N
     columns = [s.sum_levels @ (w * s.Q[:, i, None]) for i in range(p)]
     entries = np.concatenate([s.sum_cells @ w, *columns, a])
     # Genes first: the entries of one are in the cache while their products are formed.
-    scaled = np.ascontiguousarray((entries * np.sqrt(share)[s.entry_level]).T)
-    products = scaled.take(s.first, axis=1) * scaled.take(s.second, axis=1)
-    _classes(s, products, size, part, nodes, out)
+    entries *= np.take(np.sqrt(share), s.entry_level, axis=0)
+    scaled = np.ascontiguousarray(entries.T)
+    products, second = room.one[: len(scaled)], room.two[: len(scaled)]
+    np.take(scaled, s.first, axis=1, out=products, mode="clip")  # "raise" would buffer them
+    np.take(scaled, s.second, axis=1, out=second, mode="clip")
+    products *= second
+    _classes(s, products, size, part, nodes, room)
 
     def deviations(values, level_sums):
         return values - np.take(level_sums * share, s.level_of, axis=0)
@@ -212,7 +240,7 @@ def _fill(s: Structure, found: Sums, part: slice, nodes: int, out: PerGene) -> N
     wd = w * d
     out.within_yy[part] = (wd * d).sum(axis=0)
     out.within_uy[:q, part] = s.sum_others @ wd
-    out.within_uy[q:, part] = s.Q.T @ wd
+    out.within_uy[q:, part] = over_samples(s.Q, wd)
     centred = [deviations(s.Q[:, i, None], columns[i]) for i in range(p)]
     for i in range(p):
         wd = w * centred[i]
@@ -236,10 +264,11 @@ def _classes(
     size: Float[np.ndarray, "J g"],
     part: slice,
     nodes: int,
-    out: PerGene,
+    room: Room,
 ) -> None:
     """Class sums of all products of two entries of one level."""
-    assert isinstance(out.own, Own)
+    out = room.gene
+    assert isinstance(out.own, Packed)
     one, two = s.place
     places = len(one)
     there = size > 0
@@ -250,18 +279,17 @@ def _classes(
     else:
         middle, half = log_range(size)
         knots, barycentric = chebyshev(nodes)
-        out.own.sizes[:, part] = np.exp(middle + half * knots[:, None])
-        z = np.where(there, (np.log(np.where(there, size, 1.0)) - middle) / half, 0.0)
-        gap = z.T[:, :, None] - knots
+        out.own.sizes[:, part] = np.exp(middle + from_unit(knots[:, None], half))
+        z = to_unit(np.where(there, np.log(np.where(there, size, 1.0)) - middle, 0.0), half)
+        gap = room.gaps[: z.shape[1]]
+        np.subtract(z.T[:, :, None], knots, out=gap)
         gap[np.abs(gap) < 1e-15] = 1e-15
         weights = np.divide(barycentric, gap, out=gap)
         weights /= weights.sum(axis=-1, keepdims=True)
-        sums = np.ascontiguousarray(s.tile.times(products, weights).transpose(2, 1, 0))
+        sums = s.tile.times(products, weights).transpose(2, 1, 0)
     K = out.within_uy.shape[0]
     inner = two < K
-    one, two, uu = one[inner], two[inner], sums[:, inner]
-    out.own.between[:, one, two, part] = uu
-    out.own.between[:, two, one, part] = uu
+    out.own.packed[:, triangle(K)[one[inner], two[inner]], part] = sums[:, inner]
     edge = (s.place[1] == K) & (s.place[0] < K)
     out.between_uy[:, s.place[0][edge], part] = sums[:, edge]
     out.between_yy[:, part] = sums[:, -1]
