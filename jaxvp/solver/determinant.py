@@ -153,7 +153,8 @@ def tabulate(shared: Shared, reml: bool) -> Determinant:
     )
     # Compiled whole: piece by piece it would take seconds.
     at_points = jax.jit(lambda d, x: (d(x)[1], d.covariance(x, shared.p)))
-    score, covariance = map(np.asarray, at_points(determinant, points.T))
+    with jax.enable_x64(True):
+        score, covariance = map(np.asarray, at_points(determinant, points.T))
     error = abs(score.T - np.stack(dense)).max()
     expected = np.moveaxis(np.stack(covariances), 0, -1)
     scale = np.sqrt(np.einsum("iig,jjg->ijg", expected, expected))

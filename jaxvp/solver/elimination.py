@@ -59,7 +59,7 @@ def weights_at(shared: Shared, gamma: Float[np.ndarray, " N"]) -> Float[np.ndarr
 
 def systems(shared: Shared, gamma: Float[np.ndarray, " N"]) -> Float[np.ndarray, "N K K"]:
     """``M = S + sum_c w_c C_c`` at nodes of gamma_1."""
-    return shared.within + np.tensordot(weights_at(shared, gamma), shared.between, 1)
+    return np.asarray(shared.within) + np.tensordot(weights_at(shared, gamma), shared.between, 1)
 
 
 class Rotated(NamedTuple):

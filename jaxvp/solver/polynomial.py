@@ -57,7 +57,7 @@ class Axes(eqx.Module):
 
     def inside(self, x: Float[Array, "k genes"]) -> Array:
         """Is a point where the nodes are?"""
-        return (self.place(x)[0] <= 1).all(0)
+        return jnp.all(self.place(x)[0] <= 1, axis=0)
 
     def place(self, x: Float[Array, "k genes"]) -> tuple[Array, Array]:
         """v of a point, on [-1, 1], and its derivative in x."""
