@@ -1,4 +1,6 @@
-"""Large systems: tabulated determinants, one factor a gene, and polynomials, on small designs."""
+"""Large systems: tabulated determinants, what a gene adds, and polynomials, on small designs."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,11 @@ import jaxvp
 from jaxvp.batch.fitted import at_optimum
 from jaxvp.design import build
 from jaxvp.formula import Formula
+from jaxvp.likelihood.inverse import inverse
+from jaxvp.likelihood.iterated_part import Preconditioner, iterated_part
 from jaxvp.likelihood.own_part import own_part
 from jaxvp.solver import determinant, polynomial, solve, surface
+from jaxvp.solver.loop import iterate
 from jaxvp.statistics import compress, statistics
 
 DESIGNS = {"2 terms": {"g": 12, "h": 5}, "3 terms": {"g": 12, "h": 7, "i": 3}}
@@ -26,7 +31,7 @@ def design(request):
     )
     compression = compress(build(Formula.parse(study.formula), study.metadata))
     block = statistics(compression, study.expression.to_numpy().T)
-    return study, compression.shared, block
+    return study, compression, block
 
 
 def dense(study, shared, gene, gamma, reml):
@@ -39,7 +44,7 @@ def dense(study, shared, gene, gamma, reml):
 
 def points(shared, count=5):
     """Random x inside of the nodes, one of them with an exact zero."""
-    top = np.log1p(polynomial.LARGEST_GAMMA * shared.samples_per_level)[:, None]
+    top = np.log1p(determinant.LARGEST_GAMMA * shared.samples_per_level)[:, None]
     x = top * np.random.default_rng(1).uniform(0, 0.8, (len(shared.levels), count))
     x[0, 0] = 0
     return x
@@ -47,7 +52,7 @@ def points(shared, count=5):
 
 @pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])
 def test_deviance_of_determinant_and_own_part_is_dense_algebra_s(design, reml):
-    study, shared, block = design
+    study, shared, block = design[0], design[1].shared, design[2]
     x = points(shared)
     gamma = np.expm1(x) / shared.samples_per_level[:, None]
     gene = jax.tree.map(lambda a: a[..., : x.shape[1]], block.gene)
@@ -67,7 +72,7 @@ def test_deviance_of_determinant_and_own_part_is_dense_algebra_s(design, reml):
 
 @pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])
 def test_derivatives_are_those_of_finite_differences(design, reml):
-    _, shared, block = design
+    shared, block = design[1].shared, design[2]
     x = points(shared, GENES)[:, 1:]
     gene = jax.tree.map(lambda a: a[..., 1:], block.gene)
     m = shared.samples_per_level[:, None]
@@ -94,17 +99,21 @@ def test_derivatives_are_those_of_finite_differences(design, reml):
             np.testing.assert_allclose(first[i], rss, rtol=1e-6, atol=1e-9)
 
 
-def test_the_optimum_is_dense_algebra_s(design):
-    study, shared, block = design
+@pytest.mark.parametrize("way", ["factored", "iterated"])
+def test_the_optimum_is_dense_algebra_s(design, way, monkeypatch):
+    study, compression, block = design
+    shared = compression.shared
     reml = len(shared.levels) == 3
+    monkeypatch.setattr(surface, "_PRODUCTS", 0 if way == "iterated" else np.inf)
     wanted = np.ones(GENES, bool)
     wanted[3] = False
     with jax.enable_x64(True):
         run = jax.jit(solve, static_argnums=(0, 1, 2))
-        table = surface.build(shared, reml)
+        table = surface.build(compression, reml)
+        assert table is not None and (table.nodes is None) == (way == "factored")
         found = run("newton", GENES, reml, shared, block.gene, wanted, np.int32(100), table)
         found = jax.tree.map(np.asarray, found)
-    assert at_optimum(found)[wanted].mean() > 0.8  # others are beyond the nodes
+    assert at_optimum(found)[wanted].mean() > 0.9  # others are beyond the nodes
     assert (found.evaluations[~wanted] == 0).all()
     here = np.flatnonzero(wanted & at_optimum(found))
     assert found.evaluations[here].mean() < 4
@@ -128,10 +137,105 @@ def size_of(shared, reml):
 
 
 def test_a_surface_whose_determinants_are_not_exact_is_not_used(design, monkeypatch):
-    _, shared, _ = design
+    compression = design[1]
     monkeypatch.setattr(determinant, "_ERROR", 1e-2)
-    assert determinant.tabulate(shared, False).error > determinant.PRECISE
-    assert surface.build(shared, False) is None
+    with jax.enable_x64(True):
+        assert determinant.tabulate(compression.shared, False).error > determinant.PRECISE
+        assert surface.build(compression, False) is None
+
+
+def test_iterations_give_what_a_factor_gives(design, monkeypatch):
+    """At zero, near the node and far from it; fixed part and covariance beside dense algebra."""
+    _, compression, block = design
+    shared = compression.shared
+    monkeypatch.setattr(surface, "_PRODUCTS", 0)
+    x = points(shared, GENES) / 2
+    x[1, 1] = x[-1, 2] = 0
+    gamma = np.expm1(x) / shared.samples_per_level[:, None]
+    with jax.enable_x64(True):
+        found = surface.build(compression, False)
+        assert found is not None
+        expected = jax.jit(lambda g: own_part(g, shared, block.gene))(gamma)
+
+        @jax.jit
+        def iterated(node, gamma, begin, asked):
+            near = Preconditioner.of(node, gamma, shared)
+            return iterated_part(gamma, shared, near, block.gene, begin, asked)
+
+        begin, asked = np.zeros((shared.n_columns, GENES)), np.ones(GENES, bool)
+        for number in (0, 3):
+            node = jax.tree.map(lambda leaf, i=number: jnp.asarray(leaf)[i], found.nodes)
+            part, solved = iterated(node, gamma, begin, asked)
+            np.testing.assert_allclose(part.rss, expected.rss, rtol=1e-11)
+            np.testing.assert_allclose(part.first, expected.first, rtol=1e-8, atol=1e-10)
+            np.testing.assert_allclose(part.beta, expected.beta, atol=1e-9)
+            assert np.asarray(part.error).max() < 1e-11
+        # Begun where it ended it is there already; who is not asked stays where it was.
+        again, same = iterated(node, gamma, solved, asked)
+        np.testing.assert_allclose(again.rss, expected.rss, rtol=1e-11)
+        np.testing.assert_allclose(same, solved, atol=1e-10)
+        asked[0] = False
+        _, waited = iterated(node, gamma, begin, asked)
+        assert (np.asarray(waited)[:, 0] == 0).all()
+
+
+def test_the_covariance_of_fixed_effects_is_dense_algebra_s(design):
+    study, compression, _ = design
+    shared = compression.shared
+    x = points(shared)
+    with jax.enable_x64(True):
+        table = determinant.tabulate(shared, False)
+        found = np.asarray(jax.jit(lambda d, x: d.covariance(x, shared.p))(table, x))
+    X, Zs, _ = oracles.design(study.formula, study.metadata)
+    for i, gamma in enumerate((np.expm1(x) / shared.samples_per_level[:, None]).T):
+        in_order = np.empty(len(gamma))
+        in_order[list(shared.order)] = gamma
+        V = np.eye(len(X)) + sum(g * Z @ Z.T for g, Z in zip(in_order, Zs, strict=True))
+        expected = np.linalg.inv(X.T @ np.linalg.solve(V, X))
+        # Of X = Q R, the table's is that of Q.
+        ours = shared.r_inverse @ found[..., i] @ shared.r_inverse.T
+        np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-9 * abs(expected).max())
+
+
+def test_inverses_of_many_matrices_are_numpy_s():
+    rng = np.random.default_rng(0)
+    half = rng.normal(size=(5, 37, 60))
+    many = half @ half.swapaxes(1, 2)
+    with jax.enable_x64(True):
+        found, pivots = jax.jit(inverse)(np.moveaxis(many, 0, -1))
+    np.testing.assert_allclose(np.moveaxis(found, -1, 0), np.linalg.inv(many), rtol=1e-8)
+    roots = np.linalg.cholesky(many)
+    np.testing.assert_allclose(pivots.T, np.diagonal(roots, axis1=1, axis2=2) ** 2, rtol=1e-10)
+
+
+class Counting(NamedTuple):
+    """Searches that end after as many steps as each needs."""
+
+    left: jax.Array
+    tiles: jax.Array  # of which group the tile was, each time
+    done: jax.Array
+
+
+def test_searches_of_two_groups_are_never_in_one_tile():
+    rng = np.random.default_rng(3)
+    group = rng.integers(0, 5, 32)
+    needs = rng.integers(0, 9, 32)
+    start = Counting(jnp.asarray(needs), jnp.full(32, -1), jnp.asarray(needs) == 0)
+
+    def stepped(number, state):
+        left = jnp.where(state.done, state.left, state.left - 1)
+        tiles = jnp.where(state.done, state.tiles, number)
+        return Counting(left, tiles, left <= 0)
+
+    def run(state, group):
+        return iterate(
+            stepped, 8, group, state, jnp.int32(20), group=group, groups=5, enter=lambda _, g: g
+        )
+
+    found = jax.jit(run)(start, jnp.asarray(group))
+    assert np.asarray(found.done).all()
+    np.testing.assert_array_equal(found.left, 0)
+    np.testing.assert_array_equal(found.tiles, np.where(needs > 0, group, -1))
 
 
 def test_a_polynomial_and_its_derivatives_are_exact():
@@ -156,15 +260,15 @@ def test_a_polynomial_and_its_derivatives_are_exact():
 
 def test_a_gene_beyond_the_nodes_is_solved_by_the_plain_way():
     study = jaxvp.simulate(
-        2,
+        8,
         400,
         {"g": 80, "h": 70},
-        fractions={"g": 0.995, "h": 0.001, "Age": 0.0},
+        fractions={"g": 0.99996, "h": 0.00001, "Age": 0.0},
         seed=4,
     )
     result = jaxvp.fit(study.expression, study.formula, study.metadata)
     assert (result.diagnostics["status"] == "converged").all()
-    assert (result.theta["g"] ** 2 > polynomial.LARGEST_GAMMA).any()
+    assert (result.theta["g"] ** 2 > determinant.LARGEST_GAMMA).any()
     for gene in study.expression.index:
         y = study.expression.loc[gene].to_numpy()
         X, Zs, names = oracles.design(study.formula, study.metadata)

@@ -31,7 +31,7 @@ from jaxvp.batch.work import Blocks, Work
 from jaxvp.design import Design
 from jaxvp.expression import DataError
 from jaxvp.likelihood import SWEEP_COLUMNS
-from jaxvp.solver import Status, lanes, prepare
+from jaxvp.solver import Status, lanes, prepare_many
 from jaxvp.statistics import Compression, Shared, SlopeShared, compress, compress_slopes, sums
 
 __all__ = [
@@ -164,7 +164,7 @@ class Fitter:
         # The error of tabulated determinants is measured in float64.
         many = genes if dtype == "float64" else 0
         with jax.enable_x64(True):
-            host = (shared, prepare(solver, shared, reml, many) if workers else None)
+            host = (shared, prepare_many(solver, compression, reml, many) if workers else None)
             host = jax.tree.map(lambda a: np.asarray(a, dtype), host)
             placed = {device: jax.device_put(host, device) for device in set(workers)}
         self.threads = len(workers)

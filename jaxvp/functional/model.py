@@ -13,7 +13,7 @@ from jaxvp.batch.fitted import FixedPart
 from jaxvp.design import DesignError, build
 from jaxvp.formula import Formula
 from jaxvp.fractions import RESIDUALS, mixed_names
-from jaxvp.solver import Surface, Table, prepare
+from jaxvp.solver import Table, prepare
 from jaxvp.statistics import Array, Classes, Layout, compress, known_classes, layout, node_counts
 
 if TYPE_CHECKING:
@@ -134,7 +134,6 @@ def design(formula: str, metadata: pd.DataFrame, *, reml: bool = False) -> Desig
         nodes = int(node_counts(np.array([_HALF_RANGE]), where.levels, found.n)[0])
         with jax.enable_x64(True):
             table = prepare("newton", shared, reml)
-        assert not isinstance(table, Surface)
     else:
         components, by_name = (*found.terms, RESIDUALS), ()
         level_of = others = classes = table = None

@@ -33,11 +33,18 @@ def estimates(system: FixedSystem, shared: Shared | SlopeShared, reml: bool) -> 
     log_det = system.log_det
     if reml:
         log_det = log_det + system.log_det_fixed + 2 * shared.log_det_r
-    half = jnp.tensordot(shared.r_inverse, system.covariance, axes=1)
-    variances = (half * lift(shared.r_inverse, system.rss)).sum(1)
+    variances = coefficient_variances(system.covariance, shared)
     sigma2 = system.rss / size
     log_likelihood = -0.5 * (log_det + size * (1 + jnp.log(2 * jnp.pi * sigma2)))
     return Estimates(system.beta, variances, jnp.sqrt(sigma2), log_likelihood)
+
+
+def coefficient_variances(
+    covariance: Float[Array, "p p *genes"], shared: Shared | SlopeShared
+) -> Float[Array, "p *genes"]:
+    """Diagonal of cov b / sigma^2, for the columns of X, from that for the columns of Q."""
+    half = jnp.tensordot(shared.r_inverse, covariance, axes=1)
+    return (half * lift(shared.r_inverse, covariance[0, 0])).sum(1)
 
 
 def no_estimates(shared: Shared | SlopeShared) -> Estimates:

@@ -35,7 +35,7 @@ from jaxvp.solver.slopes import SlopeSolution, relative_factors, slope_lanes, so
 from jaxvp.solver.status import Status
 from jaxvp.solver.surface import Surface
 from jaxvp.solver.table import Table, starts
-from jaxvp.statistics import Array, PerGene, Shared, SlopeShared
+from jaxvp.statistics import Array, Compression, PerGene, Shared, SlopeShared
 
 __all__ = [
     "MAX_ITERATIONS",
@@ -48,6 +48,7 @@ __all__ = [
     "lanes",
     "newton",
     "prepare",
+    "prepare_many",
     "relative_factors",
     "solve",
     "solve_slopes",
@@ -70,20 +71,31 @@ class Solution(NamedTuple):
     hessian: Float[Array, "k k genes"] | None  # in x; of Newton's method alone
 
 
-def prepare(
-    solver: str, shared: Shared | SlopeShared, reml: bool, genes: int = 0
-) -> Surface | Table | None:
-    """What all genes share beside their statistics.
-
-    ``genes`` is how many there will be: a `Surface` is for many. Its shapes follow from the samples
-    that are there, and it leaves some genes to be solved without it.
-    """
+def prepare(solver: str, shared: Shared | SlopeShared, reml: bool) -> Table | None:
+    """What all genes share beside their statistics."""
     if isinstance(shared, SlopeShared) or solver != "newton":
         return None
-    large = shared.n_columns > SWEEP_COLUMNS
-    if large and genes >= surface.ENOUGH_GENES and len(shared.levels) in surface.TERMS:
-        return surface.build(shared, reml)
     return table_of_starts.build(shared, reml)
+
+
+def prepare_many(
+    solver: str, compression: Compression, reml: bool, genes: int
+) -> Surface | Table | None:
+    """The same for a whole study of so many genes.
+
+    The shapes of a `Surface` follow from the samples that are there, and it leaves some genes to be
+    solved without it.
+    """
+    shared = compression.shared
+    if (
+        isinstance(shared, Shared)
+        and solver == "newton"
+        and shared.n_columns > SWEEP_COLUMNS
+        and genes >= surface.ENOUGH_GENES
+        and len(shared.levels) in surface.TERMS
+    ):
+        return surface.build(compression, reml)
+    return prepare(solver, shared, reml)
 
 
 def lanes(shared: Shared | SlopeShared, platform: str = "cpu") -> int:
@@ -135,7 +147,7 @@ def solve(
     Genes that are not ``wanted`` are never stepped.
     """
     if isinstance(table, Surface):
-        found = solve_large(width, reml, shared, gene, wanted, limit, table)
+        found = solve_large(reml, shared, gene, wanted, limit, table)
         return _solution(found, shared)
     method = SOLVERS[solver]
     if shared.n_columns > SWEEP_COLUMNS:

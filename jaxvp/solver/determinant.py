@@ -1,29 +1,44 @@
-r"""The determinants of large systems as a function of gamma, tabulated once for all genes.
+r"""What is the same for all genes of a large system, as a function of gamma, tabulated once.
 
 ``log|V|``, by REML with ``log|X'V^-1 X|``, knows nothing of a gene. Its main terms, ``sum_j log(1 +
 gamma_i n_ij)``, are taken out, and what is left is a polynomial through the nodes of a grid
 (`jaxvp.solver.polynomial`), with as many nodes as make it exact to `_ERROR`. How exact its score
 really is, is measured beside dense algebra at random points when it is built: only one within
-`PRECISE` stands in for a factorisation of each gene's own system.
+`PRECISE` stands in for a factorisation of each gene's own system. ``X'V^-1 X = L diag(d) L'`` is
+tabulated with it, as ``log d`` and the unit triangular L: of one size over the whole grid, unlike
+``X'V^-1 X``.
+
+At a node of gamma_1 the system of all other columns is ``M = S + sum_c w_c C_c``, ``M_22 = Q
+diag(l) Q'`` the block of term 2. For all gamma_2 at once ``log|I + gamma_2 M_22| = sum log(1 +
+gamma_2 l)``, and the other columns' system becomes ``M_rr - M_r2 Q diag(gamma_2 / (1 + gamma_2 l))
+Q'M_2r``; of that the same for term 3, and the fixed part is left.
+
+Cost: N_1 eigenproblems of size q_2, N_1 N_2 of size q_3, shared out to all cores.
 """
 
 from __future__ import annotations
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxvp import threads
 from jaxvp.likelihood import Scalar
-from jaxvp.likelihood.system import class_weights, term_slices
+from jaxvp.likelihood.system import term_slices
+from jaxvp.runtime import using_blas_threads
 from jaxvp.solver import polynomial
-from jaxvp.solver.elimination import eliminate, level_sizes
+from jaxvp.solver.elimination import level_sizes, systems, weights_at
 from jaxvp.statistics import Array, Shared
 
 # Largest error of the score in x: a tenth of what certifies an optimum.
 PRECISE = 1e-7
-_ERROR = 1e-10
-_POINTS = 4
+_ERROR = 3e-9
+LARGEST_GAMMA = 1e4  # beyond it, a residual share of 1e-4, there is no polynomial
+# Largest relative error of (X'V^-1 X)^-1: standard errors need no more digits.
+_PRECISE_COVARIANCE = 1e-6
+_POINTS = 2
 _NEAR_ZERO = 1e-4  # x: where polynomials are worst, and many genes end
 
 
@@ -59,6 +74,7 @@ class Determinant(eqx.Module):
     """The tabulated determinant."""
 
     values: Float[Array, "*fine 1"]  # at the nodes, without the main terms
+    fixed: Float[Array, "entries *fine"]  # log d, then L by rows, of X'V^-1 X = L diag(d) L'
     axes: polynomial.Axes
     main: MainTerms
     error: Float[Array, ""]  # of the score, at the points that were looked at
@@ -69,10 +85,22 @@ class Determinant(eqx.Module):
         alone = self.main(x)
         return value + alone[0], score + alone[1]
 
+    def covariance(self, x: Float[Array, "k genes"], p: int) -> Float[Array, "p p genes"]:
+        """``(X'V^-1 X)^-1`` of a tile of genes."""
+        entries = self.axes.values(self.fixed, x)
+        lower = jnp.zeros((p, p, x.shape[1]), x.dtype).at[np.tril_indices(p, -1)].set(entries[p:])
+        # The inverse of a unit triangular matrix, row by row.
+        inverse = jnp.broadcast_to(jnp.eye(p, dtype=x.dtype)[..., None], lower.shape)
+        for i in range(1, p):
+            row = (lower[i, :i, None] * inverse[:i]).sum(0)
+            inverse = inverse.at[i].add(-row)
+        half = inverse * jnp.exp(-0.5 * entries[:p])[:, None]
+        return (half[:, :, None] * half[:, None]).sum(0)
+
 
 def grid(shared: Shared) -> tuple[polynomial.Axes, tuple[int, ...]]:
     """The axes, and the number of nodes of each."""
-    axes = polynomial.Axes.of(level_sizes(shared), shared.samples_per_level)
+    axes = polynomial.Axes.of(level_sizes(shared), shared.samples_per_level, LARGEST_GAMMA)
     return axes, axes.counts(_ERROR)
 
 
@@ -80,58 +108,95 @@ def tabulate(shared: Shared, reml: bool) -> Determinant:
     """The determinant of a design with two or three random terms, host code."""
     sizes = level_sizes(shared)
     axes, counts = grid(shared)
-    values = eliminate(shared, axes.gammas(counts), reml).log_det
-    coefficients = values
-    for axis, count in enumerate(counts):
-        matrix = polynomial.to_coefficients(count)
-        coefficients = np.moveaxis(np.tensordot(matrix, coefficients, (1, axis)), 0, axis)
+    gammas = axes.gammas(counts)
+    log_det = np.empty(counts)
+    fixed = np.empty((*counts, shared.p, shared.p))
+    own = np.log1p(np.outer(gammas[0], sizes[0])).sum(axis=1)
+
+    def fill(i: int) -> None:
+        m = systems(shared, gammas[0][i : i + 1])[0]
+        log_det[i], fixed[i] = _eliminated(m, gammas[1:], shared.levels[1:])
+        log_det[i] += own[i]
+
     k = len(counts)
     points = np.random.default_rng(0).uniform(0, 1, (_POINTS * (k + 2), k))
-    points = np.log1p(polynomial.LARGEST_GAMMA * shared.samples_per_level) * points
+    points = np.log1p(LARGEST_GAMMA * shared.samples_per_level) * points
     for i in range(k):  # each term in turn next to zero, and all of them
         points[i * _POINTS : (i + 1) * _POINTS, i] = _NEAR_ZERO
     points[k * _POINTS] = _NEAR_ZERO
-    error = max(
-        abs(_score(coefficients, axes, sizes, x) - _dense_score(shared, x, reml)).max()
-        for x in points
+    dense = [np.empty(0)] * len(points)
+    covariances = [np.empty(0)] * len(points)
+
+    def look(i: int) -> None:
+        dense[i], covariances[i] = _dense(shared, points[i], reml)
+
+    # One node or point a thread: what is inside is too small to be shared out.
+    with using_blas_threads(1):
+        threads.each(fill, range(counts[0]), threads.cores())
+        threads.each(look, range(len(points)), threads.cores())
+    lower = np.linalg.cholesky(fixed)
+    roots = np.diagonal(lower, axis1=-2, axis2=-1)
+    logs = 2 * np.log(roots)
+    if reml:
+        log_det += logs.sum(-1)
+    for axis, (gamma, size) in enumerate(zip(gammas, sizes, strict=True)):
+        main = np.log1p(np.outer(gamma, size)).sum(axis=1)
+        log_det -= main.reshape([-1 if i == axis else 1 for i in range(k)])
+    unit = (lower / roots[..., None, :])[..., *np.tril_indices(shared.p, -1)]
+    entries = np.moveaxis(np.concatenate([logs, unit], axis=-1), -1, 0)
+    determinant = Determinant(
+        log_det[..., None],
+        np.ascontiguousarray(entries),
+        axes,
+        MainTerms.of(sizes, shared.samples_per_level),
+        np.asarray(np.inf),
     )
-    main = MainTerms.of(sizes, shared.samples_per_level)
-    return Determinant(values[..., None], axes, main, np.asarray(error))
+    # Compiled whole: piece by piece it would take seconds.
+    at_points = jax.jit(lambda d, x: (d(x)[1], d.covariance(x, shared.p)))
+    with jax.enable_x64(True):
+        score, covariance = map(np.asarray, at_points(determinant, points.T))
+    error = abs(score.T - np.stack(dense)).max()
+    expected = np.moveaxis(np.stack(covariances), 0, -1)
+    scale = np.sqrt(np.einsum("iig,jjg->ijg", expected, expected))
+    if shared.p and (abs(covariance - expected) / scale).max() > _PRECISE_COVARIANCE:
+        error = np.inf
+    return eqx.tree_at(lambda d: d.error, determinant, np.asarray(error))
 
 
-def _score(
-    coefficients: np.ndarray,
-    axes: polynomial.Axes,
-    sizes: tuple[np.ndarray, ...],
-    x: np.ndarray,
-) -> np.ndarray:
-    """What `Determinant` says of one point."""
-    below = axes.mean + axes.largest * np.expm1(x)
-    z = 2 * np.log(below / axes.mean) / axes.top - 1
-    score = np.asarray(axes.largest * np.exp(x) / below * 2 / axes.top)
-    for i, (n, m) in enumerate(zip(sizes, axes.mean, strict=True)):
-        slope = np.polynomial.chebyshev.chebder(coefficients, axis=i)
-        for point in z:
-            row = np.polynomial.chebyshev.chebvander(point, slope.shape[0] - 1)[0]
-            slope = np.tensordot(row, slope, 1)
-        score[i] = score[i] * slope + (n * np.exp(x[i]) / (m + n * np.expm1(x[i]))).sum()
-    return score
+def _eliminated(
+    m: Float[np.ndarray, "*nodes K K"], gammas: tuple[np.ndarray, ...], levels: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """``log|V|`` and ``X'V^-1 X`` at all nodes of the terms that are left."""
+    if not gammas:
+        return np.zeros(m.shape[:-2]), m
+    n, gamma = levels[0], gammas[0][:, None]
+    roots, vectors = np.linalg.eigh(m[..., :n, :n])
+    couple = m[..., n:, :n] @ vectors
+    below = 1 + gamma * roots[..., None, :]
+    taken = (couple[..., None, :, :] * (gamma / below)[..., None, :]) @ np.swapaxes(couple, -1, -2)[
+        ..., None, :, :
+    ]
+    log_det, fixed = _eliminated(m[..., None, n:, n:] - taken, gammas[1:], levels[1:])
+    alone = np.log(below).sum(-1)
+    return log_det + alone.reshape(*alone.shape, *[1] * (len(gammas) - 1)), fixed
 
 
-def _dense_score(shared: Shared, x: np.ndarray, reml: bool) -> np.ndarray:
-    """The same from the inverse of the system at this point."""
+def _dense(shared: Shared, x: np.ndarray, reml: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Score in x and ``(X'V^-1 X)^-1`` from the inverse of the system at this point."""
     gamma = np.expm1(x) / shared.samples_per_level
     q = shared.n_columns - shared.p
-    rows = slice(None) if reml else slice(q)
-    w0, w1, _ = (np.asarray(w) for w in class_weights(shared, np.asarray(gamma[0])))
+    of = slice(None) if reml else slice(q)
     root = np.ones(shared.n_columns)
     for block, ratio in zip(term_slices(shared), gamma[1:], strict=True):
         root[block] = np.sqrt(ratio)
-    both = np.outer(root, root)[rows, rows]
-    system = both * (shared.within + np.tensordot(w0, shared.between, 1))[rows, rows]
+    both = np.outer(root, root)
+    w0 = weights_at(shared, gamma[:1])
+    system = both * systems(shared, gamma[:1])[0]
     system += np.diag((np.arange(len(system)) < q).astype(float))
-    inverse = np.linalg.inv(system)
-    moved = (inverse * both * np.tensordot(w1, shared.between, 1)[rows, rows]).sum()
+    covariance = np.linalg.inv(system)[q:, q:]
+    inverse = np.linalg.inv(system[of, of])
+    bent = np.tensordot(-shared.sizes * w0[0] ** 2, shared.between, 1)
+    moved = (inverse * both[of, of] * bent[of, of]).sum()
     eliminated = shared.level_counts * shared.level_sizes / (1 + gamma[0] * shared.level_sizes)
     # 1 - the inverse's diagonal is gamma times what the trace is of.
     traced = 1 - np.diagonal(inverse)
@@ -139,4 +204,5 @@ def _dense_score(shared: Shared, x: np.ndarray, reml: bool) -> np.ndarray:
         traced[block].sum() / ratio
         for block, ratio in zip(term_slices(shared), gamma[1:], strict=True)
     ]
-    return np.exp(x) / shared.samples_per_level * np.array([eliminated.sum() + moved, *others])
+    score = np.exp(x) / shared.samples_per_level * np.array([eliminated.sum() + moved, *others])
+    return score, covariance

@@ -20,7 +20,9 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from jaxvp.likelihood.system import class_weights, term_slices
+from jaxvp import threads
+from jaxvp.likelihood.system import term_slices
+from jaxvp.runtime import using_blas_threads
 from jaxvp.statistics import Array, Shared
 
 
@@ -50,23 +52,64 @@ def level_sizes(shared: Shared) -> tuple[np.ndarray, ...]:
     )
 
 
-def eliminate(shared: Shared, gammas: tuple[np.ndarray, ...], reml: bool) -> Eliminated:
-    """Eliminate every term at the nodes of a grid, one array of gammas a term."""
+def weights_at(shared: Shared, gamma: Float[np.ndarray, " N"]) -> Float[np.ndarray, "N C"]:
+    """``1 / (1 + gamma_1 n_c)`` at nodes of gamma_1; NumPy's, as threads run this."""
+    return 1 / (1 + np.outer(gamma, shared.sizes))
+
+
+def systems(shared: Shared, gamma: Float[np.ndarray, " N"]) -> Float[np.ndarray, "N K K"]:
+    """``M = S + sum_c w_c C_c`` at nodes of gamma_1."""
+    return np.asarray(shared.within) + np.tensordot(weights_at(shared, gamma), shared.between, 1)
+
+
+class Rotated(NamedTuple):
+    """Systems at nodes of gamma_1, their block of term 2 diagonal: ``M_22 = Q diag(l) Q'``."""
+
+    turn: Float[np.ndarray, "N n n"]  # Q'
+    roots: Float[np.ndarray, "N n"]
+    couple: Float[np.ndarray, "N rest n"]  # M_r2 Q
+    rest: Float[np.ndarray, "N rest rest"]
+
+
+def rotated(shared: Shared, gamma: Float[np.ndarray, " N"]) -> Rotated:
+    """The nodes are shared out to all cores."""
+    n, rest = shared.levels[1], shared.n_columns - shared.levels[1]
+    shapes = ((n, n), (n,), (rest, n), (rest, rest))
+    found = Rotated(*(np.empty((len(gamma), *shape)) for shape in shapes))
+
+    def fill(i: int) -> None:
+        m = systems(shared, gamma[i : i + 1])[0]
+        found.roots[i], vectors = np.linalg.eigh(m[:n, :n])
+        found.turn[i], found.rest[i] = vectors.T, m[n:, n:]
+        np.matmul(m[n:, :n], vectors, out=found.couple[i])
+
+    with using_blas_threads(1):
+        threads.each(fill, range(len(gamma)), threads.cores())
+    return found
+
+
+def eliminate(
+    shared: Shared, gammas: tuple[np.ndarray, ...], reml: bool, known: Rotated | None = None
+) -> Eliminated:
+    """Eliminate every term at the nodes of a grid, one array of gammas a term.
+
+    ``known`` is `rotated` at the nodes of gamma_1.
+    """
     k = len(gammas)
     sizes = level_sizes(shared)
-    weights = np.asarray(class_weights(shared, gammas[0][:, None].T)[0]).T.reshape(
-        len(gammas[0]), -1
-    )
-    m = shared.within + np.tensordot(weights, shared.between, 1)
+    weights, m = weights_at(shared, gammas[0]), systems(shared, gammas[0])
     log_det = np.log1p(np.outer(gammas[0], sizes[0])).sum(axis=1)
     levels = []
     for t, gamma in enumerate(gammas[1:-1], 1):
         n = shared.levels[t]
-        values, vectors = np.linalg.eigh(m[:, :n, :n])
+        if t == 1 and known is not None:
+            turn, values, coupled = known.turn, known.roots, known.couple
+        else:
+            values, vectors = np.linalg.eigh(m[:, :n, :n])
+            turn, coupled = vectors.transpose(0, 2, 1), m[:, n:, :n] @ vectors
         factor = gamma[None, :, None] / (1 + gamma[None, :, None] * values[:, None, :])
-        coupled = m[:, n:, :n] @ vectors
         couple = coupled[:, None] * factor[:, :, None, :]
-        levels.append(Level(vectors.transpose(0, 2, 1), factor, couple))
+        levels.append(Level(turn, factor, couple))
         log_det = _grow(log_det, np.log1p(gamma[None, :, None] * values[:, None, :]).sum(-1))
         m = m[:, None, n:, n:] - couple @ coupled.transpose(0, 2, 1)[:, None]
         m = m.reshape(-1, *m.shape[2:])

@@ -3,20 +3,27 @@ r"""Large systems of two or three random terms: what all genes share is computed
 The determinants are tabulated (`jaxvp.solver.determinant`). A polynomial through a gene's deviance
 at the nodes of a table gives a starting point and the Hessian there (`jaxvp.solver.surface`).
 What is computed for a gene and a point is ``y'Py`` and its gradient alone
-(`jaxvp.likelihood.own_part`): one Cholesky factor, no inverse. The score, which the certificate is
-about, is that of the gene's own system and of determinants whose error is known; Newton's method
-with that one Hessian converges linearly, by a factor of hundreds a step.
+(`jaxvp.likelihood.own_part`, with very many columns `jaxvp.likelihood.iterated_part`). The score,
+which the certificate is about, is that of the gene's own system and of determinants whose error is
+known. The Hessian is corrected by what every step tells of it, so that three evaluations are the
+rule, and a search that begins at the end of the table ends beyond it.
 
-A gene that ends without a certificate, or whose optimum lies outside of the tables, is left to the
-way that needs none.
+A gene that ends without a certificate, or whose optimum lies outside of the determinants' tables,
+is left to the way that needs none.
 """
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-from jaxtyping import Bool, Int
+import math
+from typing import NamedTuple
 
-from jaxvp.likelihood import estimates
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from jaxvp.likelihood import Estimates, Scalar, no_estimates
+from jaxvp.likelihood.estimates import coefficient_variances, estimates
+from jaxvp.likelihood.iterated_part import Preconditioner, iterated_part
 from jaxvp.likelihood.own_part import own_part
 from jaxvp.likelihood.system import FixedSystem
 from jaxvp.solver import newton
@@ -28,11 +35,22 @@ from jaxvp.statistics import Array, PerGene, Shared
 # exact to 1e-8.
 _TIGHT = 1e-7
 _RIDGE = 1e-3
+_TELLS = 1e-3  # cosine of step and what is missing from which on a step tells of curvature
+_MOST = 24  # evaluations: who needs more is at the table's end, and better off without it
 _BURSTS = (2, 1, 1, 2, 4, 8)  # an evaluation is dear, gathering is not
+_BURSTS_ITERATED = (4, 4, 8)  # every one forms the preconditioner again
+# Genes of a tile: as many columns have the matrix products, as many share a node.
+_FACTORED, _ITERATED = 16, 32
+
+
+class _Known(NamedTuple):
+    """What is known at a gene's point beside its deviance."""
+
+    estimates: Estimates  # without the variances
+    solved: Float[Array, "K genes"]  # where conjugate gradients begin next time
 
 
 def solve_large(
-    width: int,
     reml: bool,
     shared: Shared,
     gene: PerGene,
@@ -40,45 +58,102 @@ def solve_large(
     limit: Int[Array, ""],
     surface: Surface,
 ) -> newton.State:
-    """Where the searches of a block of genes end; there are a multiple of ``width``."""
+    """Where the searches of a block of genes end."""
     determinant = surface.determinant
     size = shared.n - shared.p if reml else shared.n
     m = shared.samples_per_level[:, None]
     k, count = len(shared.levels), wanted.shape[0]
     empty = (jnp.zeros((*axes, count), gene.within_yy.dtype) for axes in ((), (k,), (k, k)))
     near = by_tiles(lambda g: near_optimum(surface, shared, g, size), gene, Near(*empty))
-    state = for_each(newton.start(shared), count)._replace(
+    nodes = surface.nodes
+    solved = jnp.zeros(0 if nodes is None else shared.n_columns, near.x.dtype)
+    zero = _Known(no_estimates(shared), solved)
+    state = for_each(newton.start(shared)._replace(estimates=zero), count)._replace(
         trial=near.x, done=~(wanted & jnp.isfinite(near.deviance))
     )
+    diagonal = jnp.eye(k, dtype=bool)[..., None]
+
+    def enter(here, node):
+        gene, near = here
+        if nodes is None:
+            return gene, near.hessian, None
+        at = jax.tree.map(lambda leaf: jnp.asarray(leaf)[node], nodes)
+        return gene, near.hessian, Preconditioner.of(at, jnp.expm1(near.x) / m, shared)
 
     def stepped(here, state):
-        gene, hessian = here
-        diagonal = jnp.eye(len(m), dtype=bool)[..., None]
+        gene, hessian, preconditioner = here
 
         def evaluate(x):
+            """The deviance at x, with a Hessian that has learned from the score's change."""
             jacobian = jnp.exp(x) / m
-            found = own_part(jnp.expm1(x) / m, shared, gene)
+            gamma, solved = jnp.expm1(x) / m, state.estimates.solved
+            if preconditioner is None:
+                found = own_part(gamma, shared, gene)
+            else:
+                found, solved = iterated_part(
+                    gamma, shared, preconditioner, gene, solved, ~state.done
+                )
             log_det, log_det1 = determinant(x)
             rss1 = found.first * jacobian / found.rss
             taken = (gene.between_yy.sum(0) + gene.within_yy) / found.rss
-            noise = 8 * jnp.finfo(x.dtype).eps * (1 + taken + found.lost)
+            noise = 8 * jnp.finfo(x.dtype).eps * (1 + taken + found.lost) + 2 * found.error
             rounding = (noise * (abs(log_det1) + size * abs(rss1))).max(0) + determinant.error
-            plain = log_det - found.log_det_fixed if reml else log_det
-            system = FixedSystem(
-                found.covariance, found.beta, found.rss, plain, found.log_det_fixed
-            )
             deviance = log_det + size * jnp.log(found.rss)
+            score = log_det1 + size * rss1
+            learned = _learned(hessian, state, x, score)
+            # The determinant has that of the fixed part in it.
+            none = jnp.zeros_like(deviance)
+            covariance = jnp.zeros((shared.p, shared.p, len(none)), none.dtype)
+            system = FixedSystem(covariance, found.beta, found.rss, log_det, none)
             return (
                 # Outside there is no determinant.
                 jnp.where(determinant.axes.inside(x), deviance, jnp.nan),
-                log_det1 + size * rss1,
-                hessian,
+                score,
+                learned,
                 # Where that is singular: terms that cannot be told apart.
-                len(m) * jnp.where(diagonal, abs(hessian) + _RIDGE, 0.0),
+                k * jnp.where(diagonal, abs(learned) + _RIDGE, 0.0),
                 rounding,
-                estimates(system, shared, reml),
+                _Known(estimates(system, shared, reml), solved),
             )
 
         return newton.step_in_x(evaluate, state, _TIGHT)
 
-    return iterate(stepped, width, (gene, near.hessian), state, limit, bursts=_BURSTS)
+    of_nodes = {}
+    if nodes is not None:
+        gamma = jnp.expm1(near.x[0]) / m[0]
+        group = _nearest(gamma, jnp.asarray(nodes.gamma), determinant.axes.largest[0])
+        of_nodes = {"group": group, "groups": len(nodes.gamma), "bursts": _BURSTS_ITERATED}
+    tile = math.gcd(count, _FACTORED if nodes is None else _ITERATED)
+    settings = {"bursts": _BURSTS, "enter": enter, **of_nodes}
+    found = iterate(stepped, tile, (gene, near), state, jnp.minimum(limit, _MOST), **settings)
+
+    def variances(x):
+        covariance = determinant.covariance(x, shared.p)
+        return coefficient_variances(covariance, shared)
+
+    p = jnp.zeros((shared.p, count), near.x.dtype)
+    known = found.estimates.estimates._replace(variances=by_tiles(variances, found.x, p))
+    return found._replace(estimates=known)
+
+
+def _learned(hessian: Array, state: newton.State, x: Array, score: Array) -> Array:
+    """The Hessian after a step: symmetric, of rank one, such that it explains the change of score.
+
+    Source: Nocedal and Wright, Numerical Optimization (2006), sec. 6.2.
+    """
+    first = state.evaluations == 0
+    hessian = jnp.where(first, hessian, state.hessian)
+    step = jnp.where(first, 0.0, x - state.x)
+    change = jnp.where(first, 0.0, score - state.score)
+    missing = change - (hessian * step[None]).sum(1)
+    along = (missing * step).sum(0)
+    enough = jnp.sqrt((missing**2).sum(0) * (step**2).sum(0))
+    told = (abs(along) > _TELLS * enough) & (enough > 0)
+    scale = jnp.where(told, 1 / jnp.where(told, along, 1.0), 0.0)
+    return hessian + scale * missing[:, None] * missing[None]
+
+
+def _nearest(gamma: Scalar, nodes: Array, largest: Array) -> Int[Array, " genes"]:
+    """Which node of gamma_1 is next, by the ratio of ``1 + n gamma``."""
+    place = jnp.log1p(largest * gamma)
+    return jnp.argmin(abs(place - jnp.log1p(largest * nodes)[:, None]), axis=0)

@@ -30,6 +30,9 @@ def iterate(
     limit: Int[Array, ""],
     genes: int | None = None,
     bursts: tuple[int, ...] = _BURSTS,
+    group: Int[Array, " searches"] | None = None,
+    groups: int = 1,
+    enter: Callable[[Any, Array], Any] = lambda statistics, _: statistics,
 ) -> Any:
     """Step every search until it is done, or ``limit`` iterations are over.
 
@@ -49,33 +52,54 @@ def iterate(
         Number of genes, where it is not that of searches: search i is one of gene ``i % genes``.
     bursts
         Iterations before what is left is gathered again; the last one repeats.
+    group, groups
+        Searches of different groups, numbered below ``groups``, are never in one tile.
+    enter
+        ``(statistics, group)`` of a tile to what ``stepped`` takes in their place, once a burst.
     """
     count = state.done.shape[-1]
+    of_group = jnp.zeros(count, jnp.int32) if group is None else group
 
-    def tile(begin, steps, ids, state):
+    def tile(number, ends, first, steps, ids, state):
+        """The tile of this number: of its group ``first`` says where tiles, ``ends`` where searches
+        end."""
+        here = jnp.searchsorted(first, number, side="right")
+        before = jnp.where(here > 0, jnp.stack([ends, first])[:, here - 1], 0)
+        # At the end of all searches a tile begins earlier, and leaves alone what is not its own.
+        place = before[0] + (number - before[1]) * width
+        begin = jnp.minimum(place, count - width)
+        lane = begin + jnp.arange(width)
+        mine = (lane >= place) & (lane < ends[here])
         of = ids if genes is None else ids % genes
-        here = jax.tree.map(lambda leaf: take(leaf, cut(of, begin, width)), gene)
-        part = jax.tree.map(lambda leaf: cut(leaf, begin, width), state)
+        statistics = jax.tree.map(lambda leaf: take(leaf, cut(of, begin, width)), gene)
+        old = jax.tree.map(lambda leaf: cut(leaf, begin, width), state)
+        known = enter(statistics, here)
 
         def unfinished(carry):
             spent, part = carry
             return (spent < steps) & ~jnp.all(part.done)
 
-        _, part = jax.lax.while_loop(
-            unfinished, lambda c: (c[0] + 1, stepped(here, c[1])), (jnp.zeros_like(steps), part)
-        )
+        def step(carry):
+            spent, part = carry
+            return spent + 1, stepped(known, part)
+
+        part = old._replace(done=old.done | ~mine)
+        _, part = jax.lax.while_loop(unfinished, step, (jnp.zeros_like(steps), part))
+        part = jax.tree.map(lambda was, new: jnp.where(mine, new, was), old, part)
         return jax.tree.map(
-            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, begin, -1), state, part
+            lambda all, new: jax.lax.dynamic_update_slice_in_dim(all, new, begin, -1), state, part
         )
 
     def burst(carry):
         number, spent, ids, state = carry
-        order = jnp.argsort(state.done, stable=True)
+        key = jnp.where(state.done, groups, take(of_group, ids))
+        order = jnp.argsort(key, stable=True)
         ids, state = jax.tree.map(lambda leaf: take(leaf, order), (ids, state))
         steps = jnp.minimum(jnp.asarray(bursts, limit.dtype)[number], limit - spent)
-        tiles = (count - state.done.sum() + width - 1) // width
+        members = jnp.zeros(groups, jnp.int32).at[key].add(1, mode="drop")
+        ends, first = jnp.cumsum(members), jnp.cumsum((members + width - 1) // width)
         state = jax.lax.fori_loop(
-            0, tiles, lambda i, state: tile(i * width, steps, ids, state), state
+            0, first[-1], lambda i, state: tile(i, ends, first, steps, ids, state), state
         )
         return jnp.minimum(number + 1, len(bursts) - 1), spent + steps, ids, state
 

@@ -28,8 +28,6 @@ from jaxtyping import Float
 from jaxvp.likelihood import Scalar, lift
 from jaxvp.statistics import Array
 
-LARGEST_GAMMA = 100.0  # beyond it a polynomial says nothing
-
 
 class Axes(eqx.Module):
     """The coordinates of every term, in elimination order."""
@@ -39,10 +37,10 @@ class Axes(eqx.Module):
     top: Float[Array, " k"]  # T_i
 
     @classmethod
-    def of(cls, sizes: tuple[np.ndarray, ...], mean: Array) -> Axes:
-        """Of the numbers of samples in every level of every term."""
+    def of(cls, sizes: tuple[np.ndarray, ...], mean: Array, gamma: float) -> Axes:
+        """Of the numbers of samples in every level of every term, up to this gamma."""
         largest = np.array([n.max() for n in sizes])
-        return cls(largest, mean, np.log1p(largest * LARGEST_GAMMA))
+        return cls(largest, mean, np.log1p(largest * gamma))
 
     def counts(self, error: float) -> tuple[int, ...]:
         """Nodes of every axis for polynomials of this relative error."""
@@ -59,13 +57,26 @@ class Axes(eqx.Module):
 
     def inside(self, x: Float[Array, "k genes"]) -> Array:
         """Is a point where the nodes are?"""
-        return (jnp.expm1(x) <= LARGEST_GAMMA * lift(self.mean, x[0])).all(0)
+        return jnp.all(self.place(x)[0] <= 1, axis=0)
 
     def place(self, x: Float[Array, "k genes"]) -> tuple[Array, Array]:
         """v of a point, on [-1, 1], and its derivative in x."""
         n, m, top = (lift(a, x[0]) for a in (self.largest, self.mean, self.top))
         below = m + n * jnp.expm1(x)
         return 2 * jnp.log(below / m) / top - 1, 2 / top * n * jnp.exp(x) / below
+
+    def values(
+        self, tables: Float[Array, "some *nodes"], x: Float[Array, "k genes"]
+    ) -> Float[Array, "some genes"]:
+        """Values alone, of several polynomials for all genes."""
+        z, _ = self.place(x)
+        shape = tables.shape[1:]
+        table = jnp.tensordot(jnp.asarray(tables), cardinal(z[0], shape[0], 0)[0], (1, 0))
+        for i, count in enumerate(shape[1:], 1):
+            weights = cardinal(z[i], count, 0)[0]
+            weights = weights.reshape(count, *[1] * (len(shape) - 1 - i), -1)
+            table = (table * weights).sum(1)
+        return table
 
     def score(
         self, values: Float[Array, "*nodes some"], x: Float[Array, "k genes"]

@@ -16,62 +16,103 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
+from jaxvp import threads
 from jaxvp.likelihood import Scalar
-from jaxvp.solver import newton
+from jaxvp.likelihood.iterated_part import Node
+from jaxvp.solver import newton, polynomial
 from jaxvp.solver import table as tables
 from jaxvp.solver.determinant import PRECISE, Determinant, grid, tabulate
+from jaxvp.solver.elimination import Rotated, level_sizes, rotated
 from jaxvp.solver.loop import for_each
 from jaxvp.solver.table import Table, residual, valleys
-from jaxvp.statistics import Array, PerGene, Shared
+from jaxvp.statistics import Array, Compression, LevelRows, PerGene, Shared
 
 # More than this is not worth having: such systems are factored.
 _MOST_BYTES = 2 << 30
 # Eigenproblems at some fifty nodes are worth what they save of so many genes.
-ENOUGH_GENES = 64
+ENOUGH_GENES = 8
 TERMS = (2, 3)  # for more a grid is too large
-_ERROR = 1e-5  # of the polynomial, relative
+_ERROR = 3e-5  # of the polynomial, relative
+_EVERY = 2  # of its nodes of gamma_1 one that conjugate gradients start from
+_PRODUCTS = 12  # iterations of conjugate gradients a gene
 _STEPS = 12  # of Newton's method on it, at most
-_FOUND = 1e-4  # score at an optimum of it, at most
+_LARGEST_GAMMA = 100.0  # of its nodes
 
 
 class Surface(eqx.Module):
     """What all genes share."""
 
     table: Table
+    axes: polynomial.Axes  # of the table
     determinant: Determinant
+    nodes: Node | None  # of gamma_1, some of the table's; None where every gene is factored
 
     def at(
         self, smooth: Float[Array, "*nodes genes"], x: Float[Array, "k genes"]
     ) -> tuple[Scalar, Array, Array]:
         """Deviance, score and Hessian in x of the polynomials through values at the nodes."""
-        value, score, hessian = self.determinant.axes.curvature(smooth, x)
+        value, score, hessian = self.axes.curvature(smooth, x)
         alone, alone1, alone2 = self.determinant.main(x)
         same = jnp.eye(len(x), dtype=bool)[..., None]
         return value + alone, score + alone1, hessian + jnp.where(same, alone2[None], 0.0)
 
 
-def build(shared: Shared, reml: bool) -> Surface | None:
+def build(compression: Compression, reml: bool) -> Surface | None:
     """What is shared, host code; None where the determinants are not exact enough."""
-    if _bytes(shared) > _MOST_BYTES:
+    shared, grouping = compression.shared, compression.grouping
+    assert grouping is not None
+    if _bytes(shared, len(grouping.level_size)) > _MOST_BYTES:
         return None
     determinant = tabulate(shared, reml)
     if determinant.error > PRECISE:
         return None
-    counts = determinant.axes.counts(_ERROR)
-    table = tables.tabulate(shared, determinant.axes.gammas(counts), reml)
-    return Surface(table, determinant)
+    axes, counts = _grid(shared)
+    gammas = axes.gammas(counts)
+    known = rotated(shared, gammas[0])
+    table = tables.tabulate(shared, gammas, reml, known)
+    nodes = None
+    if _iterated(shared, len(grouping.level_size)):
+        nodes = _nodes(gammas[0], known, LevelRows.of(grouping))
+    return Surface(table, axes, determinant, nodes)
 
 
-def _bytes(shared: Shared) -> int:
-    """What tabulating takes at its worst: systems at the nodes of one term, and of two."""
-    counts = grid(shared)[1]
-    first = 4 * counts[0] * shared.n_columns**2
-    if len(counts) == 2:
-        return 8 * first
-    rest = shared.levels[2] + shared.p
-    return 8 * (first + counts[0] * counts[1] * rest * (5 * rest + shared.levels[1]))
+def _iterated(shared: Shared, rows: int) -> bool:
+    """Do a gene's iterations take fewer multiply-adds than one of its factors?"""
+    columns = shared.n_columns
+    factored = 2 * len(shared.sizes) * columns**2 + columns**3 / 3
+    return _PRODUCTS * 2 * rows * columns < factored
+
+
+def _nodes(gamma: np.ndarray, known: Rotated, of: LevelRows) -> Node:
+    """The systems that genes start from: for fuller tiles not all that there are."""
+    some = slice(None, None, _EVERY)
+    n = known.roots.shape[1]
+    turn = known.turn[some]
+    others = np.broadcast_to(of.rows[:, n:], (len(turn), len(of.rows), known.rest.shape[1]))
+    rows = np.concatenate([of.rows[:, :n] @ turn.swapaxes(1, 2), others], axis=2)
+    sizes = np.broadcast_to(of.sizes, rows.shape[:2])
+    few = (known.roots[some], known.couple[some], known.rest[some])
+    return Node(gamma[some], turn, *few, rows, sizes)
+
+
+def _grid(shared: Shared) -> tuple[polynomial.Axes, tuple[int, ...]]:
+    axes = polynomial.Axes.of(level_sizes(shared), shared.samples_per_level, _LARGEST_GAMMA)
+    return axes, axes.counts(_ERROR)
+
+
+def _bytes(shared: Shared, rows: int) -> int:
+    """What there is at once: nodes of all terms, systems at nodes of one and of two, rows."""
+    fine, counts, columns = grid(shared)[1], _grid(shared)[1], shared.n_columns
+    entries = (2 + shared.p + shared.p**2) * int(np.prod(fine))
+    systems = 3 * counts[0] * columns**2
+    if len(counts) == 3:
+        rest = shared.levels[2] + shared.p
+        systems += counts[0] * counts[1] * rest * (2 * rest + 2 * shared.levels[1])
+        entries += threads.cores() * fine[1] * rest * (4 * rest + shared.levels[1])
+    return 8 * (entries + systems + rows * columns)
 
 
 class Near(NamedTuple):
@@ -113,7 +154,7 @@ def _refine(
         value, score, hessian = surface.at(smooth, x)
         # Any positive diagonal: it is asked only where the Hessian is not positive definite.
         fisher = jnp.eye(len(x))[..., None] * surface.determinant.main(x)[1].sum(0)
-        inside = surface.determinant.axes.inside(x)
+        inside = surface.axes.inside(x)
         return jnp.where(inside, value, jnp.nan), score, hessian, fisher, zero, None
 
     def unfinished(carry):
@@ -125,5 +166,5 @@ def _refine(
         return number + 1, newton.step_in_x(evaluate, state)
 
     _, state = jax.lax.while_loop(unfinished, step, (0, state))
-    found = newton.violation(state.x, state.score) < _FOUND
-    return Near(jnp.where(found, state.deviance, jnp.inf), state.x, state.hessian)
+    # Where it is lowest at the end of the nodes the search goes on from there.
+    return Near(state.deviance, state.x, state.hessian)

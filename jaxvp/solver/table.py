@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvp.likelihood import SWEEP_COLUMNS, Scalar
-from jaxvp.solver.elimination import Eliminated, eliminate, level_sizes
+from jaxvp.solver.elimination import Eliminated, Rotated, eliminate, level_sizes
 from jaxvp.statistics import Array, PerGene, Shared
 
 # Nodes of x on an axis, by the number of terms. Fine enough to tell valleys apart: with six and
@@ -61,12 +61,14 @@ def build(shared: Shared, reml: bool) -> Table | None:
     return tabulate(shared, tuple(np.expm1(_NODES[k]) / m for m in shared.samples_per_level), reml)
 
 
-def tabulate(shared: Shared, gammas: tuple[np.ndarray, ...], reml: bool) -> Table:
-    """The table at given nodes."""
+def tabulate(
+    shared: Shared, gammas: tuple[np.ndarray, ...], reml: bool, known: Rotated | None = None
+) -> Table:
+    """The table at given nodes; ``known`` are the systems at those of gamma_1."""
     main = np.zeros(())
     for gamma, n in zip(gammas, level_sizes(shared), strict=True):
         main = main[..., None] + np.log1p(np.outer(gamma, n)).sum(axis=1)
-    return Table(eliminate(shared, gammas, reml), gammas, main)
+    return Table(eliminate(shared, gammas, reml, known), gammas, main)
 
 
 def residual(eliminated: Eliminated, gene: PerGene) -> Float[Array, "*nodes genes"]:

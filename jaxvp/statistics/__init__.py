@@ -39,7 +39,14 @@ included, as differences. Where such a difference loses more digits than the log
 spare, those genes are formed again from residuals and deviations.
 """
 
-from .compression import Compression, class_nodes, compress, indicator, room_for_losses
+from .compression import (
+    Compression,
+    LevelRows,
+    class_nodes,
+    compress,
+    indicator,
+    room_for_losses,
+)
 from .nodes import node_counts
 from .own_slopes import own_slopes, room_for_slopes
 from .products import statistics
@@ -72,6 +79,7 @@ __all__ = [
     "Compression",
     "Layout",
     "LevelProducts",
+    "LevelRows",
     "Own",
     "Packed",
     "PerGene",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from jaxvp.design import Design
 
-from .types import Shared
+from .types import Array, Shared
 
 # More nodes than this are never needed: the interpolation error is then below 1e-14 for group sizes
 # that differ by a factor of 1e4 (measured in tests/test_statistics.py).
@@ -50,6 +51,21 @@ class Compression(NamedTuple):
     grouping: Grouping | None  # None without random terms
     weighting: Weighting | None = None  # None: all samples count the same
     slopes: Any = None  # Slopes, of a design with random slopes
+
+
+class LevelRows(eqx.Module):
+    """Term 1 level by level: ``U'V_1^-1 U = S + sum_j B_j B_j' / (1 + gamma_1 n_j)``."""
+
+    rows: Float[Array, "levels K"]  # B_j = F_j / sqrt(n_j)
+    sizes: Float[Array, " levels"]  # n_j
+
+    @classmethod
+    def of(cls, grouping: Grouping) -> LevelRows:
+        """Of a design with random terms; a level that has no sample left is a row of zeros."""
+        size = grouping.level_size
+        others = grouping.others_of_levels.T.toarray() * np.sqrt(size)
+        rows = np.concatenate([others, grouping.q_of_levels / np.sqrt(size)], axis=1)
+        return cls(rows, size[:, 0])
 
 
 class Weighting(NamedTuple):

@@ -1,0 +1,204 @@
+r"""The same as `jaxvp.likelihood.own_part` without a factor of a gene's own, for very many columns.
+
+With ``H = G^(1/2) M G^(1/2) + diag(I, 0)`` and ``v = G^(1/2) z``, ``H z = G^(1/2) b`` is solved for
+many genes at once.
+
+*Nodes.* All genes share the design. At a node gamma_0 next to a gene's gamma_1 the block of term 2,
+``M_22 = Q diag(l) Q'``, is diagonal in the coordinates ``Q'``; squares of norms are the same there,
+and everything below is in them. With the rows ``B_j = F_j / sqrt(n_j)`` of the levels of term 1,
+
+    M(gamma_1) = M(gamma_0) + B' diag(1 / (1 + gamma_1 n_j) - 1 / (1 + gamma_0 n_j)) B,
+
+where the first part costs next to nothing and the second is two products of a matrix that all
+share with the vectors of many genes: genes of one tile share a node.
+
+*Conjugate gradients.* The preconditioner is H with gamma_1 at the node and all other gammas the
+gene's own: a diagonal, and the Schur complement of the few columns that are neither of term 1 nor
+of term 2. Three to five iterations are exact to 1e-12 (measured with eight nodes on [0, 100]).
+
+``y'Py`` is taken with the residual ``s`` of what was solved, ``b'v + s'z``: its error is the square
+of v's.
+
+Cost an iteration: ``2 q_1 K`` multiply-adds in matrix products; a dozen a gene, in all.
+
+Source: Golub and Van Loan, Matrix Computations (2013), sec. 11.5.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array as JaxArray
+from jaxtyping import Bool, Float, Int
+
+from jaxvp.likelihood.inverse import inverse
+from jaxvp.likelihood.own_part import OwnPart
+from jaxvp.likelihood.system import Scalar, class_sum, class_weights, spread, term_slices
+from jaxvp.statistics import Array, PerGene, Shared
+
+# Relative error of v in the norm of H at which iterations end, and their number at most.
+_ERROR = 1e-12
+_ITERATIONS = 40
+
+
+class Node(eqx.Module):
+    """M at a node of gamma_1, in the coordinates that make its block of term 2 diagonal.
+
+    Several nodes have one more axis in front.
+    """
+
+    gamma: Float[Array, "*nodes"]
+    turn: Float[Array, "*nodes n n"]  # Q'
+    roots: Float[Array, "*nodes n"]  # l
+    couple: Float[Array, "*nodes rest n"]  # M_r2 Q
+    rest: Float[Array, "*nodes rest rest"]  # M_rr
+    rows: Float[Array, "*nodes levels K"]  # B, term 2 rotated
+    sizes: Float[Array, "*nodes levels"]  # n_j
+
+    def turned(self, b: Float[Array, "K genes"]) -> Float[Array, "K genes"]:
+        """In the node's coordinates."""
+        n = len(self.roots)
+        return jnp.concatenate([self.turn @ b[:n], b[n:]])
+
+    def image(self, v: Float[Array, "K genes"]) -> Float[Array, "K genes"]:
+        """M v at the node itself."""
+        n = len(self.roots)
+        first = self.roots[:, None] * v[:n] + self.couple.T @ v[n:]
+        return jnp.concatenate([first, self.couple @ v[:n] + self.rest @ v[n:]])
+
+
+class Preconditioner(NamedTuple):
+    """``H^-1`` of a tile of genes, with M at one node."""
+
+    node: Node
+    own: Float[Array, "n genes"]  # 1 / (1 + gamma_2 l)
+    part: Float[Array, "n genes"]  # the same times gamma_2^(1/2)
+    few: Float[Array, "rest genes"]  # G^(1/2) of the others
+    inverse: Float[Array, "rest rest genes"]  # of their Schur complement
+    lost: Scalar  # digits that it lost: largest ratio of a diagonal to its pivot
+
+    @classmethod
+    def of(cls, node: Node, gamma: Float[Array, "k genes"], shared: Shared) -> Preconditioner:
+        """At these gammas of the other terms."""
+        n = len(node.roots)
+        fixed = jnp.ones((shared.p, gamma.shape[1]), gamma.dtype)
+        few = jnp.sqrt(jnp.concatenate([spread(tuple(gamma), shared, gamma[0])[n:], fixed]))
+        own = 1 / (1 + gamma[1] * node.roots[:, None])
+        # H_rr - H_r2 H_22^-1 H_2r
+        taken = jnp.einsum("an,ng,bn->abg", node.couple, gamma[1] * own, node.couple)
+        random = (jnp.arange(len(few)) < len(few) - shared.p).astype(few.dtype)[:, None]
+        left = few[:, None] * (node.rest[..., None] - taken) * few[None]
+        left = left + jnp.eye(len(few))[..., None] * random
+        before = few**2 * jnp.diagonal(node.rest)[:, None] + random
+        inverted, pivots = inverse(left)
+        lost = (before / pivots).max(0)
+        return cls(node, own, jnp.sqrt(gamma[1]) * own, few, inverted, lost)
+
+    def __call__(self, r: Float[Array, "K genes"]) -> Float[Array, "K genes"]:
+        n = len(self.own)
+        rest = r[n:] - self.few * (self.node.couple @ (self.part * r[:n]))
+        rest = class_sum(rest, self.inverse)
+        first = self.own * r[:n] - self.part * (self.node.couple.T @ (self.few * rest))
+        return jnp.concatenate([first, rest])
+
+
+def iterated_part(
+    gamma: Float[Array, "k genes"],
+    shared: Shared,
+    near: Preconditioner,
+    gene: PerGene,
+    begin: Float[Array, "K genes"],
+    asked: Bool[Array, " genes"],
+) -> tuple[OwnPart, Float[Array, "K genes"]]:
+    """The part of a tile of genes, and z, from where to begin next time.
+
+    ``begin`` is where conjugate gradients begin; genes that are not ``asked`` wait for the others.
+    """
+    node = near.node
+    w0, w1, _ = class_weights(shared, gamma[0])
+    q, genes = shared.n_columns - shared.p, gamma.shape[1]
+    ratio = spread(tuple(gamma), shared, gamma[0])
+    root = jnp.concatenate([jnp.sqrt(ratio), jnp.ones((shared.p, genes), ratio.dtype)])
+    random = (jnp.arange(shared.n_columns) < q).astype(ratio.dtype)[:, None]
+    b = node.turned(class_sum(w0, gene.between_uy) + gene.within_uy)
+    b1 = node.turned(class_sum(w1, gene.between_uy))
+    yy = (w0 * gene.between_yy).sum(0) + gene.within_yy
+    sizes = node.sizes[:, None]
+    of_level = 1 / (1 + gamma[0] * sizes)
+    change = (node.gamma - gamma[0]) * sizes * of_level / (1 + node.gamma * sizes)
+
+    def image(z):
+        """Of the levels of term 1, and M v, with ``v = G^(1/2) z``."""
+        v = root * z
+        seen = node.rows @ v
+        return seen, node.image(v) + node.rows.T @ (change * seen)
+
+    right = root * b
+    z, (seen, moved), error = _solve(image, root, random, near, right, yy, begin, asked)
+    v = root * z
+    residual = right - (root * moved + random * z)
+    rss = yy - (right * z).sum(0) - (residual * z).sum(0)
+    bent = -sizes * of_level**2
+    first = (w1 * gene.between_yy).sum(0) - 2 * (b1 * v).sum(0) + (bent * seen**2).sum(0)
+    # Read off the predicted effects, without a difference, where gamma > 0.
+    present = ratio > 0
+    zpy = jnp.where(present, v[:q] / jnp.where(present, ratio, 1.0), (b - moved)[:q])
+    others = [-(zpy[block] ** 2).sum(0) for block in term_slices(shared)]
+    return OwnPart(rss, jnp.stack([first, *others]), v[q:], near.lost, error), z
+
+
+class _Search(NamedTuple):
+    """Conjugate gradients between iterations."""
+
+    number: Int[JaxArray, ""]
+    z: Float[Array, "K genes"]
+    images: tuple[Array, Array]  # of z
+    residual: Float[Array, "K genes"]
+    direction: Float[Array, "K genes"]
+    size: Scalar  # of the residual, in the preconditioner's norm: the square of the error
+    going: Bool[JaxArray, " genes"]
+
+
+def _solve(image, root, random, precondition, right, yy, begin, asked):
+    """Preconditioned conjugate gradients for the genes of a tile.
+
+    ``H^-1 right``, its images, and the error in the norm of H; the solution's is below the root of
+    ``yy``.
+    """
+    goal = _ERROR**2 * yy
+    shapes = jax.eval_shape(image, begin)
+    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    images = jax.lax.cond(jnp.any(begin != 0), image, lambda _: nothing, begin)
+    residual = right - (root * images[1] + random * begin)
+    ahead = precondition(residual)
+    size = (residual * ahead).sum(0)
+
+    def step(s: _Search) -> _Search:
+        change = image(s.direction)
+        bent = root * change[1] + random * s.direction
+        curvature = (s.direction * bent).sum(0)
+        length = jnp.where(s.going, s.size / jnp.where(s.going, curvature, 1.0), 0.0)
+        residual = s.residual - length * bent
+        ahead = precondition(residual)
+        size = jnp.where(s.going, (residual * ahead).sum(0), s.size)
+        turned = jnp.where(s.going, size / jnp.where(s.going, s.size, 1.0), 0.0)
+        return _Search(
+            s.number + 1,
+            s.z + length * s.direction,
+            jax.tree.map(lambda a, b: a + length * b, s.images, change),
+            residual,
+            ahead + turned * s.direction,
+            size,
+            s.going & (size > goal),
+        )
+
+    start = _Search(
+        jnp.zeros((), jnp.int32), begin, images, residual, ahead, size, asked & (size > goal)
+    )
+    found = jax.lax.while_loop(lambda s: s.going.any() & (s.number < _ITERATIONS), step, start)
+    tiny = jnp.finfo(right.dtype).tiny
+    error = jnp.sqrt(jnp.maximum(found.size, 0) / jnp.maximum(yy, tiny))
+    return found.z, found.images, error
