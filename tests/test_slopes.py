@@ -2,8 +2,10 @@
 
 import functools
 import warnings
+from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,10 @@ from references import classic_data
 
 import jaxvp
 from jaxvp import DataError, DesignError
+from jaxvp.design import build
+from jaxvp.formula import Formula
+from jaxvp.solver import solve_slopes
+from jaxvp.statistics import compress_slopes, statistics
 
 FOLDER = Path(__file__).parent / "reference" / "slopes"
 DAYS = "~ Days + (Days|Subject)"
@@ -252,6 +258,20 @@ def test_optax_says_what_it_cannot():
     expression, metadata = days_genes()
     with pytest.raises(DataError, match="random slopes need solver="):
         jaxvp.fit(expression, DAYS, metadata, solver="optax")
+
+
+def test_single_precision_stays_single():
+    """Traced, not run: one constant in double precision makes the loop's state another type."""
+    expression, metadata = days_genes()
+    compression = compress_slopes(build(Formula.parse(DAYS), metadata))
+    y = np.tile(expression.to_numpy().T[:, :1], 8)
+    arguments = (compression.shared, statistics(compression, y).gene)
+    single = jax.tree.map(lambda a: np.asarray(a, np.float32), arguments)
+    wanted = np.ones(8, bool)
+    with jax.enable_x64(True):
+        found = jax.eval_shape(partial(solve_slopes, 8, True), *single, wanted, np.int32(9))
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(found)}
+    assert np.dtype("float64") not in kinds
 
 
 def test_no_effective_sample_size():

@@ -50,7 +50,7 @@ __all__ = [
 
 _BLOCK_BYTES = 48 << 20
 _LARGEST_BLOCK = 2048
-_LARGEST_BLOCK_FACTORED = 512  # few genes are many already: both cores shall have some
+_LARGEST_BLOCK_LARGE = 512  # of large systems few genes are many: both cores shall have some
 
 
 def block_genes(shared: Shared | SlopeShared) -> int:
@@ -58,9 +58,12 @@ def block_genes(shared: Shared | SlopeShared) -> int:
     classes, columns = shared.between.shape[:2]
     width = lanes(shared)
     fits = _BLOCK_BYTES // (8 * (classes + 1) * (columns + 1))
-    large = columns > SWEEP_COLUMNS
-    most = _LARGEST_BLOCK_FACTORED if large else _LARGEST_BLOCK
-    return int(np.clip(fits // width * width, width, most))
+    if columns > SWEEP_COLUMNS:
+        # Tiles of genes that share a node are the fuller the more there are. Buffers hold powers of
+        # two, and filling them costs as much as genes.
+        tiles = int(np.clip(2 * fits // width, 1, _LARGEST_BLOCK_LARGE // width))
+        return width << (tiles.bit_length() - 1)
+    return int(np.clip(fits // width * width, width, _LARGEST_BLOCK))
 
 
 def block_bytes(shared: Shared | SlopeShared, samples: int, genes: int) -> int:

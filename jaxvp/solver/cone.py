@@ -31,12 +31,12 @@ conditions; Nocedal and Wright, Numerical Optimization (2006), ch. 4, for the tr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import Estimates, Scalar, fence, lift, no_estimates
@@ -231,7 +231,7 @@ def _escape(
     root = jnp.sqrt(jnp.clip(gamma, 1e-3 / m, 1.0))
     wanted = lowest < -GRADIENT_TOLERANCE
     return [
-        jnp.where(wanted, root * a * (1.0 if each[p].i == each[p].j else np.sqrt(2.0)), 0.0)
+        jnp.where(wanted, root * a * (1.0 if each[p].i == each[p].j else math.sqrt(2.0)), 0.0)
         for a, p in zip(products, places, strict=True)
     ]
 
@@ -274,7 +274,7 @@ def _model(shared: SlopeShared, state: State) -> tuple[Array, Array, Array, Arra
     each = entries(shared.blocks)
     begin = offsets(shared.blocks)
     x, score, h = state.x, state.score, state.hessian
-    half = np.sqrt(0.5)
+    half = math.sqrt(0.5)
     scale = [1.0 if e.i == e.j else half for e in each]
     ends = [x[begin[e.block] + e.i] + x[begin[e.block] + e.j] for e in each]
     slope = jnp.stack([one * end for one, end in zip(scale, ends, strict=True)])
@@ -360,7 +360,7 @@ def _move(shared: SlopeShared, state: State, delta: Array) -> tuple[Array, Basis
             rows: list[list] = [[None] * block.size for _ in range(block.size)]
             for place, e in enumerate(each):
                 if e.block == number:
-                    value = delta[place] * (1.0 if e.i == e.j else np.sqrt(0.5))
+                    value = delta[place] * (1.0 if e.i == e.j else math.sqrt(0.5))
                     rows[e.i][e.j] = rows[e.j][e.i] = value + (x[e.i] if e.i == e.j else 0.0)
             return jnp.stack([jnp.stack(row) for row in rows])
 
