@@ -338,6 +338,7 @@ class TestWorks:
         for name in ("fractions", "variances", "coefficients", "theta", "diagnostics"):
             table = getattr(found, name)
             assert len(table) == 0 and list(table) == list(getattr(expected, name))
+        assert len(found.standard_errors) == len(found.sigma) == len(found.log_likelihood) == 0
 
     def test_a_block_larger_than_the_study(self, study, fit, expected):
         found = fit(*study, block_size=100_000)

@@ -142,3 +142,13 @@ def test_demo(tmp_path, capsys, monkeypatch, model):
     assert fractions.shape == (4147, 5 if model == "fixed" else 6)
     summary = json.loads((tmp_path / "d" / "run.json").read_text())
     assert sum(summary["status"].values()) == 4147
+
+
+@pytest.mark.slow
+def test_the_committed_configuration_runs(tmp_path):
+    """Beside the demo: the same genes and model."""
+    config = Path(__file__).parents[1] / "configs" / "influenza.toml"
+    assert main(["fit", "--config", str(config), "--out", str(tmp_path / "f")]) == 0
+    assert main(["demo", "--out", str(tmp_path / "d")]) == 0
+    fitted, demo = (table(tmp_path / name / "fractions.parquet") for name in "fd")
+    pd.testing.assert_frame_equal(fitted, demo)

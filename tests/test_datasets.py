@@ -1,5 +1,7 @@
 """The bundled data against facts of the published text, found without this package."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +28,11 @@ def test_influenza_design(influenza):
     assert metadata.loc["GSM758165"].tolist() == ["flu004", 29, "asx", "Female", 23]
     assert not metadata.isna().any(axis=None)
     assert pd.api.types.is_integer_dtype(metadata.Age)
+
+
+def test_what_is_bundled_is_small():
+    folder = Path(datasets.__file__).parent
+    assert sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) < 4e6
 
 
 def test_influenza_names_agree_and_are_unique(influenza):

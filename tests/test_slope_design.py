@@ -168,3 +168,11 @@ def test_one_factor_of_two_terms_is_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         build(Formula.parse("~ (1|Subject) + (0 + Time|Subject)"), metadata())
+
+
+def test_a_fixed_effect_may_stand_left_of_a_bar():
+    """Alone it would be the same effect twice; there it is another one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a categorical fixed effect
+        design = build(Formula.parse("~ Tissue + (Tissue+0|Subject)"), metadata())
+    assert design.p == 3 and design.slopes
