@@ -104,7 +104,7 @@ def _grid(shared: Shared) -> tuple[polynomial.Axes, tuple[int, ...]]:
 
 
 def _bytes(shared: Shared, rows: int) -> int:
-    """What there is at once: nodes of all terms, systems at nodes of one and of two, rows."""
+    """What there is at once: nodes of all terms, systems at nodes of one and of two, levels."""
     fine, counts, columns = grid(shared)[1], _grid(shared)[1], shared.n_columns
     entries = (2 + shared.p + shared.p**2) * int(np.prod(fine))
     systems = 3 * counts[0] * columns**2
@@ -112,7 +112,8 @@ def _bytes(shared: Shared, rows: int) -> int:
         rest = shared.levels[2] + shared.p
         systems += counts[0] * counts[1] * rest * (2 * rest + 2 * shared.levels[1])
         entries += threads.cores() * fine[1] * rest * (4 * rest + shared.levels[1])
-    return 8 * (entries + systems + rows * columns)
+    nodes = -(-counts[0] // _EVERY) if _iterated(shared, rows) else 0
+    return 8 * (entries + systems + nodes * columns * (rows + columns))
 
 
 class Near(NamedTuple):
