@@ -1,13 +1,15 @@
 """The floor: what one gene costs at least, counted from the algorithm and the machine's rates.
 
 The algorithm eliminates the largest factor and factors what is left (README of `benchmarks/`). With
-n samples, T random terms, p fixed columns, K = levels of all factors but the largest + p, and c
-classes (distinct numbers of samples in a level of the largest factor), one gene costs
+n samples, T random terms, p fixed columns, q levels of the largest factor, K = levels of all others
++ p, and c classes (distinct numbers of samples in a level of the largest), one gene costs
 
     operations   2 n (T + p)            its cross-products with every term and fixed column
                  + E * 2 (c K^2 + K^3)  E evaluations: sum the classes, factor and invert K x K;
-                                        of more than 64 columns E * 2 (2 c K^2 + K^3 / 3): the
-                                        determinants are shared, and nothing is inverted
+                                        of more than 64 columns E * 2 (2 c K^2 + K^3 / 3), the
+                                        determinants are shared, and nothing is inverted; where
+                                        that is less E * 2 (4 * 2 q K), four iterations of
+                                        conjugate gradients beside systems that are shared, too
     bytes        8 n                    read its measurements once
                  + 8 r                  write its r numbers of the result
 
@@ -18,9 +20,6 @@ counted.
 
 With random slopes T counts coefficients, K leaves out those of the factor with most of them, and c
 is classes of that factor's levels times pairs of its coefficients.
-
-The count is of this algorithm, one K x K factorisation for every gene and evaluation. A method that
-shares factorisations between genes can come out below 1 where K is large.
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ class Shape:
     p: int
     K: int
     classes: int
+    largest: int
 
     @property
     def results(self) -> int:
@@ -55,9 +55,12 @@ class Shape:
     def operations(self, evaluations: float) -> float:
         """Floating-point operations for one gene."""
         products = 2 * self.n * (self.terms + self.p)
-        shared_determinants = self.K > 64
-        sums, factor = (2, 1 / 3) if shared_determinants else (1, 1)
-        return products + evaluations * 2 * (sums * self.classes * self.K**2 + factor * self.K**3)
+        if self.K > 64:
+            factored = 2 * self.classes * self.K**2 + self.K**3 / 3
+            once = min(factored, 4 * 2 * self.largest * self.K)
+        else:
+            once = self.classes * self.K**2 + self.K**3
+        return products + evaluations * 2 * once
 
     @property
     def bytes(self) -> int:
@@ -92,6 +95,7 @@ def shape(formula: str, metadata: pd.DataFrame) -> Shape:
         p=design.p,
         K=levels + design.p,
         classes=len(np.unique(largest)),
+        largest=len(largest),
     )
 
 
@@ -106,4 +110,5 @@ def _with_slopes(design: Any) -> Shape:
         p=design.p,
         K=shared.n_columns,
         classes=len(shared.between),
+        largest=max(int(codes.max()) + 1 for codes in design.codes),
     )

@@ -185,6 +185,7 @@ def shape(design: Any) -> dict[str, int]:
         "p": design.p,
         "K": sum(map(len, sizes)) - len(largest) + design.p,
         "classes": len(np.unique(largest)),
+        "largest": len(largest),
     }
 
 
@@ -192,8 +193,11 @@ def floor(model: dict[str, int], evaluations: float, rates: dict[str, float]) ->
     """Seconds that a gene takes at least (as `benchmarks.floor.Shape.seconds`)."""
     n, terms, p, K = (model[name] for name in ("n", "terms", "p", "K"))
     products = 2 * n * (terms + p)
-    sums, factor = (2, 1 / 3) if K > 64 else (1, 1)
-    operations = products + evaluations * 2 * (sums * model["classes"] * K**2 + factor * K**3)
+    classes = model["classes"]
+    once = classes * K**2 + K**3
+    if K > 64:
+        once = min(2 * classes * K**2 + K**3 / 3, 4 * 2 * model["largest"] * K)
+    operations = products + evaluations * 2 * once
     numbers = n + 2 * (terms + p) + 2 * p + terms + 2 + 5
     return max(operations / rates["flops"], 8 * numbers / rates["bytes_per_second"])
 

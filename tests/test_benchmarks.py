@@ -72,7 +72,7 @@ def test_floor_by_hand():
     )
     shape = floor.shape("~ age + (1|small) + (1|big)", metadata)
     # p: intercept and age; K: 2 levels of small + 2; classes: sizes 2 and 4
-    assert shape == floor.Shape(n=8, terms=2, p=2, K=4, classes=2)
+    assert shape == floor.Shape(n=8, terms=2, p=2, K=4, classes=2, largest=3)
     # 2 * 8 * 4 = 64 for the products; 2 * (2 * 16 + 64) = 192 an evaluation
     assert shape.operations(3) == 64 + 3 * 192
     # fractions, variances: big, small, age, Residuals; coefficients and errors: 2 each; theta: 2;
@@ -81,6 +81,11 @@ def test_floor_by_hand():
     assert shape.bytes == 8 * (8 + 21)
     assert shape.seconds(3, flops=640.0, bytes_per_second=1e9) == 1.0
     assert shape.seconds(3, flops=1e9, bytes_per_second=58.0) == 4.0
+    # Of more columns the less of a factor and of four iterations.
+    large = dataclasses.replace(shape, K=100, classes=1, largest=10)
+    assert large.operations(1) == 64 + 2 * 4 * 2 * 10 * 100
+    factored = dataclasses.replace(large, largest=10_000)
+    assert factored.operations(1) == pytest.approx(64 + 2 * (2 * 100**2 + 100**3 / 3))
 
 
 def test_slope_designs():
@@ -91,7 +96,7 @@ def test_slope_designs():
     assert (metadata.groupby("Subject")["Days"].nunique() == 10).all()
     # one class of levels, three pairs of two coefficients; K: intercept and Days
     shape = floor.shape(formula, metadata)
-    assert shape == floor.Shape(n=180, terms=2, p=2, K=2, classes=3)
+    assert shape == floor.Shape(n=180, terms=2, p=2, K=2, classes=3, largest=18)
 
 
 def test_floor_and_designs_of_the_gpu_script_are_the_same():
@@ -185,7 +190,7 @@ def report(found=(), **ours):
         "warm": [0.02, 0.01, 0.03],
         "peak": 500 << 20,
         "input": 100 << 20,
-        "shape": floor.Shape(n=100, terms=3, p=2, K=9, classes=8).asdict(),
+        "shape": floor.Shape(n=100, terms=3, p=2, K=9, classes=8, largest=25).asdict(),
         "evaluations": {"mean": 5.0, "99 %": 9.0, "max": 12},
         "converged": 0.999,
         "status": {"converged": 999, "zero_variance": 1},
