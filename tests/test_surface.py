@@ -197,6 +197,21 @@ def test_the_covariance_of_fixed_effects_is_dense_algebra_s(design):
         np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-9 * abs(expected).max())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["factored", "iterated"])
+def test_a_large_system_without_fixed_part(way, monkeypatch):
+    monkeypatch.setattr(surface, "_PRODUCTS", 0 if way == "iterated" else np.inf)
+    study = jaxvp.simulate(8, 400, {"g": 80, "h": 70}, seed=4)
+    formula = "~ 0 + (1|g) + (1|h)"
+    result = jaxvp.fit(study.expression, formula, study.metadata)
+    assert (result.diagnostics["status"] == "converged").all() and not len(result.coefficients.T)
+    X, Zs, names = oracles.design(formula, study.metadata)
+    for gene in study.expression.index:
+        y = study.expression.loc[gene].to_numpy()
+        found = oracles.polish(y, X, Zs, result.theta.loc[gene, names].to_numpy(), False)
+        assert result.log_likelihood[gene] >= found[1].log_likelihood - 1e-8
+
+
 def test_inverses_of_many_matrices_are_numpy_s():
     rng = np.random.default_rng(0)
     half = rng.normal(size=(5, 37, 60))

@@ -44,7 +44,7 @@ def coefficient_variances(
 ) -> Float[Array, "p *genes"]:
     """Diagonal of cov b / sigma^2, for the columns of X, from that for the columns of Q."""
     half = jnp.tensordot(shared.r_inverse, covariance, axes=1)
-    return (half * lift(shared.r_inverse, covariance[0, 0])).sum(1)
+    return (half * lift(shared.r_inverse, jnp.zeros(covariance.shape[2:]))).sum(1)
 
 
 def no_estimates(shared: Shared | SlopeShared) -> Estimates:

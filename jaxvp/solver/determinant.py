@@ -87,6 +87,8 @@ class Determinant(eqx.Module):
 
     def covariance(self, x: Float[Array, "k genes"], p: int) -> Float[Array, "p p genes"]:
         """``(X'V^-1 X)^-1`` of a tile of genes."""
+        if not p:
+            return jnp.zeros((0, 0, x.shape[1]), x.dtype)
         entries = self.axes.values(self.fixed, x)
         lower = jnp.zeros((p, p, x.shape[1]), x.dtype).at[np.tril_indices(p, -1)].set(entries[p:])
         # The inverse of a unit triangular matrix, row by row.

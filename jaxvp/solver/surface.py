@@ -80,8 +80,13 @@ def build(compression: Compression, reml: bool) -> Surface | None:
 
 
 def _iterated(shared: Shared, rows: int) -> bool:
-    """Do a gene's iterations take fewer multiply-adds than one of its factors?"""
+    """Do a gene's iterations take fewer multiply-adds than one of its factors?
+
+    They want columns that are neither of term 1 nor of term 2: without a fixed part there are none.
+    """
     columns = shared.n_columns
+    if columns == shared.levels[1]:
+        return False
     factored = 2 * len(shared.sizes) * columns**2 + columns**3 / 3
     return _PRODUCTS * 2 * rows * columns < factored
 
