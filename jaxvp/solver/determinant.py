@@ -195,8 +195,8 @@ def _dense(shared: Shared, x: np.ndarray, reml: bool) -> tuple[np.ndarray, np.nd
     w0 = weights_at(shared, gamma[:1])
     system = both * systems(shared, gamma[:1])[0]
     system += np.diag((np.arange(len(system)) < q).astype(float))
-    covariance = np.linalg.inv(system)[q:, q:]
-    inverse = np.linalg.inv(system[of, of])
+    whole = np.linalg.inv(system)
+    inverse = whole if reml else np.linalg.inv(system[of, of])
     bent = np.tensordot(-shared.sizes * w0[0] ** 2, shared.between, 1)
     moved = (inverse * both[of, of] * bent[of, of]).sum()
     eliminated = shared.level_counts * shared.level_sizes / (1 + gamma[0] * shared.level_sizes)
@@ -207,4 +207,4 @@ def _dense(shared: Shared, x: np.ndarray, reml: bool) -> tuple[np.ndarray, np.nd
         for block, ratio in zip(term_slices(shared), gamma[1:], strict=True)
     ]
     score = np.exp(x) / shared.samples_per_level * np.array([eliminated.sum() + moved, *others])
-    return score, covariance
+    return score, whole[q:, q:]

@@ -78,14 +78,18 @@ def rotated(shared: Shared, gamma: Float[np.ndarray, " N"]) -> Rotated:
     found = Rotated(*(np.empty((len(gamma), *shape)) for shape in shapes))
 
     def fill(i: int) -> None:
-        m = systems(shared, gamma[i : i + 1])[0]
-        found.roots[i], vectors = np.linalg.eigh(m[:n, :n])
-        found.turn[i], found.rest[i] = vectors.T, m[n:, n:]
-        np.matmul(m[n:, :n], vectors, out=found.couple[i])
+        for every, one in zip(found, _rotated(systems(shared, gamma[i : i + 1]), n), strict=True):
+            every[i] = one[0]
 
     with using_blas_threads(1):
         threads.each(fill, range(len(gamma)), threads.cores())
     return found
+
+
+def _rotated(m: Float[np.ndarray, "N K K"], n: int) -> Rotated:
+    """The same of systems that are there; ``n`` columns have the next term."""
+    values, vectors = np.linalg.eigh(m[:, :n, :n])
+    return Rotated(vectors.transpose(0, 2, 1), values, m[:, n:, :n] @ vectors, m[:, n:, n:])
 
 
 def eliminate(
@@ -93,26 +97,27 @@ def eliminate(
 ) -> Eliminated:
     """Eliminate every term at the nodes of a grid, one array of gammas a term.
 
-    ``known`` is `rotated` at the nodes of gamma_1.
+    ``known`` is `rotated` at the nodes of gamma_1, of three or more terms.
     """
     k = len(gammas)
     sizes = level_sizes(shared)
-    weights, m = weights_at(shared, gammas[0]), systems(shared, gammas[0])
+    weights = weights_at(shared, gammas[0])
+    m = systems(shared, gammas[0]) if known is None else None
     log_det = np.log1p(np.outer(gammas[0], sizes[0])).sum(axis=1)
     levels = []
     for t, gamma in enumerate(gammas[1:-1], 1):
-        n = shared.levels[t]
-        if t == 1 and known is not None:
-            turn, values, coupled = known.turn, known.roots, known.couple
+        if m is None:
+            assert known is not None
+            of = known
         else:
-            values, vectors = np.linalg.eigh(m[:, :n, :n])
-            turn, coupled = vectors.transpose(0, 2, 1), m[:, n:, :n] @ vectors
-        factor = gamma[None, :, None] / (1 + gamma[None, :, None] * values[:, None, :])
-        couple = coupled[:, None] * factor[:, :, None, :]
-        levels.append(Level(turn, factor, couple))
-        log_det = _grow(log_det, np.log1p(gamma[None, :, None] * values[:, None, :]).sum(-1))
-        m = m[:, None, n:, n:] - couple @ coupled.transpose(0, 2, 1)[:, None]
+            of = _rotated(m, shared.levels[t])
+        factor = gamma[None, :, None] / (1 + gamma[None, :, None] * of.roots[:, None, :])
+        couple = of.couple[:, None] * factor[:, :, None, :]
+        levels.append(Level(of.turn, factor, couple))
+        log_det = _grow(log_det, np.log1p(gamma[None, :, None] * of.roots[:, None, :]).sum(-1))
+        m = of.rest[:, None] - couple @ of.couple.transpose(0, 2, 1)[:, None]
         m = m.reshape(-1, *m.shape[2:])
+    assert m is not None
     n = m.shape[1] - shared.p
     factors = np.linalg.cholesky(m[:, n:, n:])
     fixed = np.linalg.inv(factors)  # p is small: one call for all nodes

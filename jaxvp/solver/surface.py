@@ -71,10 +71,13 @@ def build(compression: Compression, reml: bool) -> Surface | None:
         return None
     axes, counts = _grid(shared)
     gammas = axes.gammas(counts)
-    known = rotated(shared, gammas[0])
-    table = tables.tabulate(shared, gammas, reml, known)
+    iterated = _iterated(shared, len(grouping.level_size))
+    middle = len(gammas) > 2  # a term that the table eliminates in the same way
+    known = rotated(shared, gammas[0]) if iterated or middle else None
+    table = tables.tabulate(shared, gammas, reml, known if middle else None)
     nodes = None
-    if _iterated(shared, len(grouping.level_size)):
+    if iterated:
+        assert known is not None
         nodes = _nodes(gammas[0], known, LevelRows.of(grouping))
     return Surface(table, axes, determinant, nodes)
 
