@@ -43,8 +43,9 @@ def coefficient_variances(
     covariance: Float[Array, "p p *genes"], shared: Shared | SlopeShared
 ) -> Float[Array, "p *genes"]:
     """Diagonal of cov b / sigma^2, for the columns of X, from that for the columns of Q."""
-    half = jnp.tensordot(shared.r_inverse, covariance, axes=1)
-    return (half * lift(shared.r_inverse, jnp.zeros(covariance.shape[2:]))).sum(1)
+    r_inverse = lift(shared.r_inverse, jnp.zeros(covariance.shape[2:]))
+    half = (r_inverse[:, :, None] * covariance[None]).sum(1)
+    return (half * r_inverse).sum(1)
 
 
 def no_estimates(shared: Shared | SlopeShared) -> Estimates:

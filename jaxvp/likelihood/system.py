@@ -51,9 +51,13 @@ def fence(compute: Callable[..., Any], *arguments: Any) -> Any:
     inside each of them (measured: 6 to 80 times slower, and compile times that grow exponentially
     with the depth). A call that is not inlined is a boundary that fusion does not cross.
     """
-    # Fences nest: without jit, tracing would take twice as long for every level.
-    traced_once = jax.jit(compute)
+    # Only the call is marked: what is called inside of it (`jnp.where` is) shall be inlined.
+    def unmarked(*arguments: Any) -> Any:
+        with set_xla_metadata(inlineable=None):
+            return compute(*arguments)
 
+    # Fences nest: without jit, tracing would take twice as long for every level.
+    traced_once = jax.jit(unmarked)
     with set_xla_metadata(inlineable="false"):
         return traced_once(*arguments)
 
