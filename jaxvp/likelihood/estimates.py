@@ -26,6 +26,17 @@ class Estimates(NamedTuple):
     sigma: Scalar
     log_likelihood: Scalar  # without the terms of the scale s
 
+    def rows(self) -> Float[Array, "2*p+2 *genes"]:
+        """All of it as one array."""
+        scalars = jnp.stack([self.sigma, self.log_likelihood])
+        return jnp.concatenate([self.coefficients, self.variances, scalars])
+
+    @classmethod
+    def of(cls, rows: Float[Array, "2*p+2 *genes"]) -> Estimates:
+        """What `rows` made."""
+        p = (len(rows) - 2) // 2
+        return cls(rows[:p], rows[p : 2 * p], rows[-2], rows[-1])
+
 
 def estimates(system: FixedSystem, shared: Shared | SlopeShared, reml: bool) -> Estimates:
     """Estimates of one gene (or of a tile of genes on a trailing axis) from its system."""

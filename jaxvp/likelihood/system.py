@@ -19,7 +19,6 @@ SWEEP_COLUMNS = 64
 
 Scalar = Float[Array, "*genes"]
 Vector = tuple[Scalar, ...]
-Matrix = tuple[Vector, ...]
 
 
 class Moments(NamedTuple):
@@ -51,6 +50,7 @@ def fence(compute: Callable[..., Any], *arguments: Any) -> Any:
     inside each of them (measured: 6 to 80 times slower, and compile times that grow exponentially
     with the depth). A call that is not inlined is a boundary that fusion does not cross.
     """
+
     # Only the call is marked: what is called inside of it (`jnp.where` is) shall be inlined.
     def unmarked(*arguments: Any) -> Any:
         with set_xla_metadata(inlineable=None):
