@@ -35,7 +35,8 @@ estimates at an optimum, is written for that in `jaxvp.likelihood.conditions`.
 
 Everything here acts on *leading* axes: for one gene a matrix is (K, K); with the genes of a tile on
 a trailing axis, (K, K, genes), the same lines run for all of them at once, contiguous in memory
-over genes: `jaxvp.solver.genes_last` is the batching rule that `jax.vmap` uses.
+over genes. It is what `jax.vmap` of the function of one gene gives, which would move the genes to
+the front.
 
 Sources: Bates, Maechler, Bolker and Walker (2015), J. Stat. Softw. 67(1), for the profiled
 deviance; Searle, Casella and McCulloch, Variance Components (1992), ch. 6, for score and
@@ -96,8 +97,7 @@ class Evaluation(NamedTuple):
 def evaluate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Evaluation:
     """Deviance, score and curvature at ``gamma`` (variance ratios, elimination order).
 
-    They are those of one gene, or of as many as ``gamma`` and ``gene`` have on a trailing axis
-    (`jaxvp.solver.genes_last` maps it that way).
+    They are those of one gene, or of as many as ``gamma`` and ``gene`` have on a trailing axis.
     """
     lanes = jnp.ndim(gene.within_yy)
     shared = shared.of(gene.own)

@@ -6,7 +6,8 @@ for every entry would be a kernel for every entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,34 +24,31 @@ def dot(a: Array, b: Array) -> Array:
     """Sum over the leading axis of ``a b``."""
     if not a.shape[0]:
         return jnp.zeros(jnp.broadcast_shapes(a.shape[1:], b.shape[1:]), a.dtype)
-    out = a[0] * b[0]
-    for i in range(1, a.shape[0]):
-        out = out + a[i] * b[i]
-    return out
+    return _fold(jax.lax.add, [x * y for x, y in zip(_each(a), _each(b), strict=True)])[0]
 
 
 def total(array: Array) -> Array:
     """Sum over the leading axis."""
-    out = array[0]
-    for i in range(1, array.shape[0]):
-        out = out + array[i]
-    return out
+    return _fold(jax.lax.add, _each(array))[0]
 
 
 def largest(array: Array) -> Array:
     """Maximum over the leading axis."""
-    out = array[0]
-    for i in range(1, array.shape[0]):
-        out = jnp.maximum(out, array[i])
-    return out
+    return _fold(jax.lax.max, _each(array))[0]
 
 
 def least(array: Array) -> Array:
     """Minimum over the leading axis."""
-    out = array[0]
-    for i in range(1, array.shape[0]):
-        out = jnp.minimum(out, array[i])
-    return out
+    return _fold(jax.lax.min, _each(array))[0]
+
+
+def _each(array: Array, axis: int = 0) -> Sequence[Array]:
+    """The parts of an axis, which they keep: one operation to trace, not one a part."""
+    return jax.lax.split(array, (1,) * array.shape[axis], axis)
+
+
+def _fold(operation: Callable[[Array, Array], Array], parts: Sequence[Array]) -> Array:
+    return functools.reduce(operation, parts)
 
 
 def diagonal(matrix: Array) -> Array:
@@ -65,10 +63,7 @@ def product(a: Array, b: Array) -> Array:
     """Matrix product over the two leading axes, gene axis untouched."""
     if not a.shape[1]:
         return jnp.zeros((a.shape[0], *b.shape[1:]), a.dtype)
-    out = a[:, 0, None] * b[None, 0]
-    for t in range(1, a.shape[1]):
-        out = out + a[:, t, None] * b[None, t]
-    return out
+    return _fold(jax.lax.add, [x * y for x, y in zip(_each(a, 1), _each(b), strict=True)])
 
 
 @jax.jit
@@ -76,10 +71,7 @@ def apply(a: Array, v: Array) -> Array:
     """Matrix times vector, gene axis untouched."""
     if not a.shape[1]:
         return jnp.zeros((a.shape[0], *v.shape[1:]), a.dtype)
-    out = a[:, 0] * v[0]
-    for t in range(1, a.shape[1]):
-        out = out + a[:, t] * v[t]
-    return out
+    return _fold(jax.lax.add, [x * y for x, y in zip(_each(a, 1), _each(v), strict=True)])[:, 0]
 
 
 def each_pivot(count: int, pivot: Callable[[Any, Any], Any], carry: Any) -> Any:

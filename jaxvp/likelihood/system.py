@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -88,10 +89,8 @@ def class_sum(
 ) -> Float[Array, "..."]:
     """Sum over the classes of term 1."""
     # A sum of arrays, not a matrix product: XLA fuses it into its consumer.
-    total = weights[0] * sums[0]
-    for c in range(1, sums.shape[0]):
-        total = total + weights[c] * sums[c]
-    return total
+    each = [jax.lax.split(a, (1,) * a.shape[0]) for a in (weights, sums)]
+    return functools.reduce(jax.lax.add, [w * s for w, s in zip(*each, strict=True)])[0]
 
 
 def log_det_eliminated(shared: Shared, gamma: Scalar) -> tuple[Scalar, Scalar, Scalar]:
