@@ -8,8 +8,6 @@ matrix takes its place.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
@@ -19,22 +17,13 @@ from jaxvp.likelihood.lanes import diagonal, each_pivot, least, total
 from jaxvp.statistics import Array
 
 
-class Model(Protocol):
-    """A point and the derivatives there."""
-
-    @property
-    def x(self) -> Float[Array, "k *genes"]: ...
-    @property
-    def score(self) -> Float[Array, "k *genes"]: ...
-    @property
-    def hessian(self) -> Float[Array, "k k *genes"]: ...
-    @property
-    def fisher(self) -> Float[Array, "k k *genes"]: ...
-
-
-def direction(point: Model) -> Float[Array, "k *genes"]:
-    """From the point to where the model is lowest, with components at zero held if they push."""
-    x, score, fisher = point.x, point.score, point.fisher
+def direction(
+    x: Float[Array, "k *genes"],
+    score: Float[Array, "k *genes"],
+    hessian: Float[Array, "k k *genes"],
+    fisher: Float[Array, "k k *genes"],
+) -> Float[Array, "k *genes"]:
+    """From x to where the model is lowest; components at zero stay there if they push."""
     k = x.shape[0]
 
     def one_round(carry):
@@ -45,7 +34,7 @@ def direction(point: Model) -> Float[Array, "k *genes"]:
     begin = (
         jnp.zeros((), jnp.int32),
         jnp.ones((), bool),
-        point.hessian,
+        hessian,
         (x <= 0) & (score >= 0),
         jnp.zeros_like(x),
     )

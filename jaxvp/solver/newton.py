@@ -250,7 +250,9 @@ def step_in_x(
 
     found = fence(at, state.trial)
     moved, better, before = fence(_accept, state, *found)
-    return fence(partial(_propose, tight), moved, better, before, direction(moved.point))
+    x, _, score, hessian, fisher, _ = moved.point
+    way = direction(x, score, hessian, fisher)
+    return fence(partial(_propose, tight), moved, better, before, way)
 
 
 def _accept(
