@@ -26,13 +26,13 @@ class Estimates(NamedTuple):
     sigma: Scalar
     log_likelihood: Scalar  # without the terms of the scale s
 
-    def rows(self) -> Float[Array, "2*p+2 *genes"]:
+    def rows(self) -> Float[Array, "rows *genes"]:
         """All of it as one array."""
         scalars = jnp.stack([self.sigma, self.log_likelihood])
         return jnp.concatenate([self.coefficients, self.variances, scalars])
 
     @classmethod
-    def of(cls, rows: Float[Array, "2*p+2 *genes"]) -> Estimates:
+    def of(cls, rows: Float[Array, "rows *genes"]) -> Estimates:
         """What `rows` made."""
         p = (len(rows) - 2) // 2
         return cls(rows[:p], rows[p : 2 * p], rows[-2], rows[-1])
