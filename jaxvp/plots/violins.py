@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from jaxvp.results import Results, by_median
 
-from . import canvas
+from . import canvas, naming
 from .boxes import box
 from .density import outline
 from .inputs import KEY, fractions_of
@@ -78,7 +78,7 @@ def violins(
     for place, name in enumerate(names):
         values = np.clip(fractions[name].to_numpy(np.float64), 0.0, 1.0)
         _violin(ax, place, values, colours[name])
-    canvas.names_below(ax, names, slot)
+    naming.below(ax, names, slot)
     ax.set_xlim(-0.6, len(names) - 0.4)
     ax.set_ylim(-1.5, 101.5)
     canvas.percent(ax.yaxis)
