@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -116,12 +117,20 @@ def fitting(names: Sequence[str], room: float, size: str | float = "xtick.labels
 
 def longest(names: Iterable[str], size: str | float = "xtick.labelsize") -> float:
     """Inches that the longest name takes, in the font of that setting, or of that size."""
+    from matplotlib.font_manager import FontProperties, findfont
+
+    font = findfont(FontProperties())
+    return points(size) * max(_width(name, font) for name in names) / 72
+
+
+@lru_cache(maxsize=4096)
+def _width(name: str, font: str) -> float:
+    """Of a name, in its letters' size; asked again for every size that is tried."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    font = FontProperties(size=points(size))
     measure = text_to_path.get_text_width_height_descent
-    return max(float(measure(name, font, ismath=False)[0]) for name in names) / 72
+    return float(measure(name, FontProperties(size=1), ismath=False)[0])
 
 
 def points(size: str | float) -> float:

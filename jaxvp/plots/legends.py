@@ -98,9 +98,11 @@ def draw(ax: Axes, handles: Sequence[Any], plan: Plan) -> None:
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.02)}
     if not plan.beside:
         place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "columnspacing": 1.0}
+    if plan.names:
+        place |= {"handles": list(handles), "labels": plan.names}
+    else:
+        place |= {"handles": []}
     legend = ax.legend(
-        handles=list(handles) if plan.names else [],
-        labels=plan.names,
         title=plan.title,
         frameon=False,
         fontsize=plan.letters,

@@ -69,7 +69,8 @@ def stratify(
     weights
         Those of the fit, for `adjusted`. Needed after `jaxvp.load` only.
     ax
-        Axes to draw into; without, a new figure that has room for the groups.
+        Axes to draw into, where not all names of many groups may have room; without, a new figure
+        that has room for the groups and their names.
 
     Returns
     -------

@@ -74,7 +74,8 @@ def violins(
     fractions = fractions_of(result, "violins", key=key)
     names = by_median(fractions)
     colours = palette(names)
-    ax, slot = _new_axes(names) if ax is None else (ax, canvas.width(ax) / len(names))
+    # A layout takes room from axes that are given when it is drawn, which is later.
+    ax, slot = _new_axes(names) if ax is None else (ax, 0.85 * canvas.width(ax) / len(names))
     for place, name in enumerate(names):
         values = np.clip(fractions[name].to_numpy(np.float64), 0.0, 1.0)
         _violin(ax, place, values, colours[name])
