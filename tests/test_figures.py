@@ -539,7 +539,7 @@ def crowd():
             "Individual": [f"Individual_{i // 6:02}" for i in range(n)],
             "Tissue": np.resize(["blood", "liver", "muscle"], n),
             "Sample": [f"{i // 2:02}" for i in range(n)],
-            "Centre": [f"Centre {i // 6} with a name of some length" for i in range(n)],
+            "Centre": [f"Centre {i // 6}, department of clinical neuroscience" for i in range(n)],
         },
         index=[f"s{i}" for i in range(n)],
     )

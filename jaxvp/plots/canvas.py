@@ -139,7 +139,7 @@ def points(size: str | float) -> float:
     from matplotlib.font_manager import FontProperties
 
     if isinstance(size, str):
-        size = rcParams.get(size, size)
+        size = rcParams.get(size, size)  # type: ignore
     return float(FontProperties(size=size).get_size_in_points())  # type: ignore
 
 

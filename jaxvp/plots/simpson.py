@@ -23,8 +23,8 @@ from .inputs import check_fitted
 from .palette import darker, level_colours
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 _MOST_IN_LEGEND = 12
 # Inches left of the axes.
@@ -154,7 +154,7 @@ def slopes(expression: Any, metadata: pd.DataFrame, gene: Any, x: str, group: st
     )
 
 
-def _handles(lines: Lines, colours: list[str]) -> dict[str, Artist]:
+def _handles(lines: Lines, colours: list[str]) -> dict[str, Line2D]:
     """The two slopes, and the groups if they are few."""
     from matplotlib.lines import Line2D
 

@@ -117,13 +117,13 @@ def stratify(
     if not keep.any():
         raise DataError(f"no sample has both {gene!r} and {' and '.join(names)}")
     factors = [_groups(columns[name].loc[keep]) for name in names]
-    legend = None
+    legend, own = None, ax is None
     if len(names) == 2:
         size = (math.inf, math.inf) if ax is None else canvas.size(ax)
-        legend = legends.plan(factors[1][1], names[1], size, len(factors[0][1]), ax is None)
+        legend = legends.plan(factors[1][1], names[1], size, len(factors[0][1]), own)
     ax = _new_axes(factors, legend) if ax is None else ax
     colours = _colours(names, factors, result)
-    _draw(ax, y[keep], factors, colours, legend)
+    _draw(ax, y[keep], factors, colours, legend, own)
     ax.set_xlabel(names[0]).set_parse_math(False)
     ax.set_ylabel("Expression, adjusted" if adjusted else "Expression")
     above = 0.0
@@ -166,6 +166,7 @@ def _draw(
     factors: list[Factor],
     colours: list[str],
     legend: legends.Plan | None,
+    own: bool,
 ) -> None:
     codes, levels = factors[0]
     inner, count = (factors[1][0], len(factors[1][1])) if len(factors) == 2 else (0 * codes, 1)
@@ -203,9 +204,9 @@ def _draw(
                 markeredgewidth=0.3 if room > 6 else 0.1,
                 zorder=3,
             )
-    # What is above and below the axes leaves them half of the height.
+    # What is above and below the axes leaves them half of the height; one of our own has room.
     below = (0.36 if legend is None or beside else 0.28) * high
-    naming.below(ax, levels, left / len(levels), below)
+    naming.below(ax, levels, left / len(levels), math.inf if own else below)
     ax.set_xlim(-0.6, len(levels) - 0.4)
     canvas.plain(ax, "y")
 
