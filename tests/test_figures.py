@@ -23,6 +23,7 @@ from scipy.spatial.distance import squareform
 
 import jaxvp
 from jaxvp.expression import align
+from jaxvp.plots import legends, structure
 from jaxvp.plots.against_mean import trend
 from jaxvp.plots.canvas import shorten
 from jaxvp.plots.correlations import join
@@ -495,6 +496,128 @@ def test_a_column_of_a_page_cuts_nothing_off(figure):
     check_all_inside(whole)
 
 
+def check_legible(ax, width=0.4, height=0.3):
+    """No name lies on another, no letters are below 5 points, and the data have their room."""
+    figure = ax.figure
+    check_all_inside(figure)
+    names = [*ax.get_xticklabels(), *ax.get_yticklabels()]
+    names = [name for name in names if name.get_visible()]
+    legend = ax.get_legend()
+    names += [] if legend is None else [*legend.get_texts(), legend.get_title()]
+    names = [name for name in names if name.get_text()]
+    assert min((name.get_fontsize() for name in names), default=5) >= 5
+    # Slanted ones are as far apart as their lines; of the others what is drawn counts.
+    slanted = [name for name in names if name.get_rotation() == 45]
+    anchors = [ax.transData.transform(name.get_position())[0] for name in slanted]
+    apart = 72 / figure.dpi * np.sqrt(0.5) * np.diff(anchors)
+    assert not slanted or apart.min() >= 0.95 * slanted[0].get_fontsize()
+    boxes = [n.get_window_extent().extents for n in names if n.get_rotation() != 45]
+    boxes = np.array(boxes).reshape(-1, 4)
+    low, high = boxes[:, None, :2], boxes[None, :, 2:]
+    over = np.minimum(high, high.swapaxes(0, 1)) - np.maximum(low, low.swapaxes(0, 1))
+    over[np.eye(len(over), dtype=bool)] = 0
+    # Lines of text may touch: what is above and below the letters is part of a box.
+    assert (over.min(axis=-1) <= 0.25 * 5 / 72 * figure.dpi).all() or not len(boxes)
+    box = ax.get_window_extent()
+    assert box.width > width * figure.bbox.width and box.height > height * figure.bbox.height
+    if legend is not None:
+        assert not box.padded(-1).overlaps(legend.get_window_extent().padded(-1))
+
+
+def in_a_column(size=(3.4, 2.6)):
+    """Axes of half the width of a page."""
+    whole = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(whole)
+    return whole.subplots()
+
+
+def crowd():
+    """25 people, three tissues, 150 samples, one gene."""
+    n = 150
+    metadata = pd.DataFrame(
+        {
+            "Individual": [f"Individual_{i // 6:02}" for i in range(n)],
+            "Tissue": np.resize(["blood", "liver", "muscle"], n),
+            "Sample": [f"{i // 2:02}" for i in range(n)],
+            "Centre": [f"Centre {i // 6}, department of clinical neuroscience" for i in range(n)],
+        },
+        index=[f"s{i}" for i in range(n)],
+    )
+    y = np.random.default_rng(2).normal(size=(n, 1))
+    return pd.DataFrame(y, metadata.index, ["ENSG00000187608"]), metadata, "ENSG00000187608"
+
+
+GROUPS = [
+    ["Individual", "Tissue"],
+    ["Tissue", "Individual"],
+    ["Sample"],
+    pytest.param(["Centre", "Tissue"], marks=pytest.mark.slow),
+    pytest.param(["Tissue", "Centre"], marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(3.4, 2.6), *(pytest.param(s, marks=pytest.mark.slow) for s in ((5, 3.2), (7.2, 4)))],
+    ids=["column", "middle", "page"],
+)
+@pytest.mark.parametrize("by", GROUPS, ids=" x ".join)
+def test_many_groups_are_legible(by, size):
+    """25 x 3 of them in half the width of a page, too; a new figure has room for all names."""
+    ax = jaxvp.pl.stratify(*crowd(), by, ax=in_a_column(size))
+    check_legible(ax)
+    if by == ["Tissue", "Individual"]:
+        names = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert names == sorted(set(crowd()[1]["Individual"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", GROUPS, ids=" x ".join)
+def test_a_new_figure_has_room_for_all_names(by):
+    ax = jaxvp.pl.stratify(*crowd(), by)
+    check_legible(ax)
+    assert names_of(ax.xaxis) == [shorten(name) for name in sorted(set(crowd()[1][by[0]]))]
+
+
+@pytest.mark.parametrize("figure", ["violins", "bars", "top_genes", "correlations"])
+def test_twenty_components_are_legible_in_a_column(figure):
+    check_legible(draw_all(TWENTY, in_a_column())[figure]())
+
+
+@pytest.mark.parametrize("figure", ["compare", "means"])
+def test_panels_are_legible_in_a_column(figure):
+    """Numbers stand at the outer panels alone, all of which have the same axes."""
+    whole = Figure(figsize=(3.4, 2.6), layout="constrained")
+    FigureCanvasAgg(whole)
+    draw_all([*NAMES[:2], *LONG, "Residuals"], figure=whole)[figure]()
+    for i, ax in enumerate(whole.axes):
+        check_legible(ax, 0.15, 0.2)
+        shown = [axis.get_tick_params()[f"label{side}"] for axis, side in sides(ax)]
+        assert shown == [i in (0, 3), i in (2, 3, 4)]
+
+
+def sides(ax):
+    return (ax.yaxis, "left"), (ax.xaxis, "bottom")
+
+
+def test_samples_are_named_legibly_in_a_column():
+    ax = in_a_column()
+    structure._draw(ax, np.eye(36), [f"GTEX-sample-{i:03}" for i in range(36)], own=False)
+    check_legible(ax)
+
+
+def test_a_legend_without_room_counts():
+    names = [f"Patient {i}" for i in range(90)]
+    plan = legends.plan(names, "Patient", (3.4, 2.6))
+    assert (plan.names, plan.title, plan.beside) == ([], "Patient: 90 levels", 0)
+    assert legends.plan(["a", "b"], "Sex", (3.4, 2.6)).above == 0
+    above = legends.plan(["a", "b"], "Sex", (3.4, 2.6), groups=25)
+    assert above.beside == 0 and above.columns == 2 and above.names == ["a", "b"]
+    ax = in_a_column()
+    legends.draw(ax, [], plan)
+    assert not ax.get_legend().get_texts()
+
+
 def test_a_dollar_is_a_dollar_in_all():
     names = ["$\\frac$", "a$b", "Residuals"]
     for draw in draw_all(names).values():
@@ -682,7 +805,7 @@ def test_long_names_lose_their_middle():
     assert shorten(name, 20).startswith("Plate:") and shorten(name, 20).endswith(":Centre")
     ax = jaxvp.pl.violins(table(names=TWENTY), ax=Figure(figsize=(3.6, 2.8)).subplots())
     assert all(label.get_fontsize() < 9 for label in ax.get_xticklabels())
-    assert max(len(label.get_text()) for label in ax.get_xticklabels()) <= 24
+    assert max(len(label.get_text()) for label in ax.get_xticklabels()) <= 32
 
 
 def test_a_model_without_random_terms():

@@ -128,10 +128,15 @@ def measured():
             lambda: plain(pl.stratify)(measured()[0], [1], "g1", "Tissue"),
             "must be a pandas DataFrame",
         ),
+        (
+            lambda: plain(pl.stratify)(*measured(), "g1", "Tissue", result=GOOD.fractions),
+            "stratify needs a jaxvp.Results.*not DataFrame",
+        ),
+        (lambda: pl.stratify(measured()[0].iloc[:0], metadata(), "g1", "Tissue"), "no gene"),
         (lambda: pl.simpson({}, metadata(), "g1", "Age", "Batch"), "must be a DataFrame or"),
         (lambda: pl.correlations(table(3)), "must have the same variables"),
     ],
 )
 def test_what_are_no_measurements(call, message):
-    with pytest.raises((ValueError, OSError), match=message):
+    with pytest.raises((ValueError, TypeError, OSError), match=message):
         call()

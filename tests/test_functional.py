@@ -480,13 +480,17 @@ placed = jax.device_put(Y, NamedSharding(mesh, P(None, "genes")))
 for ours, theirs in zip(spread(placed), jax.jit(loss)(Y)):
     np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9)
 assert "all-" not in spread.lower(placed).compile().as_text()
+second = jax.devices()[1]
+there = functional.fit_genes(jax.device_put(Y, second), design)
+assert all(leaf.devices() == {second} for leaf in there)
+np.testing.assert_allclose(there.fractions, shares(Y), rtol=1e-7, atol=1e-9)
 print("same")
 """
 
 
 @pytest.mark.slow
 def test_sharded():
-    """Over two devices, without a word between them."""
+    """Over two devices, without a word between them; and on the device that the arrays are on."""
     done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True)
     assert done.stdout == "same\n", done.stderr[-3000:]
 

@@ -5,6 +5,7 @@ fitted and what is compared is exact.
 """
 
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -497,6 +498,42 @@ def test_after_a_fit_the_source_is_read_again():
     with pytest.warns(UserWarning, match="dropped"):
         some = jaxvp.fit(expression[gap.index].T.to_numpy(), "~ Age", gap)
     assert some.residuals().shape == (len(expression), 39)
+
+
+class Watched:
+    """Measurements that remember which genes were asked for."""
+
+    def __init__(self, values):
+        self.values, self.n_samples, self.asked = values, len(values), []
+
+    def read(self, rows, start, stop):
+        self.asked.append((start, stop))
+        return self.values[rows, start:stop]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda result: result.random_effects(),
+        lambda result: result.random_effects(format="wide"),
+        lambda result: result.fitted(),
+        lambda result: result.residuals(),
+        lambda result: result.remove(terms=["Batch"]),
+        lambda result: result.predict(pd.DataFrame({"Batch": ["Batch_3"]}), ["Batch"]),
+    ],
+    ids=["long", "wide", "fitted", "residuals", "remove", "predict"],
+)
+def test_measurements_are_read_in_blocks(crossed, call):
+    """Once each, and never more than a block of the fit at a time."""
+    result, y, _ = crossed
+    source = Watched(np.ascontiguousarray(y.T))
+    samples = pd.Index(result.design.samples)
+    measured = jaxvp.expression.Expression(source, samples, result.sigma.index)
+    result = dataclasses.replace(result, measurements=measured)
+    call(result)
+    size = result.block_size
+    blocks = [(i, min(i + size, len(y))) for i in range(0, len(y), size)]
+    assert len(blocks) > 1 and sorted(source.asked) == blocks
 
 
 # Bad input

@@ -23,8 +23,8 @@ def test_there_is_a_file_of_each_version():
     for path in sorted(SAVED.glob("version-*.vp")):
         with zipfile.ZipFile(path) as archive:
             versions.append(json.loads(archive.read("result.json"))["version"])
-        assert path.name == f"version-{versions[-1]}.vp"
-    assert tuple(versions) == READABLE
+        assert path.name in (f"version-{versions[-1]}.vp", f"version-{versions[-1]}-slopes.vp")
+    assert tuple(dict.fromkeys(versions)) == READABLE
     assert max(READABLE) == VERSION
 
 
@@ -63,6 +63,23 @@ def test_version_1_has_no_coding():
 def test_version_2_predicts():
     result = jaxvp.load(SAVED / "version-2.vp")
     expression, metadata, _ = references.sample("crossed")
+    found = result.predict(metadata, expression=expression)
+    expected = result.fitted(expression)[found.columns]
+    pd.testing.assert_frame_equal(found, expected, check_names=False)
+
+
+def test_version_2_has_random_slopes():
+    """With them the file has a table more, and names of what varies."""
+    result = jaxvp.load(SAVED / "version-2-slopes.vp")
+    folder = references.HERE / "slopes"
+    table = pd.read_csv(folder / "lme4.csv")
+    table = table[(table["formula"] == result.formula) & (table["data"] == "growth")]
+    for gene, rows in table[~table["reml"]].groupby("gene"):
+        if gene in result.sigma.index:
+            references.same_slopes(result, gene, rows.set_index("quantity")["value"])
+    assert result.design.coefficients == ("(Intercept)", "Time", "(Intercept)")
+    expression = pd.read_csv(folder / "growth.expression.csv", index_col="gene")
+    metadata = pd.read_csv(folder / "growth.metadata.csv", index_col="sample")
     found = result.predict(metadata, expression=expression)
     expected = result.fitted(expression)[found.columns]
     pd.testing.assert_frame_equal(found, expected, check_names=False)

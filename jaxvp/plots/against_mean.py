@@ -112,6 +112,7 @@ def components_against_mean(
         canvas.percent(ax.yaxis, ticks)
         ax.tick_params(labelsize="x-small")
         canvas.plain(ax, "y")
+    canvas.outer_numbers(panels)
     canvas.panel_titles(panels, names)
     figure.supxlabel("Mean expression", fontsize="medium")
     figure.supylabel("Variance explained", fontsize="medium")

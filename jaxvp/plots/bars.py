@@ -12,7 +12,7 @@ from jaxvp.expression import DataError
 from jaxvp.results import Results
 from jaxvp.results.lookup import find
 
-from . import canvas
+from . import canvas, naming
 from .inputs import KEY, fractions_of, residuals_last
 from .palette import palette
 
@@ -118,7 +118,7 @@ def draw(
         )
     for row in np.flatnonzero(~fitted).tolist():
         ax.text(1, row, why[row], va="center", style="italic", color="#595959", fontsize="small")
-    canvas.names_beside(ax, [str(gene) for gene in chosen.index])
+    naming.beside(ax, [str(gene) for gene in chosen.index])
     ax.set_ylim(len(chosen) - 0.5, -0.5)
     ax.set_xlim(0, 100)
     # The legend takes its part of the width: numbers of a small figure would touch.

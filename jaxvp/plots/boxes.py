@@ -24,16 +24,19 @@ def box(
     width: float | int,
     colour: str = "white",
     zorder: float = 2.0,
+    line: float = 0.8,
 ) -> None:
-    """One upright box at a place of the horizontal axis."""
+    """One upright box at a place of the horizontal axis, with lines of so many points."""
     lower, median, upper = np.percentile(values, [25, 50, 75])
     reach = 1.5 * (upper - lower)
     near = values[(values >= lower - reach) & (values <= upper + reach)]
-    line: dict[str, Any] = {"color": INK, "linewidth": 0.8, "solid_capstyle": "butt"}
+    ink: dict[str, Any] = {"color": INK, "linewidth": line, "solid_capstyle": "butt"}
     # Of a few values the quartiles, interpolated, may lie beyond all that are near.
     for box_end, whisker_end in [(lower, min(near.min(), lower)), (upper, max(near.max(), upper))]:
-        ax.plot([place, place], [box_end, whisker_end], zorder=zorder, **line)
+        ax.plot([place, place], [box_end, whisker_end], zorder=zorder, **ink)
     left, right = place - width / 2, place + width / 2
     (body,) = ax.fill([left, right, right, left], [lower, lower, upper, upper])
-    body.set(facecolor=colour, edgecolor=INK, linewidth=0.8, zorder=zorder + 0.1)
-    ax.plot([left, right], [median, median], zorder=zorder + 0.2, **{**line, "linewidth": 2.0})
+    body.set(facecolor=colour, edgecolor=INK, linewidth=line, zorder=zorder + 0.1)
+    ax.plot(
+        [left, right], [median, median], zorder=zorder + 0.2, **{**ink, "linewidth": 2.5 * line}
+    )

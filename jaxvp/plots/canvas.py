@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,12 +24,8 @@ PAGE = 7.2
 _LONGEST_NAME = 44
 # Of its length: how far a slanted name goes down and left.
 SLANT = 0.71
-# Inches that a panel and the numbers beside it take.
-_LEAST_PANEL = 1.3
-# Of a figure's height and width, that names take at most.
-_BELOW, _BESIDE = 0.45, 0.45
-# Points of the smallest letters.
-_LEAST_LETTERS = 4.5
+# Inches that labels around panels take, a title above each, and a panel that is small.
+_AROUND, _TITLE, _SMALL = 0.5, 0.2, 1.5
 
 
 def new_figure(width: float | int, height: float | int) -> Figure:
@@ -73,15 +70,31 @@ def grid(
 ) -> tuple[Figure, list[Axes]]:
     """Axes for so many panels, of that size in inches, in rows of one length.
 
-    A figure that is given has as many in a row as there is room for.
+    A figure that is given has the number of columns that leaves panels the longest shorter side.
     """
     columns = min(math.isqrt(panels - 1) + 1, 5)
     if figure is not None:
-        columns = min(columns, max(int(figure.get_figwidth() / _LEAST_PANEL), 1))
+        wide, high = figure.get_size_inches() - _AROUND
+        sides = {n: min(wide / n, high / -(-panels // n) - _TITLE) for n in range(1, panels + 1)}
+        columns = max(sides, key=lambda n: sides[n])
     rows = -(-panels // columns)
     if figure is None:
         figure = new_figure(max(columns * size[0], 3.0) + 0.4, max(rows * size[1] + 0.4, 2.8))
     return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+
+
+def outer_numbers(panels: Sequence[Axes]) -> None:
+    """Of panels with the same axes: numbers where no other stands left or below."""
+    for i, ax in enumerate(panels):
+        place = ax.get_subplotspec()
+        assert place is not None
+        columns = place.get_gridspec().ncols
+        ax.tick_params(labelleft=i % columns == 0, labelbottom=i + columns >= len(panels))
+
+
+def is_small(ax: Axes) -> bool:
+    """Whether a panel is too small for more than the ends of an axis."""
+    return min(size(ax)) < _SMALL
 
 
 def shorten(name: object, longest: int = _LONGEST_NAME) -> str:
@@ -93,7 +106,7 @@ def shorten(name: object, longest: int = _LONGEST_NAME) -> str:
     return f"{name[:head]}…{name[head + 1 - longest :]}"
 
 
-def fitting(names: Sequence[str], room: float, size: str = "xtick.labelsize") -> list[str]:
+def fitting(names: Sequence[str], room: float, size: str | float = "xtick.labelsize") -> list[str]:
     """Names as short as so many inches ask for, and no shorter than a dozen letters."""
     for letters in (_LONGEST_NAME, 32, 24, 18, 12):
         shown = [shorten(name, letters) for name in names]
@@ -102,15 +115,32 @@ def fitting(names: Sequence[str], room: float, size: str = "xtick.labelsize") ->
     return shown
 
 
-def longest(names: Iterable[str], size: str = "xtick.labelsize") -> float:
+def longest(names: Iterable[str], size: str | float = "xtick.labelsize") -> float:
     """Inches that the longest name takes, in the font of that setting, or of that size."""
-    from matplotlib import rcParams
+    from matplotlib.font_manager import FontProperties, findfont
+
+    font = findfont(FontProperties())
+    return points(size) * max(_width(name, font) for name in names) / 72
+
+
+@lru_cache(maxsize=4096)
+def _width(name: str, font: str) -> float:
+    """Of a name, in its letters' size; asked again for every size that is tried."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    font = FontProperties(size=rcParams.get(size, size))  # type: ignore
     measure = text_to_path.get_text_width_height_descent
-    return max(float(measure(name, font, ismath=False)[0]) for name in names) / 72
+    return float(measure(name, FontProperties(size=1), ismath=False)[0])
+
+
+def points(size: str | float) -> float:
+    """Of a setting (``"legend.fontsize"``), or of a size by name."""
+    from matplotlib import rcParams
+    from matplotlib.font_manager import FontProperties
+
+    if isinstance(size, str):
+        size = rcParams.get(size, size)  # type: ignore
+    return float(FontProperties(size=size).get_size_in_points())  # type: ignore
 
 
 def width(ax: Axes) -> float:
@@ -123,43 +153,14 @@ def height(ax: Axes) -> float:
     return float(ax.get_window_extent().height / ax.figure.dpi)
 
 
-def names_below(
-    ax: Axes, names: Sequence[str], slot: float | None = None, room: float | None = None
-) -> None:
-    """Names at 0, 1, 2, ..., in `room` inches; slanted where `slot` is too narrow for one."""
-    slot = width(ax) / len(names) if slot is None else slot
-    whole = float(ax.figure.bbox.height / ax.figure.dpi)
-    shown = fitting(names, (_BELOW * whole if room is None else room) / SLANT)
-    ax.set_xticks(range(len(shown)), shown)
-    slanted = longest(shown) > 0.95 * slot
-    for label in ax.get_xticklabels():
-        label.set_parse_math(False)  # a dollar in a name is a dollar
-        if slanted:
-            label.set(rotation=45, ha="right", rotation_mode="anchor")
-            # Slanted lines are this far apart.
-            _lower(label, 72 * SLANT * slot)
-    ax.tick_params(axis="x", length=0)
-
-
-def names_beside(
-    ax: Axes, names: Sequence[str], slot: float | None = None, room: float | None = None
-) -> None:
-    """Names at 0, 1, 2, ... from above, in `room` inches; small ones where `slot` is low."""
-    slot = height(ax) / len(names) if slot is None else slot
-    whole = float(ax.figure.bbox.width / ax.figure.dpi)
-    ax.set_yticks(
-        range(len(names)),
-        fitting(names, _BESIDE * whole if room is None else room, "ytick.labelsize"),
-    )
-    for label in ax.get_yticklabels():
-        label.set_parse_math(False)
-        _lower(label, 72 * slot)
-    ax.tick_params(axis="y", length=0)
-
-
-def _lower(label: Any, points: float) -> None:
-    """Letters no higher than that."""
-    label.set_fontsize(min(label.get_fontsize(), max(points, _LEAST_LETTERS)))
+def size(ax: Axes) -> tuple[float, float]:
+    """Width and height of what some axes have of their figure, in inches."""
+    wide, high = (float(length / ax.figure.dpi) for length in ax.figure.bbox.size)
+    place = ax.get_subplotspec()
+    if place is None:
+        return wide, high
+    rows, columns = place.get_gridspec().get_geometry()
+    return wide * len(place.colspan) / columns, high * len(place.rowspan) / rows
 
 
 def title(ax: Axes, text: str, **settings: Any) -> None:
@@ -167,13 +168,25 @@ def title(ax: Axes, text: str, **settings: Any) -> None:
     ax.set_title(text, **settings).set_parse_math(False)
 
 
+def headline(ax: Axes, text: str, room: float, above: float = 0.0) -> None:
+    """A title above the left end of the axes, in so many inches and `above` so many points."""
+    from matplotlib import rcParams
+
+    letters = points("medium")
+    letters = max(min(letters, letters * room / longest([text], letters)), 0.65 * letters)
+    text = fitting([text], room, letters)[0] if longest([text], letters) > room else text
+    title(ax, text, loc="left", fontsize=letters, pad=rcParams["axes.titlepad"] + above)
+
+
 def panel_titles(panels: Sequence[Axes], names: Sequence[str]) -> None:
     """A name above each axes of a `grid`, no longer than these are wide."""
     for ax, name in zip(panels, names, strict=True):
         place = ax.get_subplotspec()
         assert place is not None
-        room = ax.figure.bbox.width / ax.figure.dpi / place.get_gridspec().ncols
-        title(ax, fitting([name], 0.8 * room, "small")[0], fontsize="small")
+        room = 0.85 * (size(ax)[0] - 0.5 / place.get_gridspec().ncols)
+        (shown,), letters = fitting([name], room, "small"), points("small")
+        letters = max(min(letters, letters * room / longest([shown], letters)), 5.0)
+        title(ax, shown, fontsize=letters)
 
 
 def reach(highest: float) -> tuple[int, tuple[int, ...]]:

@@ -107,7 +107,7 @@ def compare(
             f"median {apart.median():.2g}\nmost {apart.max():.2g}",
             transform=ax.transAxes,
             va="top",
-            fontsize="x-small",
+            fontsize=5.5 if canvas.is_small(ax) else "x-small",
             color=canvas.INK,
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},
             zorder=3,
@@ -116,9 +116,10 @@ def compare(
         ax.set_ylim(-0.03 * end, 1.03 * end)
         ax.set_aspect("equal")
         for axis in (ax.xaxis, ax.yaxis):
-            canvas.percent(axis, ticks)
+            canvas.percent(axis, ticks[:: 2 if canvas.is_small(ax) else 1])
         ax.tick_params(labelsize="x-small")
         canvas.plain(ax, "both")
+    canvas.outer_numbers(panels)
     canvas.panel_titles(panels, names)
     figure.supxlabel(f"Variance explained, {labels[0]}", fontsize="medium").set_parse_math(False)
     figure.supylabel(f"Variance explained, {labels[1]}", fontsize="medium").set_parse_math(False)

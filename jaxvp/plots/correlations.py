@@ -7,7 +7,6 @@ Bioinformatics 17:S22).
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from jaxtyping import Float
 
 from jaxvp.expression import DataError
 
-from . import canvas
+from . import canvas, naming
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +26,6 @@ MISSING = "#D9D9D9"
 # Numbers are written into the cells of so many variables at most.
 _MOST_NUMBERS = 16
 _CELL = 0.42
-# Of axes that are given: what is left of them for the cells, about.
-_LEFT = 0.6
 # Of the width of the heat map: gap and colour bar.
 BAR_ROOM = 0.055
 
@@ -85,10 +82,9 @@ def correlations(table: pd.DataFrame, *, cluster: bool = True, ax: Axes | None =
     names = [str(name) for name in table.columns]
     tree = join(values) if cluster and len(names) > 1 else None
     order = list(range(len(names))) if tree is None else tree.order
-    # A figure of our own has room for all; a layout makes it when it is drawn, which is later.
-    left, room = (1.0, math.inf) if ax is None else (_LEFT, None)
+    own = ax is None
     ax = _new_axes(names) if ax is None else ax
-    image = _heat_map(ax, values[np.ix_(order, order)], [names[i] for i in order], left, room)
+    image = _heat_map(ax, values[np.ix_(order, order)], [names[i] for i in order], own)
     if tree is not None:
         above = ax.inset_axes((0, 1.01, 1, 0.14))
         for x, heights in zip(tree.x, tree.heights, strict=True):
@@ -124,15 +120,12 @@ def colour_bar(ax: Axes, image, label: str) -> None:
     beside.tick_params(length=2, labelsize="small")
 
 
-def _heat_map(
-    ax: Axes, values: Float[np.ndarray, "k k"], names: list[str], left: float, room: float | None
-):
+def _heat_map(ax: Axes, values: Float[np.ndarray, "k k"], names: list[str], own: bool):
     from matplotlib import colormaps
 
     colours = colormaps[COLOURS].with_extremes(bad=MISSING)
     image = ax.imshow(values, cmap=colours, vmin=0, vmax=1, interpolation="none", aspect="auto")
-    canvas.names_below(ax, names, left * canvas.width(ax) / len(names), room)
-    canvas.names_beside(ax, names, left * canvas.height(ax) / len(names), room)
+    naming.around(ax, names, own)
     ax.spines[:].set_visible(False)
     edges = np.arange(len(names) + 1) - 0.5
     for draw in (ax.hlines, ax.vlines):

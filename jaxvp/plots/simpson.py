@@ -18,14 +18,17 @@ from jaxvp.expression import DataError, align
 from jaxvp.formula.expressions import Variable
 from jaxvp.results.lookup import find
 
-from . import canvas
+from . import canvas, legends
 from .inputs import check_fitted
 from .palette import darker, level_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 _MOST_IN_LEGEND = 12
+# Inches left of the axes.
+_MARGIN = 0.9
 
 
 class Lines(NamedTuple):
@@ -92,6 +95,8 @@ def simpson(
     ax = canvas.new_axes(5.6, 3.6) if ax is None else ax
     codes, levels = lines.groups
     colours = level_colours(len(levels))
+    handles = _handles(lines, colours)
+    legend = legends.plan(list(handles), f"Slope, {canvas.shorten(group, 24)}", canvas.size(ax))
     for level, colour in enumerate(colours):
         own = lines.x[codes == level]
         ax.plot(
@@ -102,7 +107,6 @@ def simpson(
             markersize=4,
             markeredgecolor="white",
             markeredgewidth=0.4,
-            label=canvas.shorten(levels[level]) if len(levels) <= _MOST_IN_LEGEND else None,
         )
         ends = np.array([own.min(), own.max()])
         ax.plot(ends, lines.intercepts[level] + lines.slope * ends, color=darker(colour), lw=2)
@@ -111,9 +115,9 @@ def simpson(
     ax.plot(ends, intercept + slope * ends, color=canvas.INK, linewidth=1.5, linestyle="--")
     ax.set_xlabel(x).set_parse_math(False)
     ax.set_ylabel("Expression")
-    canvas.title(ax, canvas.shorten(gene), loc="left", fontsize="medium")
+    canvas.headline(ax, canvas.shorten(gene), canvas.size(ax)[0] - _MARGIN, legend.above)
     canvas.plain(ax, "y")
-    _legend(ax, lines, group)
+    legends.draw(ax, list(handles.values()), legend)
     return ax
 
 
@@ -150,24 +154,15 @@ def slopes(expression: Any, metadata: pd.DataFrame, gene: Any, x: str, group: st
     )
 
 
-def _legend(ax: Axes, lines: Lines, group: str) -> None:
+def _handles(lines: Lines, colours: list[str]) -> dict[str, Line2D]:
     """The two slopes, and the groups if they are few."""
     from matplotlib.lines import Line2D
 
-    slopes = [
-        Line2D([], [], color=canvas.INK, linestyle="--", label=f"all: {lines.pooled[1]:+.3g}"),
-        Line2D([], [], color=canvas.INK, linewidth=2, label=f"within: {lines.slope:+.3g}"),
-    ]
-    points = [line for line in ax.lines if not str(line.get_label()).startswith("_")]
-    legend = ax.legend(
-        handles=[*slopes, *points],
-        title=f"Slope, {canvas.shorten(group, 24)}",
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.02),
-        frameon=False,
-        fontsize="small",
-        title_fontsize="small",
-        alignment="left",
-    )
-    for text in [*legend.get_texts(), legend.get_title()]:
-        text.set_parse_math(False)
+    handles = {
+        f"all: {lines.pooled[1]:+.3g}": Line2D([], [], color=canvas.INK, linestyle="--"),
+        f"within: {lines.slope:+.3g}": Line2D([], [], color=canvas.INK, linewidth=2),
+    }
+    if len(colours) <= _MOST_IN_LEGEND:
+        for level, colour in zip(lines.groups[1], colours, strict=True):
+            handles[level] = Line2D([], [], linestyle="", marker="o", markersize=4, color=colour)
+    return handles

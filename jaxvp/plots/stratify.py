@@ -7,6 +7,7 @@ what the model sees of the variables shown, and the residuals.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +20,19 @@ from jaxvp.expression import DataError, Expression, align
 from jaxvp.results import Results
 from jaxvp.results.lookup import find
 
-from . import canvas
+from . import canvas, legends, naming
 from .boxes import box
 from .effects import adjust
 from .inputs import check_result
 from .palette import level_colours, paler, palette
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 # Numbers of more different values are no groups.
 _MOST_NUMBERS = 30
 _MOST_LEVELS = 150
-_LEGEND_ROWS = 13
 # Inches left of the axes.
 _MARGIN = 0.9
 
@@ -68,7 +69,8 @@ def stratify(
     weights
         Those of the fit, for `adjusted`. Needed after `jaxvp.load` only.
     ax
-        Axes to draw into; without, a new figure that has room for the groups.
+        Axes to draw into, where not all names of many groups may have room; without, a new figure
+        that has room for the groups and their names.
 
     Returns
     -------
@@ -115,14 +117,20 @@ def stratify(
     if not keep.any():
         raise DataError(f"no sample has both {gene!r} and {' and '.join(names)}")
     factors = [_groups(columns[name].loc[keep]) for name in names]
-    ax = _new_axes(factors) if ax is None else ax
+    legend, own = None, ax is None
+    if len(names) == 2:
+        size = (math.inf, math.inf) if ax is None else canvas.size(ax)
+        legend = legends.plan(factors[1][1], names[1], size, len(factors[0][1]), own)
+    ax = _new_axes(factors, legend) if ax is None else ax
     colours = _colours(names, factors, result)
-    _draw(ax, y[keep], factors, colours)
+    _draw(ax, y[keep], factors, colours, legend, own)
     ax.set_xlabel(names[0]).set_parse_math(False)
     ax.set_ylabel("Expression, adjusted" if adjusted else "Expression")
-    canvas.title(ax, _title(gene, names, result), loc="left", fontsize="medium")
-    if len(names) == 2:
-        _legend(ax, names[1], factors[1], colours)
+    above = 0.0
+    if legend is not None:
+        legends.draw(ax, [_marker(colour) for colour in colours], legend)
+        above = legend.above
+    canvas.headline(ax, _title(gene, names, result), canvas.size(ax)[0] - _MARGIN, above)
     return ax
 
 
@@ -152,7 +160,14 @@ def _colours(names: list[str], factors: list[Factor], result: Results | None) ->
     return level_colours(1)
 
 
-def _draw(ax: Axes, y: Float[np.ndarray, " n"], factors: list[Factor], colours: list[str]) -> None:
+def _draw(
+    ax: Axes,
+    y: Float[np.ndarray, " n"],
+    factors: list[Factor],
+    colours: list[str],
+    legend: legends.Plan | None,
+    own: bool,
+) -> None:
     codes, levels = factors[0]
     inner, count = (factors[1][0], len(factors[1][1])) if len(factors) == 2 else (0 * codes, 1)
     present = [sorted(set(inner[codes == level].tolist())) for level in range(len(levels))]
@@ -161,15 +176,23 @@ def _draw(ax: Axes, y: Float[np.ndarray, " n"], factors: list[Factor], colours: 
         present = [list(range(count)) for _ in levels]
     slot = 0.84 / max(map(len, present))
     random = np.random.default_rng(0)
-    room = 72 * canvas.width(ax) / len(levels) * slot
-    size = float(np.clip(80 / np.sqrt(len(y)), 2.0, min(4.5, max(room / 3, 2.0))))
+    # The layout makes room for the legend when it is drawn, which is later.
+    whole, high = canvas.size(ax)
+    beside = 0.0 if legend is None else legend.beside
+    left = min(canvas.width(ax), max(whole - _MARGIN - beside, 0.3 * whole))
+    if legend is not None and not beside:
+        left = whole - _MARGIN
+    room = 72 * left / len(levels) * slot  # points of a group
+    least = 2.0 if room > 6 else 1.3
+    size = float(np.clip(80 / np.sqrt(len(y)), least, min(4.5, max(room / 3, least))))
+    line = float(np.clip(room / 9, 0.3, 0.8))
     for level in range(len(levels)):
         for rank, second in enumerate(present[level]):
             values = y[(codes == level) & (inner == second)]
             if not len(values):
                 continue
             place = level + (rank - (len(present[level]) - 1) / 2) * slot
-            box(ax, place, values, 0.8 * slot, paler(colours[second]))
+            box(ax, place, values, 0.8 * slot, paler(colours[second]), line=line)
             spread = (random.random(len(values)) - 0.5) * 0.5 * slot
             ax.plot(
                 place + spread,
@@ -178,13 +201,12 @@ def _draw(ax: Axes, y: Float[np.ndarray, " n"], factors: list[Factor], colours: 
                 color=colours[second],
                 markersize=size,
                 markeredgecolor="white",
-                markeredgewidth=0.3,
+                markeredgewidth=0.3 if room > 6 else 0.1,
                 zorder=3,
             )
-    # The layout makes room for the legend when it is drawn, which is later.
-    whole = float(ax.figure.bbox.width / ax.figure.dpi)
-    left = min(canvas.width(ax), max(whole - _MARGIN - _beside(factors), 0.3 * whole))
-    canvas.names_below(ax, levels, left / len(levels))
+    # What is above and below the axes leaves them half of the height; one of our own has room.
+    below = (0.36 if legend is None or beside else 0.28) * high
+    naming.below(ax, levels, left / len(levels), math.inf if own else below)
     ax.set_xlim(-0.6, len(levels) - 0.4)
     canvas.plain(ax, "y")
 
@@ -198,44 +220,18 @@ def _title(gene: Any, names: list[str], result: Results | None) -> str:
     return f"{text}: {', '.join(known)}" if known and not shares.isna().any() else text
 
 
-def _legend(ax: Axes, name: str, factor: Factor, colours: list[str]) -> None:
+def _marker(colour: str) -> Artist:
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], linestyle="", marker="o", color=colour, label=canvas.shorten(level))
-        for level, colour in zip(factor[1], colours, strict=True)
-    ]
-    legend = ax.legend(
-        handles=handles,
-        title=canvas.shorten(name),
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.02),
-        frameon=False,
-        fontsize="small",
-        title_fontsize="small",
-        handletextpad=0.2,
-        borderaxespad=0.2,
-        alignment="left",
-        ncols=-(-len(handles) // _LEGEND_ROWS),
-    )
-    for text in [*legend.get_texts(), legend.get_title()]:
-        text.set_parse_math(False)
+    return Line2D([], [], linestyle="", marker="o", color=colour)
 
 
-def _beside(factors: list[Factor]) -> float:
-    """Inches that the legend takes."""
-    if len(factors) == 1:
-        return 0.0
-    levels = factors[1][1]
-    columns = -(-len(levels) // _LEGEND_ROWS)
-    return (canvas.longest(map(canvas.shorten, levels)) + 0.35) * columns
-
-
-def _new_axes(factors: list[Factor]) -> Axes:
+def _new_axes(factors: list[Factor], legend: legends.Plan | None) -> Axes:
     """Axes in a figure with room for the groups and the legend."""
     levels, count = factors[0][1], len(factors[1][1]) if len(factors) == 2 else 1
     longest = canvas.longest(map(canvas.shorten, levels))
     slot = float(np.clip(5.6 / len(levels), 0.24, 0.9))
     width = max(len(levels) * max(slot, 0.13 * count), 2.0)
     below = canvas.SLANT * longest if longest > 0.95 * width / len(levels) else 0.0
-    return canvas.new_axes(width + _MARGIN + _beside(factors), 3.4 + below)
+    beside = 0.0 if legend is None else legend.beside
+    return canvas.new_axes(width + _MARGIN + beside, 3.4 + below)

@@ -26,7 +26,7 @@ from jaxvp.results import Results
 from jaxvp.results.lookup import find
 from jaxvp.results.measured import weights_of_gene, weights_of_samples
 
-from . import canvas
+from . import canvas, naming
 from .correlations import BAR_ROOM, COLOURS, colour_bar
 from .inputs import check_fitted, check_result
 
@@ -139,8 +139,9 @@ def correlation_structure(
     labels = [design.samples[i] for i in samples]
     head = "Median of the genes" if gene is None else canvas.shorten(gene)
     head += "\n" + _shares([design.random_names[k] for k in by_size], shares[by_size])
+    own = ax is None
     ax = _new_axes(labels, head) if ax is None else ax
-    _draw(ax, values, labels)
+    _draw(ax, values, labels, own)
     canvas.title(ax, head, loc="left", fontsize="small")
     return ax
 
@@ -198,13 +199,10 @@ def _multipliers(
     return np.stack([ones if column is None else column[samples] for column in columns], axis=1)
 
 
-def _draw(ax: Axes, values: Float[np.ndarray, "n n"], samples: list[str]) -> None:
+def _draw(ax: Axes, values: Float[np.ndarray, "n n"], samples: list[str], own: bool) -> None:
     image = ax.imshow(values, cmap=COLOURS, vmin=0, vmax=1, interpolation="none", aspect="auto")
     if len(samples) <= _MOST_NAMES:
-        canvas.names_beside(ax, samples)
-        canvas.names_below(ax, samples)
-        for label in [*ax.get_xticklabels(), *ax.get_yticklabels()]:
-            label.set_fontsize("small")
+        naming.around(ax, samples, own, most="small")
     else:
         ax.set_xticks([])
         ax.set_yticks([])

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from jaxvp.results import Results, by_median
 
-from . import canvas
+from . import canvas, naming
 from .boxes import box
 from .density import outline
 from .inputs import KEY, fractions_of
@@ -74,11 +74,12 @@ def violins(
     fractions = fractions_of(result, "violins", key=key)
     names = by_median(fractions)
     colours = palette(names)
-    ax, slot = _new_axes(names) if ax is None else (ax, canvas.width(ax) / len(names))
+    # A layout takes room from axes that are given when it is drawn, which is later.
+    ax, slot = _new_axes(names) if ax is None else (ax, 0.85 * canvas.width(ax) / len(names))
     for place, name in enumerate(names):
         values = np.clip(fractions[name].to_numpy(np.float64), 0.0, 1.0)
         _violin(ax, place, values, colours[name])
-    canvas.names_below(ax, names, slot)
+    naming.below(ax, names, slot)
     ax.set_xlim(-0.6, len(names) - 0.4)
     ax.set_ylim(-1.5, 101.5)
     canvas.percent(ax.yaxis)
