@@ -60,32 +60,36 @@ def random_effects(
     fit = Fit(self, expression, weights, "random effects")
     names, levels = fit.design.random_names, fit.design.levels
     wanted = [place_of(name, names, "random term") for name in names_of(terms, names)]
-    effects, variances = (fit.empty(sum(len(levels[i]) for i in wanted)) for _ in range(2))
+    size = sum(len(levels[i]) for i in wanted)
+    # Both quantities are one array: what pandas would put together it would copy.
+    both = fit.empty(2 * size)
 
     def use(tile: Tile) -> None:
         if wanted:
-            effects[:, tile.rows] = np.concatenate([tile.effects.values[i] for i in wanted])
-            variances[:, tile.rows] = np.concatenate([tile.effects.variances[i] for i in wanted])
+            both[:size, tile.rows] = np.concatenate([tile.effects.values[i] for i in wanted])
+            both[size:, tile.rows] = np.concatenate([tile.effects.variances[i] for i in wanted])
 
     fit.stream(use, variances=True)
     genes = self.fractions.index
     pairs = [(names[i], level) for i in wanted for level in levels[i]]
     if format == "wide":
-        columns = pd.MultiIndex.from_tuples(pairs or [("", "")], names=["term", "level"])
-        columns = columns[: len(pairs)]
-        both = {"effect": effects, "variance": variances}
-        tables = {name: pd.DataFrame(a.T, genes, columns) for name, a in both.items()}
-        return pd.concat(tables, axis="columns", names=["quantity"])
-    row = np.repeat(np.arange(len(genes)), len(pairs))
-    return pd.DataFrame(
+        columns = [(quantity, *pair) for quantity in ("effect", "variance") for pair in pairs]
+        index = pd.MultiIndex.from_tuples(
+            columns or [("", "", "")], names=["quantity", "term", "level"]
+        )
+        return pd.DataFrame(both.T, genes, index[: len(columns)])
+    quantities = both.reshape(2, size, len(genes)).swapaxes(1, 2).reshape(2, -1)
+    table = pd.DataFrame(quantities.T, columns=["effect", "variance"], copy=False)
+    row = np.repeat(np.arange(len(genes), dtype=np.min_scalar_type(-len(genes))), size)
+    for place, (name, values) in enumerate(
         {
             "gene": pd.Categorical.from_codes(row, genes),
             "term": _repeated([term for term, _ in pairs], len(genes)),
             "level": _repeated([level for _, level in pairs], len(genes)),
-            "effect": effects.T.ravel(),
-            "variance": variances.T.ravel(),
-        }
-    )
+        }.items()
+    ):
+        table.insert(place, name, values)
+    return table
 
 
 def _repeated(values: list[str], times: int) -> pd.Categorical:
