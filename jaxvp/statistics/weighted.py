@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .nodes import chebyshev, from_unit, log_range, node_counts, to_unit
+from .nodes import chebyshev, class_counts, ends, from_unit, log_range, node_counts, to_unit
 from .slope_structure import SlopeStructure
 from .structure import Structure
 from .types import EPS, Packed, PerGene, triangle
@@ -161,7 +161,7 @@ def _inverse(
 
 def needed_nodes(s: Structure, found: Sums) -> Int[np.ndarray, " genes"]:
     """Nodes that each gene's class sums need: genes of one count make a block of `own`."""
-    return node_counts(log_range(found.level_size)[1], s.levels, len(s.Q))
+    return class_counts(found.level_size, len(s.Q))
 
 
 class Room(NamedTuple):
@@ -277,15 +277,11 @@ def _classes(
         sums[s.level, np.repeat(np.arange(places), np.diff(s.indptr))] = products.T
         out.own.sizes[:, part] = np.where(there, size, 1.0)
     else:
-        middle, half = log_range(size)
-        knots, barycentric = chebyshev(nodes)
-        out.own.sizes[:, part] = np.exp(middle + from_unit(knots[:, None], half))
-        z = to_unit(np.where(there, np.log(np.where(there, size, 1.0)) - middle, 0.0), half)
-        gap = room.gaps[: z.shape[1]]
-        np.subtract(z.T[:, :, None], knots, out=gap)
-        gap[np.abs(gap) < 1e-15] = 1e-15
-        weights = np.divide(barycentric, gap, out=gap)
-        weights /= weights.sum(axis=-1, keepdims=True)
+        weights = room.gaps[: size.shape[1]]
+        out.own.sizes[:, part] = _shares(size, nodes, weights)
+        for gene in np.flatnonzero(node_counts(log_range(size)[1], s.levels, len(s.Q)) > nodes):
+            sizes = _shares_with_ends(size[:, gene], nodes, len(s.Q), weights[gene])
+            out.own.sizes[:, part.start + gene] = sizes
         sums = s.tile.times(products, weights).transpose(2, 1, 0)
     K = out.within_uy.shape[0]
     inner = two < K
@@ -293,3 +289,36 @@ def _classes(
     edge = (s.place[1] == K) & (s.place[0] < K)
     out.between_uy[:, s.place[0][edge], part] = sums[:, edge]
     out.between_yy[:, part] = sums[:, -1]
+
+
+def _shares(
+    size: Float[np.ndarray, "J g"], nodes: int, out: Float[np.ndarray, "g J C"]
+) -> Float[np.ndarray, "C g"]:
+    """Sizes of the nodes; into ``out``, how much of each level is at each of them."""
+    there = size > 0
+    middle, half = log_range(size)
+    knots, barycentric = chebyshev(nodes)
+    z = to_unit(np.where(there, np.log(np.where(there, size, 1.0)) - middle, 0.0), half)
+    np.subtract(z.T[:, :, None], knots, out=out)
+    # A level at a node has a gap of rounding, or none: its share is one, to rounding.
+    np.add(out, 1e-300, out=out)
+    np.divide(barycentric, out, out=out)
+    out *= (1 / np.einsum("gjc->gj", out))[:, :, None]
+    return np.exp(middle + from_unit(knots[:, None], half))
+
+
+def _shares_with_ends(
+    size: Float[np.ndarray, " J"], classes: int, n: int, out: Float[np.ndarray, "J C"]
+) -> Float[np.ndarray, " C"]:
+    """The same of a gene whose ends are classes of their own."""
+    _, below, above = ends(size, n)
+    there = np.flatnonzero(size > 0)
+    order = there[np.argsort(size[there], kind="stable")]
+    middle = order[below : len(order) - above]
+    own = np.concatenate([order[:below], order[len(order) - above :]])
+    out[:] = 0.0
+    shares = np.empty((1, len(middle), classes - len(own)))
+    sizes = _shares(size[middle, None], classes - len(own), shares)[:, 0]
+    out[middle, : len(sizes)] = shares[0]
+    out[own, np.arange(len(sizes), classes)] = 1.0
+    return np.concatenate([sizes, size[own]])
