@@ -259,6 +259,14 @@ def test_a_large_mean_and_units_do_no_harm():
         pd.testing.assert_frame_equal(scaled.fractions, plain.fractions, rtol=1e-7, atol=1e-9)
 
 
+def test_nothing_is_tabulated_that_nobody_takes(monkeypatch):
+    """Starting points that all genes share are of no use to genes with weights of their own."""
+    monkeypatch.setattr("jaxvp.batch.prepare_many", None)
+    expression, metadata = study()
+    found = jaxvp.fit(expression, MIXED, metadata, weights=table())
+    pd.testing.assert_frame_equal(found.fractions, fitted(MIXED, False, "own").fractions)
+
+
 def test_weights_that_stay_as_they_are():
     """The same model in other units: sigma is that of a weight of one."""
     expression, metadata = study()

@@ -35,9 +35,8 @@ def log_range(
     sizes: Float[np.ndarray, "J genes"],
 ) -> tuple[Float[np.ndarray, " genes"], Float[np.ndarray, " genes"]]:
     """Middle and half-width of log n over the levels that a gene has; sizes of zero are lost."""
-    t = np.log(np.where(sizes > 0, sizes, 1.0))
-    low = np.where(sizes > 0, t, np.inf).min(axis=0)
-    high = np.where(sizes > 0, t, -np.inf).max(axis=0)
+    low = np.log(np.where(sizes > 0, sizes, np.inf).min(axis=0))
+    high = np.log(sizes.max(axis=0))
     return (low + high) / 2, np.maximum((high - low) / 2, 1e-3)
 
 
@@ -53,7 +52,8 @@ def class_counts(sizes: Float[np.ndarray, "J genes"], n: int) -> Int[np.ndarray,
     levels = len(sizes)
     counts = node_counts(log_range(sizes)[1], levels, n)
     for gene in np.flatnonzero(counts > _WIDE):
-        counts[gene] = min(counts[gene], _rounded_up(ends(sizes[:, gene], n)[0], levels))
+        fewest = np.array([ends(sizes[:, gene], n)[0]])
+        counts[gene] = min(counts[gene], _rounded_up(fewest, levels)[0])
     return counts
 
 
@@ -74,7 +74,7 @@ def _needed(half: Float[np.ndarray, "..."], n: int) -> Float[np.ndarray, "..."]:
     return -np.log(min(_ERROR, _ERROR_OF_DEVIANCE / n)) / rate
 
 
-def _rounded_up(needed: Float[np.ndarray, "..."] | float, levels: int) -> Int[np.ndarray, "..."]:
+def _rounded_up(needed: Float[np.ndarray, " genes"], levels: int) -> Int[np.ndarray, " genes"]:
     counts = np.array([*(count for count in _COUNTS if count <= _WORTH * levels), levels])
     return counts[np.minimum(np.searchsorted(counts, needed), len(counts) - 1)]
 
