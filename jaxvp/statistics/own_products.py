@@ -3,11 +3,8 @@ r"""Products of genes that have weights, or observations, of their own.
 The class sums of `weighted` are those of the interpolation nodes of `nodes`, ``C_c = sum_j L_c(log
 n_j) F_j F_j' / n_j``, and cost most: they are formed from the products of `structure` that may
 differ from zero, as one sparse matrix (genes and places x levels) times the nodes' shares L_c. One
-more column of ones gives ``sum_j F_j F_j' / n_j``, which `within` lacks. ``log|V_1|`` is
-interpolated at the same nodes: ``sum_j log(1 + gamma n_j) = sum_c m_c log(1 + gamma n_c)``, ``m_c =
-sum_j L_c(log n_j)``; its derivative in log gamma is a sum of ``1 - 1 / (1 + gamma n_j)``, so that
-its error is of the same size. All that is *within* levels is formed from deviations from the
-weighted level means.
+more column of ones gives ``sum_j F_j F_j' / n_j``, which `within` lacks. ``log|V_1|`` uses the true
+sizes. All that is *within* levels is formed from deviations from the weighted level means.
 """
 
 from __future__ import annotations
@@ -45,8 +42,8 @@ def room_for(s: Structure, nodes: int, genes: int) -> Room:
             np.zeros((K, K, genes)),
             np.zeros((K * (K + 1) // 2, nodes, genes)),
             np.ones((nodes, genes)),
-            np.ones((nodes, genes)),
-            np.ones((nodes, genes)),
+            np.ones((s.levels, genes)),
+            np.ones((s.levels, genes)),
             np.ones(genes),
         ),
     )
@@ -65,6 +62,7 @@ def own(s: Structure, found: Sums, nodes: int, room: Room | None = None) -> PerG
     room = room_for(s, nodes, genes) if room is None else room
     out = room.gene
     assert isinstance(out.own, Packed)
+    out.own.level_sizes[:, :genes] = found.level_size
     out.own.n[:genes] = found.n
     tile = s.tile.genes
     for start in range(0, genes, tile):
@@ -123,7 +121,7 @@ def _classes(
     """Class sums of all products of two entries of one level; the sums over all classes."""
     own, out = room.gene.own, room.gene
     assert isinstance(own, Packed)
-    K, g, there = out.within_uy.shape[0], size.shape[1], size > 0
+    K, g = out.within_uy.shape[0], size.shape[1]
     entries *= np.take(np.sqrt(share), s.entry_level, axis=0)
     # Genes first: the entries of one are in the cache while their products are formed.
     scaled = np.ascontiguousarray(entries.T)
@@ -135,16 +133,13 @@ def _classes(
         sums = np.zeros((g, len(s.indptr) - 1, nodes + 1))
         sums[:, np.repeat(np.arange(sums.shape[1]), np.diff(s.indptr)), s.level] = products
         sums[..., nodes] = np.add.reduceat(products, s.indptr[:-1], axis=1)
-        own.sizes[:, part] = np.where(there, size, 1.0)
-        own.level_sizes[:, part] = size
+        own.sizes[:, part] = np.where(size > 0, size, 1.0)
     else:
         ranges, turned = log_range(size), room.turned[:, :g]
         own.sizes[:, part] = shares_of(size, ranges, turned)
         for gene in np.flatnonzero(node_counts(ranges[1], s.levels, len(s.Q)) > nodes):
             sizes = shares_with_ends(size[:, gene], len(s.Q), turned[:, gene])
             own.sizes[:, part.start + gene] = sizes
-        own.level_sizes[:, part] = own.sizes[:, part]
-        own.level_counts[:, part] = np.einsum("cgj,gj->cg", turned, there.T.astype(np.float64))
         shares = room.shares[:g]
         shares[..., :nodes] = np.moveaxis(turned, 0, -1)
         sums = s.tile.times(products, shares)
