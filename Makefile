@@ -31,7 +31,8 @@ test-gpu: $(VENV)/.test  ## the tests that need a GPU (install .[cuda12] or .[cu
 
 fuzz: $(VENV)/.test  ## the property tests with many more examples, other ones each time
 	@echo "fuzz: 2,000 hostile calls (tests/test_hostile.py), 1,000 examples of every other property"
-	$(PYTEST) -m hypothesis --hypothesis-profile=fuzz
+	@# A property is one test of an hour; each of its calls has a time limit of its own.
+	$(PYTEST) -m hypothesis --hypothesis-profile=fuzz -o faulthandler_timeout=0
 
 check: $(VENV)/.check  ## lint, formatting, types
 	$(BIN)/ruff check .

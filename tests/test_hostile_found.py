@@ -233,3 +233,13 @@ def test_a_saved_result_of_which_any_byte_is_another(study, tmp_path):
         else:
             pd.testing.assert_frame_equal(found.fractions, result.fractions)
     assert refused > 30
+
+
+def test_a_formula_of_no_characters_by_the_command(study, tmp_path, capsys):
+    from jaxvp.cli import BAD_INPUT, main
+
+    for name, table in zip(("x.csv", "m.csv"), study, strict=True):
+        table.to_csv(tmp_path / name)
+    options = ["--expression", str(tmp_path / "x.csv"), "--metadata", str(tmp_path / "m.csv")]
+    assert main(["fit", *options, "--formula", "", "--out", str(tmp_path / "out")]) == BAD_INPUT
+    assert "empty" in capsys.readouterr().err

@@ -17,7 +17,8 @@ FORMULA = "~ Age + (1|Student) + (1|Lecturer) + (1|Department)"
 
 
 # The oracle takes half a minute a gene.
-@pytest.mark.parametrize("oracles_wanted", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("oracles_wanted", [1, 2])
 def test_a_tenth_of_insteval(oracles_wanted):
     study = jaxvp.simulate(
         2,

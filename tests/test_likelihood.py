@@ -107,7 +107,7 @@ def each_once():
     """JAX's derivatives of several terms compile for long: quick tests take one criterion."""
     for place, formula in enumerate(FORMULAS):
         for reml in (False, True):
-            marks = [pytest.mark.slow] if reml == (place == 2) and place != 1 else []
+            marks = [pytest.mark.slow] if reml == (place == 2) else []
             yield pytest.param(formula, reml, marks=marks)
 
 

@@ -74,9 +74,9 @@ def test_a_trial_that_is_worse_is_refused():
 
         slope = jax.grad(value)(x) / (1 + gamma[0])
         curve = (jax.grad(jax.grad(value))(x) - jax.grad(value)(x)) / (1 + gamma[0]) ** 2
-        zero = jax.numpy.zeros(())
-        fisher = ((zero + 1e-3,),)
-        return Evaluation(value(x), (slope,), ((curve,),), fisher, (zero,), no_estimates(shared))
+        slope, curve, fisher, zero = (jax.numpy.array([a]) for a in (slope, curve, 1e-3, 0.0))
+        nothing = no_estimates(shared)
+        return Evaluation(value(x), slope, curve[None], fisher[None], zero, nothing)
 
     with jax.enable_x64(True):
         one = np.ones(1)

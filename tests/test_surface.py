@@ -99,7 +99,7 @@ def test_derivatives_are_those_of_finite_differences(design, reml):
             np.testing.assert_allclose(first[i], rss, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("way", ["factored", "iterated"])
+@pytest.mark.parametrize("way", [pytest.param("factored", marks=pytest.mark.slow), "iterated"])
 def test_the_optimum_is_dense_algebra_s(design, way, monkeypatch):
     study, compression, block = design
     shared = compression.shared
@@ -273,6 +273,7 @@ def test_a_polynomial_and_its_derivatives_are_exact():
         )
 
 
+@pytest.mark.slow
 def test_a_gene_beyond_the_nodes_is_solved_by_the_plain_way():
     study = jaxvp.simulate(
         8,

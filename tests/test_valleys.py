@@ -16,7 +16,7 @@ MISSED = [
     (5, False, (1178, 1310, 1727, 1978)),
     pytest.param(5, True, (478, 1493, 1843), marks=pytest.mark.slow),
     pytest.param(15, False, (99, 347, 396, 414, 910, 1181, 1220, 1710), marks=pytest.mark.slow),
-    (15, True, (347, 649, 871, 1181, 1710)),
+    pytest.param(15, True, (347, 649, 871, 1181, 1710), marks=pytest.mark.slow),
 ]
 
 

@@ -41,7 +41,7 @@ def check(config: FitConfig) -> None:
         raise click.UsageError(f"--weights: no such file: {config.weights}")
     if config.layer and not (config.expression and config.expression.suffix in ANNOTATED):
         raise click.UsageError(f"--layer: only {' and '.join(ANNOTATED)} have layers")
-    assert config.formula and config.out
+    assert config.formula is not None and config.out is not None
     check_folder(config.out)
     from jaxvp.formula import Formula
 

@@ -35,7 +35,8 @@ estimates at an optimum, is written for that in `jaxvp.likelihood.conditions`.
 
 Everything here acts on *leading* axes: for one gene a matrix is (K, K); with the genes of a tile on
 a trailing axis, (K, K, genes), the same lines run for all of them at once, contiguous in memory
-over genes: `jaxvp.solver.genes_last` is the batching rule that `jax.vmap` uses.
+over genes. It is what `jax.vmap` of the function of one gene gives, which would move the genes to
+the front.
 
 Sources: Bates, Maechler, Bolker and Walker (2015), J. Stat. Softw. 67(1), for the profiled
 deviance; Searle, Casella and McCulloch, Variance Components (1992), ch. 6, for score and
@@ -47,6 +48,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from jaxvp.likelihood.conditions import conditions
 from jaxvp.likelihood.estimates import Estimates, estimates, no_estimates
@@ -55,7 +57,7 @@ from jaxvp.likelihood.least_squares import least_squares
 from jaxvp.likelihood.sweep import swept
 from jaxvp.likelihood.system import (
     SWEEP_COLUMNS,
-    Matrix,
+    Moments,
     Scalar,
     Vector,
     class_sum,
@@ -63,13 +65,12 @@ from jaxvp.likelihood.system import (
     fence,
     lift,
 )
-from jaxvp.statistics import PerGene, Shared
+from jaxvp.statistics import Array, PerGene, Shared
 
 __all__ = [
     "SWEEP_COLUMNS",
     "Estimates",
     "Evaluation",
-    "Matrix",
     "Scalar",
     "Vector",
     "conditions",
@@ -85,56 +86,51 @@ class Evaluation(NamedTuple):
     """Deviance (without its constants) at gamma and its derivatives there, in elimination order."""
 
     deviance: Scalar
-    score: Vector
-    hessian: Matrix
-    fisher: Matrix  # expected second derivatives, sigma profiled out: positive semidefinite
-    rounding: Vector  # size of the score's rounding error
+    score: Float[Array, "k *genes"]
+    hessian: Float[Array, "k k *genes"]
+    # Expected second derivatives, sigma profiled out: positive semidefinite.
+    fisher: Float[Array, "k k *genes"]
+    rounding: Float[Array, "k *genes"]  # size of the score's rounding error
     estimates: Estimates  # what follows from gamma
 
 
 def evaluate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Evaluation:
     """Deviance, score and curvature at ``gamma`` (variance ratios, elimination order).
 
-    They are those of one gene, or of as many as ``gamma`` and ``gene`` have on a trailing axis
-    (`jaxvp.solver.genes_last` maps it that way).
+    They are those of one gene, or of as many as ``gamma`` and ``gene`` have on a trailing axis.
     """
     lanes = jnp.ndim(gene.within_yy)
     shared = shared.of(gene.own)
     eliminate = factored if shared.n_columns > SWEEP_COLUMNS and lanes == 0 else swept
     moments, system = fence(lambda g, s: eliminate(g, shared, s, reml), gamma, gene)
     size = shared.n - shared.p if reml else shared.n
-    r0, r1, r2 = moments.rss
-    l0, l1, l2 = moments.log_det
-    others = range(len(gamma) - 1)
-    log_det1 = (l1, *(moments.trace[0][i] for i in others))
-    rss1 = (r1, *(-moments.data[0][i] for i in others))
-
-    def matrix(corner: Scalar, edge: Vector, inner: Matrix) -> Matrix:
-        return ((corner, *edge), *((edge[i], *inner[i]) for i in others))
-
-    log_det2 = matrix(
-        2 * l2,
-        tuple(moments.trace[1][i] for i in others),
-        tuple(tuple(-moments.squares[i][j] for j in others) for i in others),
-    )
-    rss2 = matrix(
-        2 * r2,
-        tuple(-moments.data[1][i] for i in others),
-        tuple(tuple(2 * moments.curved[i][j] for j in others) for i in others),
-    )
-    terms = range(len(gamma))
-    score = tuple(log_det1[i] + size * rss1[i] / r0 for i in terms)
-    hessian = tuple(
-        tuple(log_det2[i][j] + size * (rss2[i][j] / r0 - rss1[i] * rss1[j] / r0**2) for j in terms)
-        for i in terms
-    )
-    fisher = tuple(
-        tuple(-log_det2[i][j] - log_det1[i] * log_det1[j] / size for j in terms) for i in terms
-    )
+    log_det1, rss1, log_det2, rss2 = fence(_derivatives, moments)
+    r0 = moments.rss[0]
     # r is what is left of y'V_1^-1 y, and pivots are what is left of the columns' squares: relative
     # rounding errors grow with what was taken away.
     taken = class_sum(class_weights(shared, gamma[0])[0], gene.between_yy) + gene.within_yy
     noise = 8 * jnp.finfo(r0.dtype).eps * (1 + taken / r0 + moments.lost)
-    rounding = tuple(noise * (abs(log_det1[i]) + size * abs(rss1[i]) / r0) for i in terms)
-    found = fence(lambda system: estimates(system, shared, reml), system)
-    return Evaluation(l0 + size * jnp.log(r0), score, hessian, fisher, rounding, found)
+    relative = rss1 / r0
+    return Evaluation(
+        moments.log_det[0] + size * jnp.log(r0),
+        log_det1 + size * relative,
+        log_det2 + size * (rss2 / r0 - relative[:, None] * relative[None]),
+        -log_det2 - log_det1[:, None] * log_det1[None] / size,
+        noise * (abs(log_det1) + size * abs(relative)),
+        fence(lambda system: estimates(system, shared, reml), system),
+    )
+
+
+def _derivatives(moments: Moments) -> tuple[Array, Array, Array, Array]:
+    """Of log|.| and of r: first derivatives in all gammas, and second ones."""
+
+    def matrix(corner: Scalar, edge: Array, inner: Array) -> Array:
+        above = jnp.concatenate([corner[None], edge])
+        return jnp.concatenate([above[None], jnp.concatenate([edge[:, None], inner], 1)])
+
+    return (
+        jnp.concatenate([moments.log_det[1][None], moments.trace[0]]),
+        jnp.concatenate([moments.rss[1][None], -moments.data[0]]),
+        matrix(2 * moments.log_det[2], moments.trace[1], -moments.squares),
+        matrix(2 * moments.rss[2], -moments.data[1], 2 * moments.curved),
+    )

@@ -26,6 +26,17 @@ class Estimates(NamedTuple):
     sigma: Scalar
     log_likelihood: Scalar  # without the terms of the scale s
 
+    def rows(self) -> Float[Array, "rows *genes"]:
+        """All of it as one array."""
+        scalars = jnp.stack([self.sigma, self.log_likelihood])
+        return jnp.concatenate([self.coefficients, self.variances, scalars])
+
+    @classmethod
+    def of(cls, rows: Float[Array, "rows *genes"]) -> Estimates:
+        """What `rows` made."""
+        p = (len(rows) - 2) // 2
+        return cls(rows[:p], rows[p : 2 * p], rows[-2], rows[-1])
+
 
 def estimates(system: FixedSystem, shared: Shared | SlopeShared, reml: bool) -> Estimates:
     """Estimates of one gene (or of a tile of genes on a trailing axis) from its system."""
@@ -43,8 +54,9 @@ def coefficient_variances(
     covariance: Float[Array, "p p *genes"], shared: Shared | SlopeShared
 ) -> Float[Array, "p *genes"]:
     """Diagonal of cov b / sigma^2, for the columns of X, from that for the columns of Q."""
-    half = jnp.tensordot(shared.r_inverse, covariance, axes=1)
-    return (half * lift(shared.r_inverse, jnp.zeros(covariance.shape[2:]))).sum(1)
+    r_inverse = lift(shared.r_inverse, jnp.zeros(covariance.shape[2:]))
+    half = (r_inverse[:, :, None] * covariance[None]).sum(1)
+    return (half * r_inverse).sum(1)
 
 
 def no_estimates(shared: Shared | SlopeShared) -> Estimates:

@@ -85,7 +85,7 @@ def factored(
         return right[:q] - uu[0][:q] @ solve(right)
 
     def sums(vector):
-        return jnp.stack([vector[b].sum() for b in blocks]) if blocks else vector
+        return jnp.stack([vector[b].sum() for b in blocks]) if blocks else vector[:0]
 
     images = [image(b) for b in blocks]
     moments = Moments(
@@ -122,5 +122,5 @@ def _series(shared: Shared, gene: PerGene, gamma: Scalar) -> tuple[Array, Array,
 
 def _matrix(entry: Callable[[int, int], Scalar], terms: int, empty: Array) -> Array:
     if not terms:
-        return empty[None]
+        return jnp.zeros((0, 0), empty.dtype)
     return jnp.stack([jnp.stack([entry(i, j) for j in range(terms)]) for i in range(terms)])

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxvp.likelihood.lanes import inverse, total
 from jaxvp.likelihood.slope_system import product
 from jaxvp.likelihood.slope_terms import between, entries, offsets
-from jaxvp.likelihood.sweep import inverse, total
 from jaxvp.likelihood.system import Scalar, fence, lift
 from jaxvp.statistics import CHUNK, Array, PerGene, RandomBlock, SlopeShared
 

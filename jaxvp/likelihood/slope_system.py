@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxvp.likelihood import sweep
+from jaxvp.likelihood.lanes import apply, dot, inverse
 from jaxvp.likelihood.slope_terms import Basis, offsets
-from jaxvp.likelihood.sweep import apply, dot, inverse
 from jaxvp.likelihood.system import FixedSystem, Scalar, fence, lift
 from jaxvp.statistics import Array, RandomBlock, SlopeShared
 

@@ -42,10 +42,10 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxvp.likelihood.estimates import Estimates, estimates
+from jaxvp.likelihood.lanes import apply, dot, total
 from jaxvp.likelihood.slope_classes import Sums, contract, eliminate
 from jaxvp.likelihood.slope_system import System, product, solve
 from jaxvp.likelihood.slope_terms import Basis, between, block_diagonal, entries
-from jaxvp.likelihood.sweep import apply, dot, total
 from jaxvp.likelihood.system import Scalar, fence
 from jaxvp.statistics import Array, PerGene, RandomBlock, SlopeOwn, SlopeShared
 

@@ -34,6 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvp.likelihood.lanes import apply, diagonal, dot, inverse, largest, product, total
 from jaxvp.likelihood.system import (
     FixedSystem,
     Moments,
@@ -61,73 +62,6 @@ class System(NamedTuple):
     lost: Scalar  # of `Moments`
 
 
-def dot(a: Array, b: Array) -> Array:
-    """Sum over the leading axis of ``a b``, as additions of arrays.
-
-    XLA's own reductions are not vectorised over the genes.
-    """
-    if not a.shape[0]:
-        return jnp.zeros(jnp.broadcast_shapes(a.shape[1:], b.shape[1:]), a.dtype)
-    out = a[0] * b[0]
-    for i in range(1, a.shape[0]):
-        out = out + a[i] * b[i]
-    return out
-
-
-def total(array: Array) -> Array:
-    """Sum over the leading axis."""
-    out = array[0]
-    for i in range(1, array.shape[0]):
-        out = out + array[i]
-    return out
-
-
-def largest(array: Array) -> Array:
-    """Maximum over the leading axis."""
-    out = array[0]
-    for i in range(1, array.shape[0]):
-        out = jnp.maximum(out, array[i])
-    return out
-
-
-@jax.jit
-def product(a: Array, b: Array) -> Array:
-    """Matrix product over the two leading axes, gene axis untouched."""
-    if not a.shape[1]:
-        return jnp.zeros((a.shape[0], *b.shape[1:]), a.dtype)
-    out = a[:, 0, None] * b[None, 0]
-    for t in range(1, a.shape[1]):
-        out = out + a[:, t, None] * b[None, t]
-    return out
-
-
-@jax.jit
-def apply(a: Array, v: Array) -> Array:
-    """Matrix times vector, gene axis untouched."""
-    if not a.shape[1]:
-        return jnp.zeros((a.shape[0], *v.shape[1:]), a.dtype)
-    out = a[:, 0] * v[0]
-    for t in range(1, a.shape[1]):
-        out = out + a[:, t] * v[t]
-    return out
-
-
-def inverse(matrix: Array) -> tuple[Array, Scalar]:
-    """Inverse and log determinant of a positive definite matrix, Gauss and Jordan in place."""
-    log_det = jnp.zeros(matrix.shape[2:], matrix.dtype)
-    for t in range(matrix.shape[0]):
-
-        def pivot(m, log_det, t=t):
-            p = m[t, t]
-            row = (m[t] / p).at[t].set(1 / p)
-            column = m[:, t].at[t].set(0)
-            rest = m.at[:, t].set(0) - column[:, None] * row[None]
-            return rest.at[t].set(row), log_det + jnp.log(p)
-
-        matrix, log_det = fence(pivot, matrix, log_det)
-    return matrix, log_det
-
-
 def _sweep_random(gammas: Array, m: Array) -> tuple[Array, Scalar, Scalar]:
     """Sweep the leading columns of a symmetric matrix; log|.| of the pivots, and what was lost.
 
@@ -137,7 +71,7 @@ def _sweep_random(gammas: Array, m: Array) -> tuple[Array, Scalar, Scalar]:
     """
     if not gammas.shape[0]:
         return m, jnp.zeros_like(m[0, 0]), jnp.zeros_like(m[0, 0])
-    squares = jnp.stack([m[j, j] for j in range(gammas.shape[0])])
+    squares = diagonal(m)[: gammas.shape[0]]
     number = lift(jnp.arange(m.shape[0]), m[0, 0])
 
     def column(m, gammas, j):
@@ -180,8 +114,18 @@ def _class_sums(shared: Shared, weights: tuple[Array, ...], like: Scalar) -> lis
     return [fence(lambda sums, i=i: sums[:, i][place], sums) for i in range(len(weights))]
 
 
-def _system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array, sums: Array) -> System:
-    """Eliminate all columns at ``gamma``; ``weights`` are those of the classes of term 1."""
+def _system(
+    gamma: Vector,
+    shared: Shared,
+    gene: PerGene,
+    weights: Array,
+    sums: Array,
+    log_det_first: Scalar,
+) -> System:
+    """Eliminate all columns at ``gamma``.
+
+    ``weights`` are those of the classes of term 1, ``log_det_first`` is its ``log|V_1|``.
+    """
     q = shared.n_columns - shared.p
 
     def bordered(weights, sums, gene):
@@ -194,8 +138,8 @@ def _system(gamma: Vector, shared: Shared, gene: PerGene, weights: Array, sums: 
 
     m = fence(bordered, weights, sums, gene)
     m, log_det, lost = _sweep_random(spread(gamma, shared, m[-1, -1]), m)
-    log_det = log_det + log_det_eliminated(shared, gamma[0])[0]
-    covariance, log_det_fixed = inverse(m[q:-1, q:-1])
+    log_det = log_det + log_det_first
+    covariance, log_det_fixed = fence(lambda m: inverse(m[q:-1, q:-1]), m)
 
     def eliminate_fixed(m, covariance):
         xy = m[q:-1, -1]
@@ -220,8 +164,9 @@ def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> tuple[Mom
     q = shared.n_columns - shared.p
     w0, w1, w2 = fence(lambda g: class_weights(shared, g), gamma[0])
     sums, n1, n2 = _class_sums(shared, (w0, -w1, w2), gamma[0])
-    system = _system(gamma, shared, gene, w0, sums)
-    log_det, traces = _determinant(gamma, shared, system, n1, n2, reml)
+    base = fence(lambda g: log_det_eliminated(shared, g), gamma[0])
+    system = _system(gamma, shared, gene, w0, sums, base[0])
+    log_det, traces = _determinant(gamma, shared, system, n1, n2, base, reml)
     ratio = spread(gamma, shared, system.fixed.rss)
 
     def slopes(system, ratio, n1, w1, gene):
@@ -252,14 +197,14 @@ def _determinant(
     system: System,
     n1: Array,
     n2: Array,
+    base: tuple[Scalar, Scalar, Scalar],
     reml: bool,
 ) -> tuple[tuple[Scalar, Scalar, Scalar], Array]:
-    """log|V| (REML: and log|X'V^-1 X|) as a power series in gamma_1.
+    """log|V| (REML: and log|X'V^-1 X|) as a power series in gamma_1; ``base`` is that of ``V_1``.
 
     The second result is the derivative of the diagonal of ``Z'V^-1 Z`` (REML: ``Z'PZ``) there.
     """
     q, p = shared.n_columns - shared.p, shared.p
-    base = fence(lambda g: log_det_eliminated(shared, g), gamma[0])
     fixed = reml and p > 0
     columns = q + p if fixed else q
     log_det = system.fixed.log_det + system.fixed.log_det_fixed if fixed else system.fixed.log_det
@@ -279,7 +224,7 @@ def _determinant(
     w = fence(maps, ratio, system)
     scale = jnp.concatenate([ratio, jnp.ones((p, *ratio.shape[1:]), ratio.dtype)])[:columns]
     image = fence(lambda n, w: product(n[:columns, :columns], w), n1, w)
-    diagonal = jnp.stack([image[j, j] for j in range(columns)])
+    middle = diagonal(image)
 
     def partial_sums(image, n2, w, scale):
         # The sums over the other axis come after: a fused double sum would not be vectorised.
@@ -291,11 +236,11 @@ def _determinant(
 
     squares, forms, diagonal1 = fence(partial_sums, image, n2, w, scale)
 
-    def series(log_det, base1, base2, scale, diagonal, squares, forms):
+    def series(log_det, base1, base2, scale, middle, squares, forms):
         second = dot(scale, forms) - 0.5 * dot(scale, squares)
-        return log_det, base1 - dot(scale, diagonal), base2 + second
+        return log_det, base1 - dot(scale, middle), base2 + second
 
-    terms = fence(series, log_det, base[1], base[2], scale, diagonal, squares, forms)
+    terms = fence(series, log_det, base[1], base[2], scale, middle, squares, forms)
     return terms, -diagonal1
 
 
@@ -313,8 +258,8 @@ def _blocks(
     """Sums over the blocks of the swept terms: traces, squares, data, curved of `Moments`."""
     blocks = term_slices(shared)
     if not blocks:
-        none = traces[None]
-        return none, none, none, none
+        vector, matrix = (jnp.zeros((n, 0, *traces.shape[1:]), traces.dtype) for n in (2, 0))
+        return vector, matrix, vector, matrix
 
     def rows(system, zpy1):
         a = system.zpz if reml else system.zz
@@ -323,17 +268,17 @@ def _blocks(
             jnp.stack([dot(a[b], a[b]) for b in blocks]),
             jnp.stack([dot(system.zpz[b], y[b][:, None]) for b in blocks]),
             jnp.stack([y * y, 2 * y * zpy1]),
-            jnp.stack([a[j, j] for j in range(len(y))]),
+            diagonal(a),
         )
 
-    def sums(squares, images, data, diagonal, traces, y):
+    def sums(squares, images, data, middle, traces, y):
         each = range(len(blocks))
         return (
-            jnp.stack([jnp.stack([total(d[b]) for b in blocks]) for d in (diagonal, traces)]),
+            jnp.stack([jnp.stack([total(d[b]) for b in blocks]) for d in (middle, traces)]),
             jnp.stack([jnp.stack([total(squares[i][b]) for b in blocks]) for i in each]),
             jnp.stack([jnp.stack([total(d[b]) for b in blocks]) for d in data]),
             jnp.stack([jnp.stack([dot(images[i][b], y[b]) for b in blocks]) for i in each]),
         )
 
-    squares, images, data, diagonal = fence(rows, system, zpy1)
-    return fence(sums, squares, images, data, diagonal, traces, system.zpy)
+    squares, images, data, middle = fence(rows, system, zpy1)
+    return fence(sums, squares, images, data, middle, traces, system.zpy)

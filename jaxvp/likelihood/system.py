@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +20,6 @@ SWEEP_COLUMNS = 64
 
 Scalar = Float[Array, "*genes"]
 Vector = tuple[Scalar, ...]
-Matrix = tuple[Vector, ...]
 
 
 class Moments(NamedTuple):
@@ -51,9 +51,14 @@ def fence(compute: Callable[..., Any], *arguments: Any) -> Any:
     inside each of them (measured: 6 to 80 times slower, and compile times that grow exponentially
     with the depth). A call that is not inlined is a boundary that fusion does not cross.
     """
-    # Fences nest: without jit, tracing would take twice as long for every level.
-    traced_once = jax.jit(compute)
 
+    # Only the call is marked: what is called inside of it (`jnp.where` is) shall be inlined.
+    def unmarked(*arguments: Any) -> Any:
+        with set_xla_metadata(inlineable=None):
+            return compute(*arguments)
+
+    # Fences nest: without jit, tracing would take twice as long for every level.
+    traced_once = jax.jit(unmarked)
     with set_xla_metadata(inlineable="false"):
         return traced_once(*arguments)
 
@@ -84,10 +89,8 @@ def class_sum(
 ) -> Float[Array, "..."]:
     """Sum over the classes of term 1."""
     # A sum of arrays, not a matrix product: XLA fuses it into its consumer.
-    total = weights[0] * sums[0]
-    for c in range(1, sums.shape[0]):
-        total = total + weights[c] * sums[c]
-    return total
+    each = [jax.lax.split(a, (1,) * a.shape[0]) for a in (weights, sums)]
+    return functools.reduce(jax.lax.add, [w * s for w, s in zip(*each, strict=True)])[0]
 
 
 def log_det_eliminated(shared: Shared, gamma: Scalar) -> tuple[Scalar, Scalar, Scalar]:

@@ -1,6 +1,7 @@
 """Solvers: from a gene's deviance to its certified optimum.
 
-A solver is a module of functions over one gene, mapped over genes here:
+A solver is a module of functions over one gene, mapped over genes here (by `jax.vmap`, or as they
+are where they act on leading axes and take a tile of genes on a trailing one):
 
 - ``start(shared)``: the state before the first evaluation;
 - ``step(deviance, samples_per_level, state)``: the state after one more evaluation, frozen once
@@ -110,27 +111,6 @@ def lanes(shared: Shared | SlopeShared, platform: str = "cpu") -> int:
     return int(np.clip(2 ** np.floor(np.log2(3.2e4 / (shared.n_columns + 1) ** 2)), 16, 128))
 
 
-def genes_last(one_step: Callable[[PerGene, Any], Any]) -> Callable[[PerGene, Any], Any]:
-    """A step whose `jax.vmap` keeps the genes on the last axis, where code reads memory in order.
-
-    `jax.vmap` moves them first (every broadcast does); the step, written on leading axes, takes
-    them last as it is.
-    """
-    mapped = jax.custom_batching.custom_vmap(one_step)
-
-    @mapped.def_vmap
-    def rule(axis_size, in_batched, gene, state):
-        def last(leaf):
-            return jnp.moveaxis(leaf, 0, -1)
-
-        out = one_step(*jax.tree.map(last, (gene, state)))
-        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), out), jax.tree.map(
-            lambda _: True, out
-        )
-
-    return mapped
-
-
 def solve(
     solver: str,
     width: int,
@@ -163,9 +143,11 @@ def solve(
 
     if width == 1:
         stepped = _single(one_step)
+    elif method.GENES_LAST:
+        # What `jax.vmap` gives, without its transposes: it moves the genes to the front.
+        stepped = one_step
     else:
-        mapped = genes_last(one_step) if method.GENES_LAST else one_step
-        stepped = jax.vmap(mapped, in_axes=-1, out_axes=-1)
+        stepped = jax.vmap(one_step, in_axes=-1, out_axes=-1)
 
     def run(state):
         return iterate(stepped, width, gene, state, limit)

@@ -68,7 +68,7 @@ def solve_large(
     nodes = surface.nodes
     solved = jnp.zeros(0 if nodes is None else shared.n_columns, near.x.dtype)
     zero = _Known(no_estimates(shared), solved)
-    state = for_each(newton.start(shared)._replace(estimates=zero), count)._replace(
+    state = for_each(newton.start(shared)._replace(beside=zero), count)._replace(
         trial=near.x, done=~(wanted & jnp.isfinite(near.deviance))
     )
     diagonal = jnp.eye(k, dtype=bool)[..., None]
@@ -86,7 +86,7 @@ def solve_large(
         def evaluate(x):
             """The deviance at x, with a Hessian that has learned from the score's change."""
             jacobian = jnp.exp(x) / m
-            gamma, solved = jnp.expm1(x) / m, state.estimates.solved
+            gamma, solved = jnp.expm1(x) / m, state.beside.solved
             if preconditioner is None:
                 found = own_part(gamma, shared, gene)
             else:
@@ -132,8 +132,8 @@ def solve_large(
         return coefficient_variances(covariance, shared)
 
     p = jnp.zeros((shared.p, count), near.x.dtype)
-    known = found.estimates.estimates._replace(variances=by_tiles(variances, found.x, p))
-    return found._replace(estimates=known)
+    known = found.beside.estimates._replace(variances=by_tiles(variances, found.x, p))
+    return found._replace(beside=known.rows())
 
 
 def _learned(hessian: Array, state: newton.State, x: Array, score: Array) -> Array:

@@ -76,8 +76,8 @@ def step(
     def score(x):
         found = deviance(newton.gammas(x, m))
         jacobian = jnp.exp(x) / m
-        rounding = (jacobian * jnp.stack(found.rounding)).max()
-        return jacobian * jnp.stack(found.score), rounding, found.estimates
+        rounding = (jacobian * found.rounding).max()
+        return jacobian * found.score, rounding, found.estimates
 
     loss, gradient = optax.value_and_grad_from_state(value)(state.theta, state=state.optimiser)
     updates, optimiser = _optimiser().update(

@@ -30,9 +30,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import Estimates, Evaluation, Scalar, Vector, fence, lift, no_estimates
+from jaxvp.likelihood.lanes import diagonal, largest, total
+from jaxvp.solver.direction import direction
 from jaxvp.statistics import Array, Shared
 
 # Optimality conditions hold when no score (deviance in x) violates them by more than this.
@@ -61,20 +64,73 @@ GENES_LAST = True
 RESTARTS = True
 
 
+class Point(NamedTuple):
+    """What is known at a point.
+
+    Its rows are one array: what is accepted together is one selection, not six.
+    """
+
+    x: Float[Array, "k *genes"]
+    deviance: Scalar
+    score: Float[Array, "k *genes"]  # in x
+    hessian: Float[Array, "k k *genes"]
+    fisher: Float[Array, "k k *genes"]
+    tolerance: Scalar  # rounding error of the score
+
+    def rows(self) -> Float[Array, "rows *genes"]:
+        x, deviance, score, hessian, fisher, tolerance = self
+        square = (-1, *x.shape[1:])
+        matrices = hessian.reshape(square), fisher.reshape(square)
+        return jnp.concatenate([x, score, *matrices, jnp.stack([deviance, tolerance])])
+
+    @classmethod
+    def of(cls, rows: Float[Array, "rows *genes"], k: int) -> Point:
+        """What `rows` made, with k components."""
+        ends = np.cumsum([k, k, k * k, k * k])
+        x, score, hessian, fisher = (
+            rows[end - size : end] for end, size in zip(ends, (k, k, k * k, k * k), strict=True)
+        )
+        square = (k, k, *rows.shape[1:])
+        return cls(x, rows[-2], score, hessian.reshape(square), fisher.reshape(square), rows[-1])
+
+
 class State(NamedTuple):
     """One gene between iterations: the accepted point, what is known there, the point to try."""
 
-    x: Float[Array, "k *genes"]
+    accepted: Float[Array, "rows *genes"]  # a `Point`
     trial: Float[Array, "k *genes"]
-    deviance: Scalar
-    score: Float[Array, "k *genes"]  # in x, at `x`
-    hessian: Float[Array, "k k *genes"]
-    fisher: Float[Array, "k k *genes"]
-    tolerance: Scalar  # rounding error of the score at `x`
     radius: Scalar
     evaluations: Int[Array, "*genes"]
     done: Bool[Array, "*genes"]
-    estimates: Estimates  # at `x`
+    beside: Any  # what else is known at the accepted point; of `step`, the rows of `Estimates`
+
+    @property
+    def point(self) -> Point:
+        return Point.of(self.accepted, self.trial.shape[0])
+
+    @property
+    def x(self) -> Float[Array, "k *genes"]:
+        return self.point.x
+
+    @property
+    def deviance(self) -> Scalar:
+        return self.point.deviance
+
+    @property
+    def score(self) -> Float[Array, "k *genes"]:
+        return self.point.score
+
+    @property
+    def hessian(self) -> Float[Array, "k k *genes"]:
+        return self.point.hessian
+
+    @property
+    def tolerance(self) -> Scalar:
+        return self.point.tolerance
+
+    @property
+    def estimates(self) -> Estimates:
+        return Estimates.of(self.beside)
 
 
 def violation(x: Float[Array, "k *genes"], score: Float[Array, "k *genes"]) -> Scalar:
@@ -82,7 +138,7 @@ def violation(x: Float[Array, "k *genes"], score: Float[Array, "k *genes"]) -> S
 
     It is ``|score|`` where ``x > 0``, and the score's negative part at ``x = 0``.
     """
-    return jnp.where(x > 0, abs(score), jnp.maximum(-score, 0)).max(0)
+    return largest(jnp.where(x > 0, abs(score), jnp.maximum(-score, 0)))
 
 
 def certified(state: State) -> Bool[Array, "*genes"]:
@@ -99,14 +155,14 @@ def restart(shared: Shared, start: State, best: State) -> State:
     rule where samples are few, and everywhere where a second term could stand in for it, as their
     information tells: then the two change places.
     """
-    x, k = best.x, best.x.shape[0]
-    curvature = jnp.stack([best.hessian[i, i] for i in range(k)])
-    margin = jnp.where(x > 0, 0.5 * curvature * x**2, best.score)
+    x, _, score, hessian, fisher, _ = best.point
+    k = x.shape[0]
+    margin = jnp.where(x > 0, 0.5 * diagonal(hessian) * x**2, score)
     least = margin.min(0)
     number = lift(jnp.arange(k), least)
     doubted = number == jnp.argmin(margin, axis=0)
-    information = jnp.where(doubted[:, None], best.fisher, 0.0).sum(0)
-    scale = jnp.stack([best.fisher[i, i] for i in range(k)])
+    information = jnp.where(doubted[:, None], fisher, 0.0).sum(0)
+    scale = diagonal(fisher)
     alike = information**2 / (scale * jnp.where(doubted, scale, 0.0).sum(0))
     alike = jnp.where(doubted, 0.0, alike)
     partner = (number == jnp.argmax(alike, axis=0)) & (alike > _ALIKE)
@@ -137,18 +193,15 @@ def start(shared: Shared) -> State:
     m = jnp.asarray(shared.samples_per_level)
     k = m.shape[0]
     zero, vector, matrix = jnp.zeros((), m.dtype), jnp.zeros(k, m.dtype), jnp.zeros((k, k), m.dtype)
+    # Nothing is certified before the first evaluation.
+    nowhere = Point(vector, zero + jnp.inf, vector - jnp.inf, matrix, matrix, zero)
     return State(
-        x=vector,
+        accepted=nowhere.rows(),
         trial=jnp.log1p(_FIRST_GAMMA * m),
-        deviance=zero + jnp.inf,
-        score=vector - jnp.inf,  # nothing is certified before the first evaluation
-        hessian=matrix,
-        fisher=matrix,
-        tolerance=zero,
         radius=zero + _FIRST_RADIUS,
         evaluations=jnp.zeros((), jnp.int32),
         done=jnp.zeros((), bool),
-        estimates=no_estimates(shared),
+        beside=no_estimates(shared).rows(),
     )
 
 
@@ -166,20 +219,17 @@ def step(
         found = deviance(gammas(trial, m))
         jacobian = jnp.exp(trial) / lift(m, trial[0])
         both = jacobian[:, None] * jacobian[None]
-        score = jacobian * jnp.stack(found.score)
-        hessian = both * jnp.stack([jnp.stack(row) for row in found.hessian])
-        fisher = both * jnp.stack([jnp.stack(row) for row in found.fisher])
-        diagonal = lift(jnp.eye(len(m), dtype=bool), trial[0])
-        # Terms that group the samples alike make it singular, and then no step would be left.
-        fisher = jnp.where(diagonal, fisher + _RIDGE * (1 + fisher), fisher)
-        rounding = (jacobian * jnp.stack(found.rounding)).max(0)
+        score = jacobian * found.score
+        fisher = both * found.fisher
+        own = lift(jnp.eye(len(m), dtype=bool), trial[0])
         return (
             found.deviance,
             score,
-            jnp.where(diagonal, hessian + score[None], hessian),
-            fisher,
-            rounding,
-            found.estimates,
+            both * found.hessian + jnp.where(own, score[None], 0.0),
+            # Terms that group the samples alike make it singular: no step would be left.
+            jnp.where(own, fisher + _RIDGE * (1 + fisher), fisher),
+            largest(jacobian * found.rounding),
+            found.estimates.rows(),
         )
 
     return step_in_x(in_x, state)
@@ -190,50 +240,55 @@ def step_in_x(
 ) -> State:
     """The same for any function of x.
 
-    ``evaluate(x)`` gives the deviance, its score, Hessian, Fisher matrix, rounding and estimates;
-    ``tight`` is the score at which a search ends.
+    ``evaluate(x)`` gives the deviance, its score, Hessian, Fisher matrix, rounding and what else is
+    known there; ``tight`` is the score at which a search ends.
     """
-    found = fence(evaluate, state.trial)
+
+    def at(trial):
+        *known, beside = evaluate(trial)
+        return Point(trial, *known).rows(), beside
+
+    found = fence(at, state.trial)
     moved, better, before = fence(_accept, state, *found)
-    return fence(partial(_propose, tight), moved, better, before, _direction(moved))
+    x, _, score, hessian, fisher, _ = moved.point
+    way = direction(x, score, hessian, fisher)
+    return fence(partial(_propose, tight), moved, better, before, way)
 
 
 def _accept(
-    state: State, deviance, score, hessian, fisher, rounding, estimates
+    state: State, rows: Float[Array, "rows *genes"], beside: Any
 ) -> tuple[State, Bool[Array, "*genes"], Scalar]:
+    old, new = state.point, Point.of(rows, state.trial.shape[0])
     # A hundredth of a per cent of what the slope promises is enough, but not nothing: points of
     # equal deviance on both sides of a valley must not be exchanged for ever. Near the optimum
     # deviances agree to their last digits, and a refusal must not come from rounding.
-    promised = (-state.score * (state.trial - state.x)).sum(0)
-    promised = jnp.where(jnp.isfinite(state.deviance), promised, 0.0)
-    slack = 64 * jnp.finfo(deviance.dtype).eps * (1 + abs(deviance))
-    enough = state.deviance - 1e-4 * jnp.maximum(promised, 0) + slack
+    promised = total(-old.score * (new.x - old.x))
+    promised = jnp.where(jnp.isfinite(old.deviance), promised, 0.0)
+    slack = 64 * jnp.finfo(rows.dtype).eps * (1 + abs(new.deviance))
+    enough = old.deviance - 1e-4 * jnp.maximum(promised, 0) + slack
     # So close that the deviance may not tell, the score does: it has digits left there.
-    before = violation(state.x, state.score)
-    nearer = violation(state.trial, score) < before
-    reach = _reach(state)
-    near = (promised < reach) & nearer & (deviance <= state.deviance + reach)
-    better = (deviance <= enough) | near  # False for NaN
+    before = violation(old.x, old.score)
+    nearer = violation(new.x, new.score) < before
+    reach = _reach(old)
+    near = (promised < reach) & nearer & (new.deviance <= old.deviance + reach)
+    better = (new.deviance <= enough) | near  # False for NaN
     accept = better & ~state.done
+
+    def take(new, old):
+        return jnp.where(accept, new, old)
+
     moved = state._replace(
-        x=jnp.where(accept, state.trial, state.x),
-        deviance=jnp.where(accept, deviance, state.deviance),
-        score=jnp.where(accept, score, state.score),
-        hessian=jnp.where(accept, hessian, state.hessian),
-        fisher=jnp.where(accept, fisher, state.fisher),
-        tolerance=jnp.where(accept, rounding, state.tolerance),
-        estimates=jax.tree.map(
-            lambda new, old: jnp.where(accept, new, old), estimates, state.estimates
-        ),
+        accepted=take(rows, state.accepted),
+        beside=jax.tree.map(take, beside, state.beside),
         evaluations=state.evaluations + jnp.where(state.done, 0, 1).astype(jnp.int32),
     )
     return moved, better, before
 
 
-def _reach(state: State) -> Scalar | float:
+def _reach(point: Point) -> Scalar | float:
     """Deviances that differ by less may be the same."""
-    units = _NEAR_UNITS * float(jnp.finfo(state.deviance.dtype).eps)
-    return _NEAR if units < _NEAR else jnp.maximum(units, _NEAR_SCORES * state.tolerance)
+    units = _NEAR_UNITS * float(jnp.finfo(point.deviance.dtype).eps)
+    return _NEAR if units < _NEAR else jnp.maximum(units, _NEAR_SCORES * point.tolerance)
 
 
 def _propose(
@@ -241,91 +296,25 @@ def _propose(
     state: State,
     better: Bool[Array, "*genes"],
     before: Scalar,
-    direction: Float[Array, "k *genes"],
+    way: Float[Array, "k *genes"],
 ) -> State:
-    length = abs(state.trial - state.x).max(0)
+    x, _, score, _, _, tolerance = state.point
+    length = largest(abs(state.trial - x))
     radius = jnp.where(
         better,
         jnp.minimum(2 * state.radius, _FIRST_RADIUS),
         0.25 * jnp.minimum(state.radius, length),
     )
-    wrong = violation(state.x, state.score)
+    wrong = violation(x, score)
     # A radius at rounding level: no lower point was found along the way down.
     stuck = ~better & (radius < 1e-10)
     # Certified, and no step of Newton's any more: what is left is rounding.
     falling = better & jnp.isfinite(before) & (wrong < 0.25 * before)
-    settled = (wrong <= jnp.maximum(GRADIENT_TOLERANCE, state.tolerance)) & ~falling
+    settled = (wrong <= jnp.maximum(GRADIENT_TOLERANCE, tolerance)) & ~falling
     done = state.done | (wrong <= tight) | stuck | settled
-    longest = abs(direction).max(0)
+    longest = largest(abs(way))
     cut = jnp.minimum(1.0, radius / jnp.maximum(longest, jnp.finfo(longest.dtype).tiny))
-    trial = jnp.where(done, state.x, jnp.clip(state.x + cut * direction, 0.0, _LARGEST_X))
+    trial = jnp.where(done, x, jnp.clip(x + cut * way, 0.0, _LARGEST_X))
     return state._replace(
         trial=trial, radius=jnp.where(state.done, state.radius, radius), done=done
     )
-
-
-def _direction(state: State) -> Float[Array, "k *genes"]:
-    """Way down the quadratic model inside the box ``x >= 0``.
-
-    Each round heads from where it stands for the minimiser over the components that are free, as
-    far as the first face of the box; the component that meets it stays there. The model falls in
-    every round. The first round also finds whether the Hessian is positive definite; where it is
-    not the Fisher matrix takes its place.
-    """
-    x, score = state.x, state.score
-    k = x.shape[0]
-
-    def prepare(x, score, curvature, held, d):
-        """The rows of ``C d = -score``, with the components that are held as they are."""
-        either = held[:, None] | held[None]
-        same = lift(jnp.eye(k, dtype=bool), score[0])
-        pull = jnp.where(held[None], curvature * d[None], 0.0)
-        right = -score
-        for j in range(k):
-            right = right - pull[:, j]
-        matrix = jnp.where(either, same, curvature)
-        return jnp.concatenate([matrix, jnp.where(held, d, right)[:, None]], 1)
-
-    def pivot(t, rows, size, positive):
-        p = rows[t, t]
-        # A pivot far below its diagonal is rounding: two terms that cannot be told apart here.
-        healthy = p > 1e-10 * size[t]
-        row = rows[t] / jnp.where(healthy, p, size[t] + 1e-6)
-        others = [rows[i] - rows[i, t] * row if i != t else row for i in range(k)]
-        return jnp.stack(others), positive & healthy
-
-    def move(x, fisher, curvature, held, d, target, positive):
-        crossing = ~held & (x + target < 0)
-        reach = jnp.where(crossing, (x + d) / jnp.where(crossing, d - target, 1.0), 1.0)
-        first = reach[0]
-        for i in range(1, k):
-            first = jnp.minimum(first, reach[i])
-        hit = crossing & (reach <= first)
-        moved = jnp.where(hit, -x, jnp.where(held, d, d + first * (target - d)))
-        return (
-            jnp.where(positive, curvature, fisher),
-            jnp.where(positive, held | hit, held),
-            jnp.where(positive, moved, d),
-            jnp.any(hit | ~positive),
-        )
-
-    def one_round(carry):
-        number, _, curvature, held, d = carry
-        rows = fence(prepare, x, score, curvature, held, d)
-        size = jnp.stack([abs(rows[t, t]) for t in range(k)])
-        positive = jnp.ones(score.shape[1:], bool)
-        for t in range(k):
-            rows, positive = fence(lambda *a, t=t: pivot(t, *a), rows, size, positive)
-        curvature, held, d, again = fence(
-            move, x, state.fisher, curvature, held, d, rows[:, -1], positive
-        )
-        return number + 1, again, curvature, held, d
-
-    begin = (
-        jnp.zeros((), jnp.int32),
-        jnp.ones((), bool),
-        state.hessian,
-        (x <= 0) & (score >= 0),
-        jnp.zeros_like(x),
-    )
-    return jax.lax.while_loop(lambda c: c[1] & (c[0] <= k), one_round, begin)[-1]

@@ -155,7 +155,7 @@ def _refine(
     surface: Surface, shared: Shared, smooth: Float[Array, "*nodes genes"], x: Array
 ) -> Near:
     """Newton's method on the polynomial."""
-    start = newton.start(shared)._replace(estimates=None)
+    start = newton.start(shared)._replace(beside=None)
     state = for_each(start, x.shape[-1])._replace(trial=x, done=jnp.isnan(x).any(0))
     zero = jnp.zeros_like(x[0])
 

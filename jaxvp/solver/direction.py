@@ -1,0 +1,93 @@
+"""The way down a quadratic model inside the box ``x >= 0``.
+
+Each round heads from where it stands for the minimiser over the components that are free, as far as
+the first face of the box; the component that meets it stays there. The model falls in every round.
+The first round also finds whether the Hessian is positive definite; where it is not the Fisher
+matrix takes its place.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from jaxvp.likelihood import fence, lift
+from jaxvp.likelihood.lanes import diagonal, each_pivot, least, total
+from jaxvp.statistics import Array
+
+
+def direction(
+    x: Float[Array, "k *genes"],
+    score: Float[Array, "k *genes"],
+    hessian: Float[Array, "k k *genes"],
+    fisher: Float[Array, "k k *genes"],
+) -> Float[Array, "k *genes"]:
+    """From x to where the model is lowest; components at zero stay there if they push."""
+    k = x.shape[0]
+
+    def one_round(carry):
+        number, _, curvature, held, d = carry
+        moved = fence(_round, x, score, fisher, curvature, held, d)
+        return number + 1, *moved
+
+    begin = (
+        jnp.zeros((), jnp.int32),
+        jnp.ones((), bool),
+        hessian,
+        (x <= 0) & (score >= 0),
+        jnp.zeros_like(x),
+    )
+    return jax.lax.while_loop(lambda c: c[1] & (c[0] <= k), one_round, begin)[-1]
+
+
+def _round(
+    x: Float[Array, "k *genes"],
+    score: Float[Array, "k *genes"],
+    fisher: Float[Array, "k k *genes"],
+    curvature: Float[Array, "k k *genes"],
+    held: Bool[Array, "k *genes"],
+    d: Float[Array, "k *genes"],
+) -> tuple[Bool[Array, ""], Array, Bool[Array, "k *genes"], Array]:
+    """Is there another one, and its curvature, what is held then, and the way so far."""
+    target, positive = fence(_minimiser, score, curvature, held, d)
+    crossing = ~held & (x + target < 0)
+    reach = jnp.where(crossing, (x + d) / jnp.where(crossing, d - target, 1.0), 1.0)
+    first = least(reach)
+    hit = crossing & (reach <= first)
+    moved = jnp.where(hit, -x, jnp.where(held, d, d + first * (target - d)))
+    return (
+        jnp.any(hit | ~positive),
+        jnp.where(positive, curvature, fisher),
+        jnp.where(positive, held | hit, held),
+        jnp.where(positive, moved, d),
+    )
+
+
+def _minimiser(
+    score: Float[Array, "k *genes"],
+    curvature: Float[Array, "k k *genes"],
+    held: Bool[Array, "k *genes"],
+    d: Float[Array, "k *genes"],
+) -> tuple[Float[Array, "k *genes"], Bool[Array, "*genes"]]:
+    """Of the model, with held components as they are; is the curvature positive definite there?"""
+    k = score.shape[0]
+    same = lift(jnp.eye(k, dtype=bool), score[0])
+    number = lift(jnp.arange(k), score[0])
+    pull = total(jnp.where(held[:, None], curvature * d[:, None], 0.0))
+    matrix = jnp.where(held[:, None] | held[None], same, curvature)
+    right = jnp.where(held, d, -score - pull)
+    rows = fence(lambda m, r: jnp.concatenate([m, r[:, None]], 1), matrix, right)
+    size = abs(diagonal(rows))
+
+    def pivot(t, carry):
+        rows, positive = carry
+        p, scale = rows[t, t], size[t]
+        # A pivot far below its diagonal is rounding: two terms that cannot be told apart here.
+        healthy = p > 1e-10 * scale
+        row = rows[t] / jnp.where(healthy, p, scale + 1e-6)
+        others = rows - rows[:, t][:, None] * row[None]
+        return jnp.where((number == t)[:, None], row[None], others), positive & healthy
+
+    rows, positive = each_pivot(k, pivot, (rows, jnp.ones(score.shape[1:], bool)))
+    return rows[:, -1], positive
