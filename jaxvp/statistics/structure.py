@@ -126,8 +126,8 @@ def structure(design: Design, shared: Shared) -> Structure:
         first,
         indicator(first, levels) if codes else sp.csr_array((0, n)),
         _indicators(columns, q, n),
-        sp.vstack(
-            [_indicators(cell_of, len(cells), n), _indicators(pair_of, len(pairs), n)], "csr"
+        sp.csr_array(
+            sp.vstack([_indicators(cell_of, len(cells), n), _indicators(pair_of, len(pairs), n)])
         ),
         (pairs // max(q, 1), pairs % max(q, 1)),
         entry_level,
