@@ -102,6 +102,7 @@ class Study(NamedTuple):
         if self.weights is not None:
             own, shared = self.weights.own, self.weights.shared
             options["rescale_weights"] = self.weights.rescale
+            options["own_weights"] = own is not None
         if self.executor is None:
             hashes: dict[int, str] = {}
 

@@ -71,6 +71,11 @@ CASES = [
         ["Plate", "Plate.Time:Dose"],
         ["Plate.(Intercept)", "Plate.Time:Dose.(Intercept)", "Plate.Time:Dose"],
     ),
+    (
+        "~ (Time|Kept:Plate)",
+        ["Kept:Plate", "Kept:Plate.Time"],
+        ["Kept:Plate.(Intercept)", "Kept:Plate.Time.(Intercept)", "Kept:Plate.Time"],
+    ),
 ]
 
 
@@ -82,7 +87,19 @@ def test_names(formula, components, theta):
         assert list(design.theta_names) == theta
     assert len(design.theta_diagonal) == len(design.theta_names)
     assert design.theta_diagonal.sum() == len(components)
-    assert set(design.groups) <= {"Subject", "Plate"}
+    assert set(design.groups) <= {"Subject", "Plate", "Kept:Plate"}
+
+
+def test_groups_of_two_factors_are_the_pairs_that_occur():
+    """`(x|a:b)` is the term of a column that holds both names."""
+    table = metadata()
+    table["Both"] = table["Kept"].astype(str) + ":" + table["Plate"]
+    found, want = built("~ (Time|Kept:Plate)"), built("~ (Time|Both)", table)
+    for codes, others in zip(found.codes, want.codes, strict=True):
+        pairs = set(zip(codes.tolist(), others.tolist(), strict=True))
+        assert len(pairs) == len(set(codes.tolist())) == table["Both"].nunique()
+    np.testing.assert_array_equal(found.multipliers[1], want.multipliers[1])
+    assert found.blocks == want.blocks
 
 
 def test_multipliers_are_the_columns():

@@ -8,7 +8,16 @@ import pytest
 from jaxvp.design import build
 from jaxvp.formula import Formula
 from jaxvp.statistics import compress, needed_nodes, own, statistics, structure, sums, triangle
-from jaxvp.statistics.nodes import chebyshev, from_unit, node_counts, to_unit
+from jaxvp.statistics.nodes import (
+    chebyshev,
+    class_counts,
+    ends,
+    from_unit,
+    log_range,
+    node_counts,
+    to_unit,
+)
+from jaxvp.statistics.own_products import shares_with_ends
 
 GENES = 4
 FORMULAS = [
@@ -45,7 +54,7 @@ def study():
 def eliminated(own, weights, gene):
     """U'V_1^-1 U of a gene."""
     within = own.within[..., gene]
-    return within + (weights @ own.packed[..., gene])[triangle(len(within))]
+    return within + (own.packed[..., gene] @ weights)[triangle(len(within))]
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
@@ -128,6 +137,23 @@ def test_nodes_are_enough(ratio):
         exact = 1 / (1 + gamma * np.exp(t))
         found = (1 / (1 + gamma * np.exp(from_unit(knots, half)))) @ weights
         np.testing.assert_allclose(found, exact, atol=3e-10)
+
+
+def test_levels_far_from_the_others_are_classes():
+    """Two ends, a lost level: as few classes as without the ends, and these exact."""
+    sizes = np.exp(np.random.default_rng(0).normal(0, 0.5, (300, 1)))
+    sizes[3], sizes[7], sizes[9] = 1e-3, 400, 0
+    half = log_range(sizes)[1]
+    classes = int(class_counts(sizes, 1000)[0])
+    assert ends(sizes[:, 0], 1000)[1:] == (1, 1) and classes < node_counts(half, 300, 1000)[0]
+    shares = np.empty((classes, 300))
+    nodes = shares_with_ends(sizes[:, 0], 1000, shares)
+    there = sizes[:, 0] > 0
+    for gamma in 10.0 ** np.arange(-8, 9):
+        exact = 1 / (1 + gamma * sizes[there, 0])
+        found = (1 / (1 + gamma * nodes)) @ shares
+        np.testing.assert_allclose(found[there], exact, atol=3e-10)
+        np.testing.assert_allclose(found[[3, 7]], exact[[3, 7]], rtol=1e-14)
 
 
 @pytest.mark.parametrize("levels", [2, 12, 13])

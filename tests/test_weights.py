@@ -259,6 +259,14 @@ def test_a_large_mean_and_units_do_no_harm():
         pd.testing.assert_frame_equal(scaled.fractions, plain.fractions, rtol=1e-7, atol=1e-9)
 
 
+def test_nothing_is_tabulated_that_nobody_takes(monkeypatch):
+    """Starting points that all genes share are of no use to genes with weights of their own."""
+    monkeypatch.setattr("jaxvp.batch.prepare_many", None)
+    expression, metadata = study()
+    found = jaxvp.fit(expression, MIXED, metadata, weights=table())
+    pd.testing.assert_frame_equal(found.fractions, fitted(MIXED, False, "own").fractions)
+
+
 def test_weights_that_stay_as_they_are():
     """The same model in other units: sigma is that of a weight of one."""
     expression, metadata = study()
@@ -339,11 +347,72 @@ def test_samples_that_only_one_table_has():
         (lambda w: 3.0, "two axes|makes none"),
     ],
 )
-def test_weights_that_cannot_be_used(weights, message, monkeypatch):
+@pytest.mark.parametrize("formula", [MIXED, "~ (Age|Batch)"], ids=["intercepts", "slopes"])
+def test_weights_that_cannot_be_used(formula, weights, message, monkeypatch):
     def fail(*args, **options):
         raise AssertionError("a fit was begun")
 
     monkeypatch.setattr("jaxvp.batch.fit_all", fail)
     expression, metadata = study()
     with pytest.raises((DataError, FileNotFoundError), match=f"(?s){message}"):
-        jaxvp.fit(expression, MIXED, metadata, weights=weights(table()))
+        jaxvp.fit(expression, formula, metadata, weights=weights(table()))
+
+
+def test_transforms_stay_those_of_all_samples():
+    """A gene that lacks samples has fewer rows, not columns of another scale."""
+    expression, metadata = study()
+    kept = np.arange(N) % 4 != 1
+    holes = expression.mask(np.broadcast_to(~kept, expression.shape))
+    result = jaxvp.fit(holes, "~ scale(Age)", metadata)
+    age = metadata["Age"]
+    scaled = metadata.assign(Scaled=(age - age.mean()) / age.std())
+    want = jaxvp.fit(expression.loc[:, kept], "~ Scaled", scaled[kept])
+    np.testing.assert_allclose(result.coefficients, want.coefficients, rtol=1e-8)
+    np.testing.assert_allclose(result.fractions, want.fractions, rtol=1e-8, atol=1e-10)
+    other = jaxvp.fit(expression.loc[:, kept], "~ scale(Age)", metadata[kept])
+    assert not np.allclose(result.coefficients, other.coefficients, rtol=1e-3)
+
+
+def only(kept):
+    return lambda y, metadata: y.where(np.asarray(kept(metadata)))
+
+
+# What a gene has left, its status, and what a study of these samples alone says: an error of the
+# design, or (None) the same status.
+LOSSES = {
+    "infinite": (lambda y, _: y.mask(np.arange(N) == 9, np.inf), "non_finite", None),
+    "four": (only(lambda _: np.arange(N) < 4), "too_few_observations", "as many levels as there"),
+    "one batch": (
+        only(lambda m: m["Batch"] == m["Batch"].iloc[0]),
+        "single_level",
+        "`Batch` has one level",
+    ),
+    "one a person": (
+        only(lambda m: ~m["Individual"].duplicated()),
+        "too_few_observations",
+        "`Individual` has as many levels as there are samples",
+    ),
+    "same age": (only(lambda _: np.arange(N) >= 20), "rank_deficient", "rank-deficient: `Late`"),
+    "constant": (lambda y, _: 0 * y + 7, "zero_variance", None),
+    "explained": (lambda _, m: 3 + 0.1 * m["Late"], "zero_residual", None),
+}
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_a_status_is_what_dropping_by_hand_says(case):
+    """Nothing is compiled: no gene can be fitted."""
+    change, status, error = LOSSES[case]
+    expression, metadata = study()
+    metadata = metadata.assign(Late=metadata["Age"].where(np.arange(N) < 20, 50.0))
+    formula = "~ Late + (1|Individual) + (1|Batch)"
+    y = change(expression.iloc[0], metadata).mask(np.arange(N) == 33)
+    result = jaxvp.fit(y.to_frame().T, formula, metadata)
+    assert list(result.diagnostics["status"]) == [status]
+    there = y.notna().to_numpy() | (np.arange(N) == 33) * (error is None)
+    left = y[there].to_frame().T
+    if error is None:
+        by_hand = jaxvp.fit(left, formula, metadata[there])
+        assert list(by_hand.diagnostics["status"]) == [status]
+    else:
+        with pytest.raises(jaxvp.DesignError, match=error):
+            jaxvp.fit(left, formula, metadata[there])

@@ -135,6 +135,8 @@ class Fitter:
         Taken in turn.
     rescale_weights
         Whether weights stay divided by their mean.
+    own_weights
+        Whether every gene comes with weights of its own: nothing is tabulated for all of them then.
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class Fitter:
         block_size: int,
         devices: Sequence[Device],
         rescale_weights: bool = True,
+        own_weights: bool = False,
     ) -> None:
         self.design = design
         shared = compression.shared
@@ -167,7 +170,8 @@ class Fitter:
         # The error of tabulated determinants is measured in float64.
         many = genes if dtype == "float64" else 0
         with jax.enable_x64(True):
-            host = (shared, prepare_many(solver, compression, reml, many) if workers else None)
+            tabulated = bool(workers) and not own_weights
+            host = (shared, prepare_many(solver, compression, reml, many) if tabulated else None)
             host = jax.tree.map(lambda a: np.asarray(a, dtype), host)
             placed = {device: jax.device_put(host, device) for device in set(workers)}
         self.threads = len(workers)

@@ -158,7 +158,9 @@ def _fit_some(
     none = ~(weights > 0).any(axis=0)
     out.status[~(np.isfinite(w) & (w >= 0)).all(axis=0) | none] = Status.BAD_WEIGHTS
     good = np.flatnonzero(out.status == Status.CONVERGED)
-    if len(good):
+    if len(good) == len(out.status):
+        _fit_good(program, work, y, w, out)
+    elif len(good):
         part = out.take(good)
         _fit_good(program, work, y[:, good], w[:, good], part)
         out.put(good, part)
@@ -282,7 +284,11 @@ def _without_classes(shared: Shared | SlopeShared) -> Shared | SlopeShared:
 
 
 def take(found: Sums, genes: Int[np.ndarray, " some"]) -> Sums:
-    """Some of the genes."""
+    """Some of the genes, in their order; of neighbours views."""
+    if len(genes) and genes[-1] - genes[0] == len(genes) - 1:
+        part = slice(int(genes[0]), int(genes[-1]) + 1)
+        some = Sums(*(array[..., part] for array in found))
+        return some._replace(covariance=found.covariance[part])
     first = found._replace(covariance=np.moveaxis(found.covariance, 0, -1))
     some = Sums(*(np.ascontiguousarray(array[..., genes]) for array in first))
     return some._replace(covariance=np.moveaxis(some.covariance, -1, 0))

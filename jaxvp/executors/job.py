@@ -37,6 +37,7 @@ class Job:
     sample_weights: Float[np.ndarray, " n"] | None = None
     """those that all genes share; weights of each gene's own come with its block"""
     rescale_weights: bool = True
+    own_weights: bool = False
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 

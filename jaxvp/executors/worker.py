@@ -77,6 +77,7 @@ def _prepared(sent: Any, key: str) -> tuple[Job, batch.Fitter, Read | None]:
                 block_size=job.block_size,
                 devices=jax.local_devices(),
                 rescale_weights=job.rescale_weights,
+                own_weights=job.own_weights,
             )
             while len(_kept) >= KEPT:
                 del _kept[next(iter(_kept))]

@@ -107,7 +107,7 @@ def _class_sums(shared: Shared, weights: tuple[Array, ...], like: Scalar) -> lis
         return [fence(lambda w: class_sum(w, between), w) for w in weights]
 
     def three(packed, *weights):
-        return class_sum(jnp.stack(weights, 1)[:, None], packed[:, :, None])
+        return class_sum(jnp.stack(weights, 1), packed[:, :, None].swapaxes(0, 1))
 
     sums = fence(three, shared.packed, *weights)
     place = triangle(shared.n_columns)

@@ -48,6 +48,7 @@ from .compression import (
     room_for_losses,
 )
 from .nodes import node_counts
+from .own_products import own, room_for
 from .own_slopes import own_slopes, room_for_slopes
 from .products import statistics
 from .slope_structure import SlopeStructure, slope_structure
@@ -68,7 +69,7 @@ from .traced import (
     weigh,
 )
 from .types import EPS, Array, Block, Own, Packed, PerGene, Shared, SlopeOwn, namespace, triangle
-from .weighted import Sums, needed_nodes, own, room_for, sums
+from .weighted import Sums, needed_nodes, sums
 
 __all__ = [
     "CHUNK",

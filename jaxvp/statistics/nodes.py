@@ -9,6 +9,10 @@ largest ellipse about the interval that the disc has room for, larger than any t
 room for about its own. Sums of weights differ from gene to gene, and so does the interval: each
 gene has its own nodes and its own number of them, rounded up to one of few, so that most studies
 have one: every number is a program to compile.
+
+Where a few levels lie far from the others (a sample alone in its level with a weight of a
+hundredth), they would widen the interval of all: such *ends* are classes of their own, and the
+nodes are those of the rest.
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ from .types import Array, namespace
 
 # Relative error that is allowed: the deviance of n samples errs by n times as much at most.
 _ERROR, _ERROR_OF_DEVIANCE = 1e-10, 1e-7
-_COUNTS = (14, 22, 40, 64, 128)
+_COUNTS = (14, 22, 28, 40, 64, 128)
+# Above this count a gene's ends are looked at, at most so many on each side.
+_WIDE, _ENDS = 22, 4
 # Of the levels: with more nodes than that every level is a class, and nothing is interpolated.
 _WORTH = 1 / 2
 
@@ -29,9 +35,8 @@ def log_range(
     sizes: Float[np.ndarray, "J genes"],
 ) -> tuple[Float[np.ndarray, " genes"], Float[np.ndarray, " genes"]]:
     """Middle and half-width of log n over the levels that a gene has; sizes of zero are lost."""
-    t = np.log(np.where(sizes > 0, sizes, 1.0))
-    low = np.where(sizes > 0, t, np.inf).min(axis=0)
-    high = np.where(sizes > 0, t, -np.inf).max(axis=0)
+    low = np.log(np.where(sizes > 0, sizes, np.inf).min(axis=0))
+    high = np.log(sizes.max(axis=0))
     return (low + high) / 2, np.maximum((high - low) / 2, 1e-3)
 
 
@@ -39,9 +44,37 @@ def node_counts(
     half: Float[np.ndarray, " genes"], levels: int, n: int
 ) -> Int[np.ndarray, " genes"]:
     """Nodes that each gene needs; ``levels`` means that every level is a class of its own."""
+    return _rounded_up(_needed(half, n), levels)
+
+
+def class_counts(sizes: Float[np.ndarray, "J genes"], n: int) -> Int[np.ndarray, " genes"]:
+    """Classes that each gene needs: nodes, and ends if that is less."""
+    levels = len(sizes)
+    counts = node_counts(log_range(sizes)[1], levels, n)
+    for gene in np.flatnonzero(counts > _WIDE):
+        fewest = np.array([ends(sizes[:, gene], n)[0]])
+        counts[gene] = min(counts[gene], _rounded_up(fewest, levels)[0])
+    return counts
+
+
+def ends(sizes: Float[np.ndarray, " J"], n: int) -> tuple[float, int, int]:
+    """The fewest classes of a gene, and how many of its smallest and largest levels are some."""
+    t = np.sort(np.log(sizes[sizes > 0]))
+    few = np.arange(min(_ENDS + 1, len(t)))
+    below, above = few[:, None], few[None]
+    half = (t[len(t) - 1 - above] - t[below]) / 2
+    count = np.ceil(_needed(np.maximum(half, 1e-3), n)) + below + above
+    a, b = np.unravel_index(np.argmin(count), count.shape)
+    return float(count[a, b]), int(a), int(b)
+
+
+def _needed(half: Float[np.ndarray, "..."], n: int) -> Float[np.ndarray, "..."]:
     r = np.tanh(half / 4)
     rate = np.log((1 + np.sqrt(1 - r * r)) / r)
-    needed = -np.log(min(_ERROR, _ERROR_OF_DEVIANCE / n)) / rate
+    return -np.log(min(_ERROR, _ERROR_OF_DEVIANCE / n)) / rate
+
+
+def _rounded_up(needed: Float[np.ndarray, " genes"], levels: int) -> Int[np.ndarray, " genes"]:
     counts = np.array([*(count for count in _COUNTS if count <= _WORTH * levels), levels])
     return counts[np.minimum(np.searchsorted(counts, needed), len(counts) - 1)]
 

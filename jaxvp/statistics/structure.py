@@ -75,8 +75,7 @@ class Structure(NamedTuple):
     level_of: Int[np.ndarray, " n"]
     sum_levels: sp.csr_array  # J x n
     sum_others: sp.csr_array  # q x n
-    sum_cells: sp.csr_array  # cells x n
-    sum_pairs: sp.csr_array  # pairs of columns of other terms that meet x n
+    sum_weights: sp.csr_array  # cells, and pairs of columns of other terms that meet x n
     pair: tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]
     entry_level: Int[np.ndarray, " entries"]
     first: Int[np.ndarray, " products"]  # entries
@@ -84,6 +83,7 @@ class Structure(NamedTuple):
     level: Int[np.ndarray, " products"]
     place: tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]  # columns, of K + 1
     indptr: Int[np.ndarray, " places_and_1"]  # products, sorted by place
+    inner: int  # places of two columns of U come first, those of y after them
     tile: Tile
     term_of_other: Int[np.ndarray, " q"]
 
@@ -113,18 +113,22 @@ def structure(design: Design, shared: Shared) -> Structure:
     entry_column = np.concatenate([cells % max(q, 1), np.repeat(np.arange(q, q + p + 1), levels)])
     one, two = _products(entry_level, entry_column)
     place = entry_column[one] * (q + p + 1) + entry_column[two]
+    place += (q + p + 1) ** 2 * (entry_column[two] == q + p)
     order = np.lexsort((entry_level[one], place))
     one, two, place = one[order], two[order], place[order]
     distinct, starts = np.unique(place, return_index=True)
     indptr = np.append(starts, len(place))
+    inner = int((distinct < (q + p + 1) ** 2).sum())
+    distinct %= (q + p + 1) ** 2
     return Structure(
         Q,
         design.X - design.X.mean(axis=0),
         first,
         indicator(first, levels) if codes else sp.csr_array((0, n)),
         _indicators(columns, q, n),
-        _indicators(cell_of, len(cells), n),
-        _indicators(pair_of, len(pairs), n),
+        sp.csr_array(
+            sp.vstack([_indicators(cell_of, len(cells), n), _indicators(pair_of, len(pairs), n)])
+        ),
         (pairs // max(q, 1), pairs % max(q, 1)),
         entry_level,
         one,
@@ -132,6 +136,7 @@ def structure(design: Design, shared: Shared) -> Structure:
         entry_level[one],
         (distinct // (q + p + 1), distinct % (q + p + 1)),
         indptr,
+        inner,
         Tile.of(entry_level[one], indptr, levels),
         np.repeat(np.arange(1, len(codes)), shared.levels[1:]) if codes else np.zeros(0, int),
     )

@@ -35,11 +35,11 @@ class Own(eqx.Module):
 class Packed(eqx.Module):
     """`Own`, with the upper triangles of the class sums in place of the whole: half the memory.
 
-    What bounds an evaluation of such genes is reading them.
+    What bounds an evaluation of such genes is reading them: those of all classes are side by side.
     """
 
     within: Float[Array, "K K *genes"]
-    packed: Float[Array, "C T *genes"]  # T = K (K + 1) / 2, row by row
+    packed: Float[Array, "T C *genes"]  # T = K (K + 1) / 2, row by row
     sizes: Float[Array, "C *genes"]
     level_sizes: Float[Array, "L *genes"]
     level_counts: Float[Array, "L *genes"]
@@ -84,7 +84,7 @@ class Shared(eqx.Module):
     p: int = eqx.field(static=True)
     levels: tuple[int, ...] = eqx.field(static=True)  # number of levels, elimination order
     order: tuple[int, ...] = eqx.field(static=True)  # elimination order -> formula order
-    packed: Float[Array, "C T *genes"] | None = None  # of a gene's own, in place of `between`
+    packed: Float[Array, "T C *genes"] | None = None  # of a gene's own, in place of `between`
 
     @property
     def n_columns(self) -> int:
@@ -94,7 +94,9 @@ class Shared(eqx.Module):
     @property
     def class_sums(self) -> Float[Array, "C K K *genes"]:
         """`between`, or what stands in for it."""
-        return self.between if self.packed is None else self.packed[:, triangle(self.n_columns)]
+        if self.packed is None:
+            return self.between
+        return self.packed.swapaxes(0, 1)[:, triangle(self.n_columns)]
 
     def of(self, own: Own | Packed | SlopeOwn | None) -> Shared:
         """The same with a gene's own products, if it has any."""

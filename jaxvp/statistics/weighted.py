@@ -9,11 +9,8 @@ and ``log|V|`` gains ``-sum log w``. Weights are divided by their mean over the 
 count, those with ``w > 0``; a missing one has weight zero. A level that a gene has lost has ``n_j =
 0`` and ``F_j = 0``: it says nothing and needs no other numbering.
 
-The class sums are those of the interpolation nodes of `nodes`, ``C_c = sum_j L_c(log n_j) F_j F_j'
-/ n_j``, and cost most: they are formed from the products of `structure` that may differ from zero,
-as one sparse matrix (genes and places x levels) times the nodes' weights. All that is *within*
-levels is formed from deviations from the weighted level means, of a gene that was residualised
-twice on the fixed part (the second time for the digits that a large mean took from the first).
+Here is what follows from weights alone, and the gene residualised, twice: the second time for the
+digits that a large mean took from the first. The products are those of `own_products`.
 
 Source: Bates, Maechler, Bolker and Walker (2015), J. Stat. Softw. 67(1), section 2 (prior weights).
 """
@@ -25,10 +22,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .nodes import chebyshev, from_unit, log_range, node_counts, to_unit
+from .nodes import class_counts
 from .slope_structure import SlopeStructure
 from .structure import Structure
-from .types import EPS, Packed, PerGene, triangle
+from .types import EPS
 
 # What is left of a fixed column beside the ones before it: R's 1e-7, of lengths.
 _RANK = 1e-14
@@ -58,7 +55,7 @@ def sums(
     y: Float[np.ndarray, "n genes"],
     w: Float[np.ndarray, "n genes"],
 ) -> Sums:
-    """Everything but the products of `own`.
+    """Everything but the products of `own_products`.
 
     Parameters
     ----------
@@ -161,135 +158,4 @@ def _inverse(
 
 def needed_nodes(s: Structure, found: Sums) -> Int[np.ndarray, " genes"]:
     """Nodes that each gene's class sums need: genes of one count make a block of `own`."""
-    return node_counts(log_range(found.level_size)[1], s.levels, len(s.Q))
-
-
-class Room(NamedTuple):
-    """Arrays that `own` uses again and again: new memory costs more than what is done with it."""
-
-    gene: PerGene
-    one: Float[np.ndarray, "g products"]
-    two: Float[np.ndarray, "g products"]
-    gaps: Float[np.ndarray, "g J C"]
-
-
-def room_for(s: Structure, nodes: int, genes: int) -> Room:
-    """For the products of so many genes."""
-    K, tile = len(s.term_of_other) + s.Q.shape[1], s.tile.genes
-    gene = PerGene(
-        np.zeros((K, genes)),
-        np.ones(genes),
-        np.zeros((nodes, K, genes)),
-        np.zeros((nodes, genes)),
-        Packed(
-            np.zeros((K, K, genes)),
-            np.zeros((nodes, K * (K + 1) // 2, genes)),
-            np.ones((nodes, genes)),
-            np.ones((s.levels, genes)),
-            np.ones((s.levels, genes)),
-            np.ones(genes),
-        ),
-    )
-    one, two = np.empty((2, tile, len(s.first)))
-    return Room(gene, one, two, np.empty((tile, s.levels, nodes)))
-
-
-def own(s: Structure, found: Sums, nodes: int, room: Room | None = None) -> PerGene:
-    """Products of genes that need no more than ``nodes`` nodes (J of them: one class a level).
-
-    They are written into the first genes of ``room``, whose products are returned; what no pair of
-    columns shares stays zero.
-    """
-    genes = found.w.shape[1]
-    room = room_for(s, nodes, genes) if room is None else room
-    out = room.gene
-    assert isinstance(out.own, Packed)
-    out.own.level_sizes[:, :genes] = found.level_size
-    out.own.n[:genes] = found.n
-    tile = s.tile.genes
-    for start in range(0, genes, tile):
-        _fill(s, found, slice(start, min(start + tile, genes)), nodes, room)
-    return out
-
-
-def _fill(s: Structure, found: Sums, part: slice, nodes: int, room: Room) -> None:
-    """One tile of genes."""
-    out = room.gene
-    assert isinstance(out.own, Packed)
-    w, y, size = found.w[:, part], found.y[:, part], found.level_size[:, part]
-    wy = w * y
-    p, q = s.Q.shape[1], len(s.term_of_other)
-    share = np.where(size > 0, 1 / np.where(size > 0, size, 1.0), 0.0)
-    a = s.sum_levels @ wy
-    columns = [s.sum_levels @ (w * s.Q[:, i, None]) for i in range(p)]
-    entries = np.concatenate([s.sum_cells @ w, *columns, a])
-    # Genes first: the entries of one are in the cache while their products are formed.
-    entries *= np.take(np.sqrt(share), s.entry_level, axis=0)
-    scaled = np.ascontiguousarray(entries.T)
-    products, second = room.one[: len(scaled)], room.two[: len(scaled)]
-    np.take(scaled, s.first, axis=1, out=products, mode="clip")  # "raise" would buffer them
-    np.take(scaled, s.second, axis=1, out=second, mode="clip")
-    products *= second
-    _classes(s, products, size, part, nodes, room)
-
-    def deviations(values, level_sums):
-        return values - np.take(level_sums * share, s.level_of, axis=0)
-
-    within = out.own.within
-    d = deviations(y, a)
-    wd = w * d
-    out.within_yy[part] = (wd * d).sum(axis=0)
-    out.within_uy[:q, part] = s.sum_others @ wd
-    out.within_uy[q:, part] = over_samples(s.Q, wd)
-    centred = [deviations(s.Q[:, i, None], columns[i]) for i in range(p)]
-    for i in range(p):
-        wd = w * centred[i]
-        within[:q, q + i, part] = within[q + i, :q, part] = s.sum_others @ wd
-        for j in range(i + 1):
-            value = (wd * centred[j]).sum(axis=0)
-            within[q + i, q + j, part] = within[q + j, q + i, part] = value
-    inner = s.place[1] < q
-    one, two = (columns[inner] for columns in s.place)
-    between = np.add.reduceat(products, s.indptr[:-1], axis=1)[:, inner].T
-    within[one, two, part] = -between
-    one, two = s.pair
-    within[one, two, part] += s.sum_pairs @ w
-    upper = np.triu_indices(q, 1)
-    within[upper[1], upper[0], part] = within[upper[0], upper[1], part]
-
-
-def _classes(
-    s: Structure,
-    products: Float[np.ndarray, "g products"],
-    size: Float[np.ndarray, "J g"],
-    part: slice,
-    nodes: int,
-    room: Room,
-) -> None:
-    """Class sums of all products of two entries of one level."""
-    out = room.gene
-    assert isinstance(out.own, Packed)
-    one, two = s.place
-    places = len(one)
-    there = size > 0
-    if nodes == s.levels:
-        sums = np.zeros((nodes, places, size.shape[1]))
-        sums[s.level, np.repeat(np.arange(places), np.diff(s.indptr))] = products.T
-        out.own.sizes[:, part] = np.where(there, size, 1.0)
-    else:
-        middle, half = log_range(size)
-        knots, barycentric = chebyshev(nodes)
-        out.own.sizes[:, part] = np.exp(middle + from_unit(knots[:, None], half))
-        z = to_unit(np.where(there, np.log(np.where(there, size, 1.0)) - middle, 0.0), half)
-        gap = room.gaps[: z.shape[1]]
-        np.subtract(z.T[:, :, None], knots, out=gap)
-        gap[np.abs(gap) < 1e-15] = 1e-15
-        weights = np.divide(barycentric, gap, out=gap)
-        weights /= weights.sum(axis=-1, keepdims=True)
-        sums = s.tile.times(products, weights).transpose(2, 1, 0)
-    K = out.within_uy.shape[0]
-    inner = two < K
-    out.own.packed[:, triangle(K)[one[inner], two[inner]], part] = sums[:, inner]
-    edge = (s.place[1] == K) & (s.place[0] < K)
-    out.between_uy[:, s.place[0][edge], part] = sums[:, edge]
-    out.between_yy[:, part] = sums[:, -1]
+    return class_counts(found.level_size, len(s.Q))
