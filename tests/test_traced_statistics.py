@@ -33,7 +33,10 @@ def prepared():
 
 
 @pytest.mark.parametrize("nodes", [12, 14])
-def test_same_as_on_the_host(prepared, nodes):
+def test_same_as_on_the_host(prepared, nodes, monkeypatch):
+    # Of fewer nodes than it needs the host would take some for extreme levels.
+    enough = np.zeros(GENES, dtype=int)
+    monkeypatch.setattr("jaxvp.statistics.own_products.node_counts", lambda *_: enough)
     design, shared, y, w = prepared
     s = structure(design, shared)
     found = sums(s, y, w)
