@@ -51,7 +51,8 @@ def class_counts(sizes: Float[np.ndarray, "J genes"], n: int) -> Int[np.ndarray,
     """Classes that each gene needs: nodes, and ends if that is less."""
     levels = len(sizes)
     counts = node_counts(log_range(sizes)[1], levels, n)
-    for gene in np.flatnonzero(counts > _WIDE):
+    # Of few levels every one may be a class: looking would cost more than it saves.
+    for gene in np.flatnonzero(counts > _WIDE) if _WORTH * levels >= _WIDE else ():
         fewest = np.array([ends(sizes[:, gene], n)[0]])
         counts[gene] = min(counts[gene], _rounded_up(fewest, levels)[0])
     return counts
