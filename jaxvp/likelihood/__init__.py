@@ -53,6 +53,7 @@ from jaxtyping import Float
 from jaxvp.likelihood.conditions import conditions
 from jaxvp.likelihood.estimates import Estimates, estimates, no_estimates
 from jaxvp.likelihood.factor import factored
+from jaxvp.likelihood.lanes import dot
 from jaxvp.likelihood.least_squares import least_squares
 from jaxvp.likelihood.sweep import swept
 from jaxvp.likelihood.system import (
@@ -60,7 +61,6 @@ from jaxvp.likelihood.system import (
     Moments,
     Scalar,
     Vector,
-    class_sum,
     class_weights,
     fence,
     lift,
@@ -108,7 +108,7 @@ def evaluate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Eva
     r0 = moments.rss[0]
     # r is what is left of y'V_1^-1 y, and pivots are what is left of the columns' squares: relative
     # rounding errors grow with what was taken away.
-    taken = class_sum(class_weights(shared, gamma[0])[0], gene.between_yy) + gene.within_yy
+    taken = dot(class_weights(shared, gamma[0])[0], gene.between_yy) + gene.within_yy
     noise = 8 * jnp.finfo(r0.dtype).eps * (1 + taken / r0 + moments.lost)
     relative = rss1 / r0
     return Evaluation(

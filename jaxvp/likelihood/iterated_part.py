@@ -35,8 +35,9 @@ from jaxtyping import Array as JaxArray
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood.inverse import inverse
+from jaxvp.likelihood.lanes import dot
 from jaxvp.likelihood.own_part import OwnPart
-from jaxvp.likelihood.system import Scalar, class_sum, class_weights, spread, term_slices
+from jaxvp.likelihood.system import Scalar, class_weights, spread, term_slices
 from jaxvp.statistics import Array, PerGene, Shared
 
 # Relative error of v in the norm of H at which iterations end, and their number at most.
@@ -100,7 +101,7 @@ class Preconditioner(NamedTuple):
     def __call__(self, r: Float[Array, "K genes"]) -> Float[Array, "K genes"]:
         n = len(self.own)
         rest = r[n:] - self.few * (self.node.couple @ (self.part * r[:n]))
-        rest = class_sum(rest, self.inverse)
+        rest = dot(rest, self.inverse)
         first = self.own * r[:n] - self.part * (self.node.couple.T @ (self.few * rest))
         return jnp.concatenate([first, rest])
 
@@ -123,8 +124,8 @@ def iterated_part(
     ratio = spread(tuple(gamma), shared, gamma[0])
     root = jnp.concatenate([jnp.sqrt(ratio), jnp.ones((shared.p, genes), ratio.dtype)])
     random = (jnp.arange(shared.n_columns) < q).astype(ratio.dtype)[:, None]
-    b = node.turned(class_sum(w0, gene.between_uy) + gene.within_uy)
-    b1 = node.turned(class_sum(w1, gene.between_uy))
+    b = node.turned(dot(w0, gene.between_uy) + gene.within_uy)
+    b1 = node.turned(dot(w1, gene.between_uy))
     yy = (w0 * gene.between_yy).sum(0) + gene.within_yy
     sizes = node.sizes[:, None]
     of_level = 1 / (1 + gamma[0] * sizes)

@@ -24,7 +24,8 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Float
 
-from jaxvp.likelihood.system import Scalar, class_sum, class_weights, spread, term_slices
+from jaxvp.likelihood.lanes import dot
+from jaxvp.likelihood.system import Scalar, class_weights, spread, term_slices
 from jaxvp.statistics import Array, PerGene, Shared
 
 
@@ -51,7 +52,7 @@ def own_part(gamma: Float[Array, "k genes"], shared: Shared, gene: PerGene) -> O
     root = jnp.concatenate([jnp.sqrt(ratio), jnp.ones((shared.p, genes), ratio.dtype)])
     random = (jnp.arange(columns) < q).astype(m.dtype)
     system = root.T[:, :, None] * m * root.T[:, None, :] + jnp.diag(random)
-    b, b1 = class_sum(w0, gene.between_uy) + gene.within_uy, class_sum(w1, gene.between_uy)
+    b, b1 = dot(w0, gene.between_uy) + gene.within_uy, dot(w1, gene.between_uy)
     yy = (w0 * gene.between_yy).sum(0) + gene.within_yy
     pivots, half, z = jax.lax.map(lambda one: _solved(*one), (system, (root * b).T))
     v = root * z.T
@@ -61,7 +62,7 @@ def own_part(gamma: Float[Array, "k genes"], shared: Shared, gene: PerGene) -> O
     first = (w1 * (gene.between_yy + quadratic)).sum(0) - 2 * (b1 * v).sum(0)
     # Read off the predicted effects, without a difference, where gamma > 0.
     present = ratio > 0
-    moved = class_sum(w0, images) + shared.within @ v
+    moved = dot(w0, images) + shared.within @ v
     zpy = jnp.where(present, v[:q] / jnp.where(present, ratio, 1.0), (b - moved)[:q])
     others = [-(zpy[block] ** 2).sum(0) for block in term_slices(shared)]
     kept = jnp.diagonal(system, axis1=1, axis2=2)

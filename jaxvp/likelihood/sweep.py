@@ -40,7 +40,6 @@ from jaxvp.likelihood.system import (
     Moments,
     Scalar,
     Vector,
-    class_sum,
     class_weights,
     fence,
     lift,
@@ -104,10 +103,10 @@ def _class_sums(shared: Shared, weights: tuple[Array, ...], like: Scalar) -> lis
     """
     if shared.packed is None:
         between = lift(shared.between, like, 3)
-        return [fence(lambda w: class_sum(w, between), w) for w in weights]
+        return [fence(lambda w: dot(w, between), w) for w in weights]
 
     def three(packed, *weights):
-        return class_sum(jnp.stack(weights, 1), packed[:, :, None].swapaxes(0, 1))
+        return dot(jnp.stack(weights, 1), packed[:, :, None].swapaxes(0, 1))
 
     sums = fence(three, shared.packed, *weights)
     place = triangle(shared.n_columns)
@@ -130,8 +129,8 @@ def _system(
 
     def bordered(weights, sums, gene):
         uu = lift(shared.within, gamma[0], 2) + sums
-        uy = gene.within_uy + class_sum(weights, gene.between_uy)
-        yy = gene.within_yy + class_sum(weights, gene.between_yy)
+        uy = gene.within_uy + dot(weights, gene.between_uy)
+        yy = gene.within_yy + dot(weights, gene.between_yy)
         return jnp.concatenate(
             [jnp.concatenate([uu, uy[:, None]], 1), jnp.concatenate([uy, yy[None]])[None]]
         )
@@ -171,9 +170,9 @@ def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> tuple[Mom
 
     def slopes(system, ratio, n1, w1, gene):
         u = jnp.concatenate([ratio * system.zpy, system.fixed.beta])
-        right = class_sum(w1, gene.between_uy)  # -sum_c n_c w_c^2 (F a)_c
+        right = dot(w1, gene.between_uy)  # -sum_c n_c w_c^2 (F a)_c
         s = apply(n1, u) + right
-        return u, s, class_sum(w1, gene.between_yy) - dot(u, right) - dot(u, s)
+        return u, s, dot(w1, gene.between_yy) - dot(u, right) - dot(u, s)
 
     u, s, rss1 = fence(slopes, system, ratio, n1, w1, gene)
     # Z'P times the change of the right-hand side, and s'T s.
@@ -181,8 +180,8 @@ def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> tuple[Mom
     zpy1, form = fence(_respond, system, scaled, s)
 
     def curvature(n2, u, w2, gene, form):
-        image = apply(n2, u) - 2 * class_sum(w2, gene.between_uy)
-        return class_sum(w2, gene.between_yy) + dot(u, image) - form
+        image = apply(n2, u) - 2 * dot(w2, gene.between_uy)
+        return dot(w2, gene.between_yy) + dot(u, image) - form
 
     rss2 = fence(curvature, n2, u, w2, gene, form)
     rss = (system.fixed.rss, rss1, rss2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -82,15 +81,6 @@ def class_weights(shared: Shared, gamma: Scalar) -> tuple[Array, Array, Array]:
     w0 = 1 / (1 + gamma * sizes)
     w1 = -sizes * w0 * w0
     return w0, w1, -sizes * w0 * w1
-
-
-def class_sum(
-    weights: Float[Array, "C *genes"], sums: Float[Array, "C ..."]
-) -> Float[Array, "..."]:
-    """Sum over the classes of term 1."""
-    # A sum of arrays, not a matrix product: XLA fuses it into its consumer.
-    each = [jax.lax.split(a, (1,) * a.shape[0]) for a in (weights, sums)]
-    return functools.reduce(jax.lax.add, [w * s for w, s in zip(*each, strict=True)])[0]
 
 
 def log_det_eliminated(shared: Shared, gamma: Scalar) -> tuple[Scalar, Scalar, Scalar]:
