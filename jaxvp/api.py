@@ -206,7 +206,12 @@ def prepare(
         if design.slopes:
             _check_zero_weights(design, shared_weights)
     compression = batch.compression_of(design, shared_weights)
-    size = batch.block_genes(compression.shared) if block_size == "auto" else int(block_size)
+    if block_size == "auto":
+        size = batch.block_genes(
+            compression.shared, design.n, chosen[0].platform if chosen else "cpu"
+        )
+    else:
+        size = int(block_size)
     asked = block_size if block_size == "auto" else size  # a plain int, also of NumPy's
     return Study(
         parsed, design, measurements, compression, reml, solver, dtype, size, asked, chosen,

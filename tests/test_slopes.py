@@ -269,7 +269,7 @@ def test_single_precision_stays_single():
     single = jax.tree.map(lambda a: np.asarray(a, np.float32), arguments)
     wanted = np.ones(8, bool)
     with jax.enable_x64(True):
-        found = jax.eval_shape(partial(solve_slopes, 8, True), *single, wanted, np.int32(9))
+        found = jax.eval_shape(partial(solve_slopes, 8, True, "cpu"), *single, wanted, np.int32(9))
     kinds = {leaf.dtype for leaf in jax.tree.leaves(found)}
     assert np.dtype("float64") not in kinds
 

@@ -167,8 +167,8 @@ def test_blocks_are_a_matter_of_the_design():
         {"g": np.repeat(np.arange(10), 3).astype(str), "h": np.tile(list("abc"), 10)}
     )
     shared = compress(build(Formula.parse("~ 1 + (1|g) + (1|h)"), metadata)).shared
-    size = batch.block_genes(shared)
-    assert size == batch.block_genes(shared) and size % 16 == 0
+    size = batch.block_genes(shared, 1_000)
+    assert size == batch.block_genes(shared, 1_000) and size % 16 == 0
 
 
 def test_every_status_has_a_meaning():

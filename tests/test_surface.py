@@ -108,10 +108,10 @@ def test_the_optimum_is_dense_algebra_s(design, way, monkeypatch):
     wanted = np.ones(GENES, bool)
     wanted[3] = False
     with jax.enable_x64(True):
-        run = jax.jit(solve, static_argnums=(0, 1, 2))
+        run = jax.jit(solve, static_argnums=(0, 1, 2, 3))
         table = surface.build(compression, reml)
         assert table is not None and (table.nodes is None) == (way == "factored")
-        found = run("newton", GENES, reml, shared, block.gene, wanted, np.int32(100), table)
+        found = run("newton", GENES, reml, "cpu", shared, block.gene, wanted, np.int32(100), table)
         found = jax.tree.map(np.asarray, found)
     assert at_optimum(found)[wanted].mean() > 0.9  # others are beyond the nodes
     assert (found.evaluations[~wanted] == 0).all()

@@ -52,10 +52,10 @@ def test_the_deviance_at_nodes_is_dense_algebra_s(levels, reml):
 def test_starts_save_evaluations_and_change_no_optimum():
     _, shared, block, found = prepared(DESIGNS[1], False)
     with jax.enable_x64(True):
-        run = jax.jit(solve, static_argnums=(0, 1, 2))
+        run = jax.jit(solve, static_argnums=(0, 1, 2, 3))
         wanted, limit = np.ones(16, bool), np.int32(100)
-        near = run("newton", 16, False, shared, block.gene, wanted, limit, found)
-        plain = run("newton", 16, False, shared, block.gene, wanted, limit, None)
+        near = run("newton", 16, False, "cpu", shared, block.gene, wanted, limit, found)
+        plain = run("newton", 16, False, "cpu", shared, block.gene, wanted, limit, None)
     np.testing.assert_allclose(
         near.estimates.log_likelihood, plain.estimates.log_likelihood, atol=1e-9
     )

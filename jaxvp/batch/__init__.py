@@ -51,11 +51,19 @@ __all__ = [
 _BLOCK_BYTES = 48 << 20
 _LARGEST_BLOCK = 2048
 _LARGEST_BLOCK_LARGE = 512  # of large systems few genes are many: both cores shall have some
+_ACCELERATED_BYTES, _ACCELERATED_TILES = 1 << 30, 8
+_SMALLEST_ACCELERATED, _LARGEST_ACCELERATED = 64, 8192
 
 
-def block_genes(shared: Shared | SlopeShared) -> int:
-    """Genes in a block: by the bytes of a gene's statistics, never by the machine: runs repeat."""
+def block_genes(shared: Shared | SlopeShared, samples: int, platform: str = "cpu") -> int:
+    """Genes in a block: by the bytes of a gene's statistics, never by the machine: runs repeat.
+
+    On an accelerator a block is large, so that few launches serve many genes.
+    """
     classes, columns = shared.between.shape[:2]
+    if platform != "cpu":
+        fits = _ACCELERATED_BYTES // block_bytes(shared, samples, 1)
+        return 1 << int(np.clip(fits, _SMALLEST_ACCELERATED, _LARGEST_ACCELERATED)).bit_length() - 1
     width = lanes(shared)
     fits = _BLOCK_BYTES // (8 * (classes + 1) * (columns + 1))
     if columns > SWEEP_COLUMNS:
@@ -156,7 +164,6 @@ class Fitter:
         self.design = design
         shared = compression.shared
         workers = [device for device in devices for _ in range(_threads(device, len(devices)))]
-        threads_in_all = len(workers)
         workers = workers[: -(-genes // block_size)]
         self._work = Work(
             compression,
@@ -165,7 +172,8 @@ class Fitter:
             Own(design, compression, genes),
             Patterns(),
             rescale_weights,
-            helpers=threads_in_all // max(1, len(workers)),
+            helpers=max(1, threads.cores() // max(1, len(workers))),
+            larger_tiles=1 if all(d.platform == "cpu" for d in devices) else _ACCELERATED_TILES,
         )
         # The error of tabulated determinants is measured in float64.
         many = genes if dtype == "float64" else 0

@@ -41,8 +41,8 @@ class Program(NamedTuple):
     device: Device
 
 
-_solve = jax.jit(solve, static_argnums=(0, 1, 2))
-_solve_slopes = jax.jit(solve_slopes, static_argnums=(0, 1))
+_solve = jax.jit(solve, static_argnums=(0, 1, 2, 3))
+_solve_slopes = jax.jit(solve_slopes, static_argnums=(0, 1, 2))
 _compiled: set[Any] = set()
 _compiling = threading.Lock()
 
@@ -91,12 +91,13 @@ def _run(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | Slop
     shared, table = program.shared
     placed = jax.device_put((gene, stepped, np.int32(MAX_ITERATIONS)), program.device)
     arguments = (shared, *placed, table)
+    fixed = (program.width, program.reml, program.device.platform)
 
     def run() -> Solution | SlopeSolution:
         if isinstance(shared, SlopeShared):
-            found = _solve_slopes(program.width, program.reml, *arguments[:-1])
+            found = _solve_slopes(*fixed, *arguments[:-1])
         else:
-            found = _solve(program.solver, program.width, program.reml, *arguments)
+            found = _solve(program.solver, *fixed, *arguments)
         # Out of the device, and out of float32, before the context ends.
         return jax.tree.map(lambda a: np.asarray(a)[..., :genes], found)
 

@@ -27,4 +27,6 @@ class Work(NamedTuple):
     patterns: Patterns
     rescale: bool
     helpers: int
-    """threads for the genes of one block that have products of their own"""
+    """threads for the statistics of one block"""
+    larger_tiles: int
+    """how many times larger than a cache their tiles are"""

@@ -51,17 +51,14 @@ def optimum(problem: Problem) -> Solution:
 @custom_vmap
 def _block(problem: Problem) -> Solution:
     genes = problem.wanted.shape[0]
-    on_cpu, elsewhere = (
-        min(lanes(problem.shared, kind), _power_of_two(genes)) for kind in ("cpu", "gpu")
+    cpu, gpu = (
+        partial(_solve, min(lanes(problem.shared, kind), _power_of_two(genes)), kind)
+        for kind in ("cpu", "gpu")
     )
-    if on_cpu == elsewhere:
-        return _solve(on_cpu, problem)
-    return jax.lax.platform_dependent(
-        problem, cpu=partial(_solve, on_cpu), default=partial(_solve, elsewhere)
-    )
+    return jax.lax.platform_dependent(problem, cpu=cpu, default=gpu)
 
 
-def _solve(width: int, problem: Problem) -> Solution:
+def _solve(width: int, platform: str, problem: Problem) -> Solution:
     """Whole tiles: padded with genes that nobody steps."""
     genes = problem.wanted.shape[0]
     spare = -genes % width
@@ -74,7 +71,8 @@ def _solve(width: int, problem: Problem) -> Solution:
         gene = jax.tree.map(pad, gene)
         wanted = jnp.concatenate([wanted, jnp.zeros(spare, bool)])
     limit = jnp.asarray(MAX_ITERATIONS, jnp.int32)
-    found = solve("newton", width, problem.reml, problem.shared, gene, wanted, limit, problem.table)
+    system = (problem.shared, gene, wanted, limit, problem.table)
+    found = solve("newton", width, problem.reml, platform, *system)
     return jax.tree.map(lambda leaf: leaf[..., :genes], found)
 
 

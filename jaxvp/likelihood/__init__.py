@@ -65,6 +65,7 @@ from jaxvp.likelihood.system import (
     fence,
     lift,
 )
+from jaxvp.likelihood.target import accelerated, traced_for
 from jaxvp.statistics import Array, PerGene, Shared
 
 __all__ = [
@@ -73,12 +74,14 @@ __all__ = [
     "Evaluation",
     "Scalar",
     "Vector",
+    "accelerated",
     "conditions",
     "evaluate",
     "fence",
     "lift",
     "no_estimates",
     "least_squares",
+    "traced_for",
 ]
 
 

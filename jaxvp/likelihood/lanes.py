@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxvp.likelihood.system import Scalar, fence, lift
+from jaxvp.likelihood.target import accelerated
 from jaxvp.statistics import Array
 
-# Steps of an elimination that are written out.
-_FORMULA = 2
+# Steps of an elimination that are a formula, and that are written out on an accelerator.
+_FORMULA, WRITTEN_OUT = 2, 4
 
 
 def dot(a: Array, b: Array) -> Array:
@@ -77,8 +78,13 @@ def apply(a: Array, v: Array) -> Array:
 def each_pivot(count: int, pivot: Callable[[Any, Any], Any], carry: Any) -> Any:
     """``pivot(t, carry)`` for all columns t.
 
-    One or two are a formula, compiled as such; of more the step is compiled once.
+    One or two are a formula, compiled as such; of more the step is compiled once. An accelerator
+    would wait for the host at every step of a loop: there few are written out.
     """
+    if accelerated() and _FORMULA < count <= WRITTEN_OUT:
+        for t in range(count):
+            carry = fence(pivot, t, carry)
+        return carry
     if count > _FORMULA:
         return jax.lax.fori_loop(0, count, lambda t, carry: fence(pivot, t, carry), carry)
     for t in range(count):

@@ -26,6 +26,7 @@ from jaxtyping import Float
 
 from jaxvp.likelihood.lanes import dot
 from jaxvp.likelihood.system import Scalar, class_weights, spread, term_slices
+from jaxvp.likelihood.target import accelerated
 from jaxvp.statistics import Array, PerGene, Shared
 
 
@@ -54,7 +55,7 @@ def own_part(gamma: Float[Array, "k genes"], shared: Shared, gene: PerGene) -> O
     system = root.T[:, :, None] * m * root.T[:, None, :] + jnp.diag(random)
     b, b1 = dot(w0, gene.between_uy) + gene.within_uy, dot(w1, gene.between_uy)
     yy = (w0 * gene.between_yy).sum(0) + gene.within_yy
-    pivots, half, z = jax.lax.map(lambda one: _solved(*one), (system, (root * b).T))
+    pivots, half, z = _solve(system, (root * b).T)
     v = root * z.T
     rss = yy - (half**2).sum(1)
     images = (shared.between.reshape(count * columns, columns) @ v).reshape(count, columns, genes)
@@ -70,14 +71,23 @@ def own_part(gamma: Float[Array, "k genes"], shared: Shared, gene: PerGene) -> O
     return OwnPart(rss, jnp.stack([first, *others]), v[q:], lost, jnp.zeros_like(rss))
 
 
+def _solve(
+    systems: Float[Array, "genes K K"], right: Float[Array, "genes K"]
+) -> tuple[Float[Array, "genes K"], Float[Array, "genes K"], Float[Array, "genes K"]]:
+    """`_solved` of every gene.
+
+    On a CPU one after the other: a call of LAPACK for many matrices shares them out to the threads
+    that it waits for itself, and two such calls at once, of two blocks, wait for ever.
+    """
+    if accelerated():
+        return jax.vmap(_solved)(systems, right)
+    return jax.lax.map(lambda one: _solved(*one), (systems, right))
+
+
 def _solved(
     system: Float[Array, "K K"], right: Float[Array, " K"]
 ) -> tuple[Float[Array, " K"], Float[Array, " K"], Float[Array, " K"]]:
-    """Pivots of the factor, ``L^-1`` of the right-hand side, and the solution; of one gene.
-
-    One after the other: a call of LAPACK for many matrices shares them out to the threads that
-    it waits for itself, and two such calls at once, of two blocks, wait for ever.
-    """
+    """Pivots of the factor, ``L^-1`` of the right-hand side, and the solution; of one gene."""
     factor = jnp.linalg.cholesky(system)
     half = solve_triangular(factor, right, lower=True)
     return jnp.diag(factor), half, solve_triangular(factor, half, lower=True, trans=1)

@@ -11,6 +11,7 @@ import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Float, Shaped
 
+from jaxvp.likelihood.target import accelerated
 from jaxvp.statistics import Array, Shared
 
 # Up to this many columns the system is swept as elementwise arithmetic over a tile of genes; larger
@@ -48,8 +49,11 @@ def fence(compute: Callable[..., Any], *arguments: Any) -> Any:
 
     Where several results depend on an intermediate one, XLA's CPU compiler computes that again
     inside each of them (measured: 6 to 80 times slower, and compile times that grow exponentially
-    with the depth). A call that is not inlined is a boundary that fusion does not cross.
+    with the depth). A call that is not inlined is a boundary that fusion does not cross. On an
+    accelerator nothing inside of such a call would be fused: there a barrier is the boundary.
     """
+    if accelerated():
+        return jax.lax.optimization_barrier(compute(*arguments))
 
     # Only the call is marked: what is called inside of it (`jnp.where` is) shall be inlined.
     def unmarked(*arguments: Any) -> Any:

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, evaluate
+from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, accelerated, evaluate, traced_for
 from jaxvp.solver import lbfgs, newton, surface
 from jaxvp.solver import table as table_of_starts
 from jaxvp.solver.large import solve_large
@@ -105,7 +105,8 @@ def lanes(shared: Shared | SlopeShared, platform: str = "cpu") -> int:
         return slope_lanes(shared, platform)
     if shared.n_columns > SWEEP_COLUMNS:
         # Two systems of every gene: not in the cache, but few passes over what they share.
-        return int(np.clip(2 ** np.floor(np.log2(2.5e5 / shared.n_columns**2)), 4, 16))
+        entries, most = (2.5e5, 16) if platform == "cpu" else (6.4e6, 512)
+        return int(np.clip(2 ** np.floor(np.log2(entries / shared.n_columns**2)), 4, most))
     if platform != "cpu":
         return 2048
     return int(np.clip(2 ** np.floor(np.log2(3.2e4 / (shared.n_columns + 1) ** 2)), 16, 128))
@@ -115,6 +116,7 @@ def solve(
     solver: str,
     width: int,
     reml: bool,
+    platform: str,
     shared: Shared,
     gene: PerGene,
     wanted: Bool[Array, " genes"],
@@ -124,13 +126,28 @@ def solve(
     """Optima and estimates of a block of genes, of which there are a multiple of ``width``.
 
     All bursts are one loop (`loop`), so that the step is compiled once, for second starts too.
-    Genes that are not ``wanted`` are never stepped.
+    Genes that are not ``wanted`` are never stepped. ``platform`` is what the program is for.
     """
+    with traced_for(platform):
+        return _solve(solver, width, reml, shared, gene, wanted, limit, table)
+
+
+def _solve(
+    solver: str,
+    width: int,
+    reml: bool,
+    shared: Shared,
+    gene: PerGene,
+    wanted: Bool[Array, " genes"],
+    limit: Int[Array, ""],
+    table: Surface | Table | None,
+) -> Solution:
     if isinstance(table, Surface):
         found = solve_large(reml, shared, gene, wanted, limit, table)
         return _solution(found, shared)
     method = SOLVERS[solver]
-    if shared.n_columns > SWEEP_COLUMNS:
+    large = shared.n_columns > SWEEP_COLUMNS
+    if large and not accelerated():
         width = 1
     count = wanted.shape[0]
     m = shared.samples_per_level
@@ -143,7 +160,7 @@ def solve(
 
     if width == 1:
         stepped = _single(one_step)
-    elif method.GENES_LAST:
+    elif method.GENES_LAST and not large:
         # What `jax.vmap` gives, without its transposes: it moves the genes to the front.
         stepped = one_step
     else:

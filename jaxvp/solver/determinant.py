@@ -18,6 +18,8 @@ Cost: N_1 eigenproblems of size q_2, N_1 N_2 of size q_3, shared out to all core
 
 from __future__ import annotations
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -153,16 +155,20 @@ def tabulate(shared: Shared, reml: bool) -> Determinant:
         MainTerms.of(sizes, shared.samples_per_level),
         np.asarray(np.inf),
     )
-    # Compiled whole: piece by piece it would take seconds.
-    at_points = jax.jit(lambda d, x: (d(x)[1], d.covariance(x, shared.p)))
     with jax.enable_x64(True):
-        score, covariance = map(np.asarray, at_points(determinant, points.T))
+        score, covariance = map(np.asarray, _known(determinant, points.T, shared.p))
     error = abs(score.T - np.stack(dense)).max()
     expected = np.moveaxis(np.stack(covariances), 0, -1)
     scale = np.sqrt(np.einsum("iig,jjg->ijg", expected, expected))
     if shared.p and (abs(covariance - expected) / scale).max() > _PRECISE_COVARIANCE:
         error = np.inf
     return eqx.tree_at(lambda d: d.error, determinant, np.asarray(error))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _known(determinant: Determinant, x: Float[Array, "k points"], p: int) -> tuple[Array, Array]:
+    """Score and ``(X'V^-1 X)^-1`` at points; compiled whole: piece by piece it takes seconds."""
+    return determinant(x)[1], determinant.covariance(x, p)
 
 
 def _eliminated(

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from jaxvp.likelihood import Estimates, Scalar, no_estimates
+from jaxvp.likelihood import Estimates, Scalar, accelerated, no_estimates
 from jaxvp.likelihood.estimates import coefficient_variances, estimates
 from jaxvp.likelihood.iterated_part import Preconditioner, iterated_part
 from jaxvp.likelihood.own_part import own_part
@@ -41,6 +41,8 @@ _BURSTS = (2, 1, 1, 2, 4, 8)  # an evaluation is dear, gathering is not
 _BURSTS_ITERATED = (4, 4, 8)  # every one forms the preconditioner again
 # Genes of a tile: as many columns have the matrix products, as many share a node.
 _FACTORED, _ITERATED = 16, 32
+# On an accelerator: entries of their systems, and genes.
+_FACTORED_ENTRIES, _FACTORED_MOST, _ITERATED_ACCELERATED = 1 << 26, 1024, 256
 
 
 class _Known(NamedTuple):
@@ -123,7 +125,7 @@ def solve_large(
         gamma = jnp.expm1(near.x[0]) / m[0]
         group = _nearest(gamma, jnp.asarray(nodes.gamma), determinant.axes.largest[0])
         of_nodes = {"group": group, "groups": len(nodes.gamma), "bursts": _BURSTS_ITERATED}
-    tile = math.gcd(count, _FACTORED if nodes is None else _ITERATED)
+    tile = math.gcd(count, _tile(shared.n_columns, nodes is not None))
     settings = {"bursts": _BURSTS, "enter": enter, **of_nodes}
     found = iterate(stepped, tile, (gene, near), state, jnp.minimum(limit, _MOST), **settings)
 
@@ -134,6 +136,15 @@ def solve_large(
     p = jnp.zeros((shared.p, count), near.x.dtype)
     known = found.beside.estimates._replace(variances=by_tiles(variances, found.x, p))
     return found._replace(beside=known.rows())
+
+
+def _tile(columns: int, iterated: bool) -> int:
+    """Genes that are stepped together: a power of two."""
+    if not accelerated():
+        return _ITERATED if iterated else _FACTORED
+    if iterated:
+        return _ITERATED_ACCELERATED
+    return 1 << min(_FACTORED_MOST, max(1, _FACTORED_ENTRIES // columns**2)).bit_length() - 1
 
 
 def _learned(hessian: Array, state: newton.State, x: Array, score: Array) -> Array:

@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Int
 
+from jaxvp.likelihood import accelerated
 from jaxvp.statistics import Array
 
-# Genes whose tables are filled at once.
-TABLE_GENES = 64
+# Genes whose tables are filled at once, on a CPU and on an accelerator.
+_TABLE_GENES, _TABLE_GENES_ACCELERATED = 64, 2048
 _BURSTS = (5, 2, 3, 6, 12, 24)
 
 
@@ -119,7 +120,7 @@ def for_each(state: Any, count: int) -> Any:
 def by_tiles(compute: Callable[[Any], Any], gene: Any, out: Any) -> Any:
     """``compute`` for tiles of genes whose tables fit into the memory of a block, into ``out``."""
     count = jax.tree.leaves(out)[0].shape[-1]
-    width = math.gcd(count, TABLE_GENES)
+    width = math.gcd(count, _TABLE_GENES_ACCELERATED if accelerated() else _TABLE_GENES)
 
     def fill(i, out):
         found = compute(jax.tree.map(lambda leaf: cut(leaf, i * width, width), gene))

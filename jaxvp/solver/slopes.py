@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, fence
+from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, fence, traced_for
 from jaxvp.likelihood.slope_terms import Basis
 from jaxvp.likelihood.slopes import evaluate_slopes
 from jaxvp.solver import cone
@@ -71,12 +71,25 @@ def slope_lanes(shared: SlopeShared, platform: str = "cpu") -> int:
 def solve_slopes(
     width: int,
     reml: bool,
+    platform: str,
     shared: SlopeShared,
     gene: PerGene,
     wanted: Bool[Array, " genes"],
     limit: Int[Array, ""],
 ) -> SlopeSolution:
     """Optima and estimates of a block of genes, of which there are a multiple of ``width``."""
+    with traced_for(platform):
+        return _solve(width, reml, shared, gene, wanted, limit)
+
+
+def _solve(
+    width: int,
+    reml: bool,
+    shared: SlopeShared,
+    gene: PerGene,
+    wanted: Bool[Array, " genes"],
+    limit: Int[Array, ""],
+) -> SlopeSolution:
     count, searches = wanted.shape[0], len(cone.STARTS)
     begin = [cone.start(shared, deviation) for deviation in cone.STARTS]
 

@@ -7,15 +7,28 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxvp import threads
+
 from .compression import Compression, Grouping
 from .types import EPS, Block, PerGene
 
+# A tile of measurements: small enough for the cache, large enough that NumPy's calls cost little.
+_TILE_BYTES = 1 << 21
+_TILE_GENES = (16, 512)
 
-def statistics(compression: Compression, y: Float[np.ndarray, "n genes"]) -> Block:
+
+def statistics(
+    compression: Compression,
+    y: Float[np.ndarray, "n genes"],
+    helpers: int = 1,
+    larger: int = 1,
+) -> Block:
     """Statistics of a block of genes.
 
     ``y`` is samples x genes with any strides, its rows those of the compression (the design's, or
-    the ones that its weights leave). It is read once, in tiles that stay in the cache.
+    the ones that its weights leave). It is read once, in tiles that stay in the cache, by so many
+    threads. Many of them want tiles some times ``larger``: between the operations of a tile they
+    wait for the interpreter.
     """
     n, genes = y.shape
     shared = compression.shared
@@ -31,17 +44,17 @@ def statistics(compression: Compression, y: Float[np.ndarray, "n genes"]) -> Blo
         np.zeros((shared.p, genes)),
         *(np.zeros(genes, dtype=bool) for _ in range(3)),
     )
-    tile = int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES))
-    for start in range(0, genes, tile):
+    tile = larger * int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES))
+
+    def fill(start: int) -> None:
         part = slice(start, min(start + tile, genes))
         with np.errstate(all="ignore"):
             _fill(compression, y[:, part], block, part)
+
+    threads.each(fill, range(0, genes, tile), helpers)
     return block
 
 
-# A tile of measurements: small enough for the cache, large enough that NumPy's calls cost little.
-_TILE_BYTES = 1 << 21
-_TILE_GENES = (16, 512)
 # Smallest share of a sum of squares that may be what is left of a difference: the statistics keep
 # twelve digits, and for the more samples the log-likelihood, a multiple of n, eight.
 _SMALLEST_SHARE, _SMALLEST_SHARE_PER_SAMPLE = 1e-4, 1e-8
