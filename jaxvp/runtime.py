@@ -5,16 +5,21 @@ A library leaves the settings of its caller's process alone: nothing here happen
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 
 from jaxvp.warning import warn
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 
 def enable_compile_cache(directory: str | Path | None = None) -> Path | None:
@@ -91,7 +96,13 @@ def using_blas_threads(count: int | None) -> Iterator[None]:
     if count is None:
         yield
         return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(count, user_api="blas"):
+    with _libraries().limit(limits=count, user_api="blas"):
         yield
+
+
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    """Those that have threads; looking for them takes a millisecond."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

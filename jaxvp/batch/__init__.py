@@ -31,6 +31,7 @@ from jaxvp.batch.work import Blocks, Work
 from jaxvp.design import Design
 from jaxvp.expression import DataError
 from jaxvp.likelihood import SWEEP_COLUMNS
+from jaxvp.runtime import using_blas_threads
 from jaxvp.solver import Status, lanes, prepare_many
 from jaxvp.statistics import Compression, Shared, SlopeShared, compress, compress_slopes, sums
 
@@ -217,13 +218,17 @@ def fit_all(
     ``measurements(start, stop)`` serves samples x genes, ``finished(start, stop, fitted)`` gets a
     block as soon as it is done; both are called by several threads. ``weights`` serves those of
     each gene's own.
+
+    Meanwhile linear algebra on the host has no threads of its own: blocks are what is shared out,
+    and threads of threads wait for each other.
     """
 
     def one_block(block: tuple[int, int]) -> None:
         w = None if weights is None else weights(*block)
         finished(*block, fitter(measurements(*block), w))
 
-    threads.each(one_block, blocks, fitter.threads)
+    with using_blas_threads(1):
+        threads.each(one_block, blocks, fitter.threads)
 
 
 def blocks_of(genes: int, block_size: int) -> list[tuple[int, int]]:

@@ -4,8 +4,9 @@ With ``G = diag(gamma)`` over the random columns and one over the fixed, ``L L' 
 + diag(I, 0)`` and ``R = L^-1 G^(1/2)``, the inverse of the system is ``T = R'R`` (by ML its
 determinant and traces are those of the rows of R that belong to random columns). With ``W = I - T
 M``, ``Z'V^-1 Z = M W`` and its derivative in gamma_1 is ``W' M_1 W``; those of the determinant and
-of r follow from ``d T = -T dM T``. Where gamma > 0, ``Z'Py`` is read off the predicted effects
-``u = gamma Z'Py``, without a difference.
+of r follow from ``d T = -T dM T``. What a difference would cost digits is read off: where gamma >
+0, ``Z'Py`` off the predicted effects ``u = gamma Z'Py``, and the diagonal of ``Z'V^-1 Z``, where
+gamma is large, off ``T = gamma - gamma Z'V^-1 Z gamma``.
 
 Cost of an evaluation: about ``3 C K^2 + 6 K^3`` multiply-adds, nearly all in matrix products.
 Each call of LAPACK needs the result of the one before: calls that may run at once can hang.
@@ -58,6 +59,9 @@ def factored(
     w = jnp.eye(columns, q, dtype=uu.dtype) - t @ uu[0][:, :q]
     a = uu[0][:q] @ w  # Z'V^-1 Z, by REML Z'PZ
     trace1 = (w * (uu[1] @ w)).sum(0)
+    per_gamma = jnp.where(ratio > 0, jnp.diag(t)[:q] / jnp.where(ratio > 0, ratio, 1), 1.0)
+    explained = per_gamma < 0.5
+    trace = jnp.where(explained, (1 - per_gamma) / jnp.where(explained, ratio, 1), jnp.diag(a))
 
     def solve(right):
         """``T right``, of all columns."""
@@ -91,7 +95,7 @@ def factored(
     moments = Moments(
         log_det,
         rss,
-        jnp.stack([sums(jnp.diag(a)), sums(trace1)]),
+        jnp.stack([sums(trace), sums(trace1)]),
         _matrix(lambda i, j: (a[blocks[i], blocks[j]] ** 2).sum(), len(blocks), zpy),
         jnp.stack([sums(zpy**2), sums(2 * zpy * zpy1)]),
         _matrix(lambda i, j: zpy[blocks[i]] @ images[j][blocks[i]], len(blocks), zpy),

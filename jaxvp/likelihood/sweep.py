@@ -101,29 +101,32 @@ def _sweep_random(gammas: Array, m: Array) -> tuple[Array, Scalar, Scalar]:
 
 
 def _sweep_accelerated(gammas: Array, m: Array) -> tuple[Array, Array]:
-    """The same in two kernels a column: what it takes of the matrix, and the update."""
-    q, size = gammas.shape[0], m.shape[0]
-    number, swept = (lift(jnp.arange(count), m[0, 0]) for count in (size, q))
+    """The same in two kernels a column: what it takes of the matrix, and the update.
 
-    def column(m, taken, j):
-        c = jnp.where(number < j, m[:, j], m[j])
+    Pivots are kept as one more row: an array of their own would be one more kernel.
+    """
+    q, size = gammas.shape[0], m.shape[0]
+    row = lift(jnp.arange(size + 1), m[0, 0])
+
+    def column(m, j):
+        """The column, and by how much of it every row changes; the pivot."""
+        c = jnp.where(row[:-1] < j, m[:-1, j], m[j])
         pivot = 1 + gammas[j] * m[j, j]
-        pivots = jnp.where(swept == j, pivot, taken[size:])
-        return jnp.concatenate([c, pivots])
+        factor = jnp.where(row[:-1] == j, 1.0, -gammas[j] * c) / pivot
+        return jnp.concatenate([c, factor, jnp.zeros_like(pivot)[None], pivot[None]])
 
     def update(m, taken, j):
-        c, pivot = taken[:size], taken[size + j]
-        row, ratio = c / pivot, gammas[j] / pivot
-        return jnp.where((number == j)[:, None], row[None], m - (ratio * c)[:, None] * c[None])
+        c, factor, pivot = taken[:size], taken[size:-1], taken[-1]
+        here = (row == j)[:, None]
+        swept = jnp.where(here, 0.0, m) + factor[:, None] * c[None]
+        return jnp.where((row == size)[:, None] & (row[:-1] == j)[None], pivot, swept)
 
-    def sweep(j, carry):
-        m, taken = carry
-        taken = fence(column, m, taken, j)
-        return fence(update, m, taken, j), taken
+    def sweep(j, m):
+        return fence(update, m, fence(column, m, j), j)
 
-    nothing = jnp.ones((size + q, *m.shape[2:]), m.dtype)
-    m, taken = jax.lax.fori_loop(0, q, sweep, (m, nothing))
-    return m, taken[size:]
+    m = jnp.concatenate([m, jnp.ones_like(m[:1])])
+    m = jax.lax.fori_loop(0, q, sweep, m)
+    return m[:-1], m[-1, :q]
 
 
 def _class_sums(shared: Shared, weights: tuple[Array, ...], like: Scalar) -> list[Array]:
