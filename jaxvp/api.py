@@ -166,7 +166,7 @@ def fit(
         measurements=study.measurements,
         weights=None if given is None else given.shared if given.own is None else given.own,
     )
-    _report_failures(result, on_error)
+    _report_failures(result, fitted.status, on_error)
     return result
 
 
@@ -221,7 +221,9 @@ def prepare(
 
 def results(study: Study, fitted: batch.Fitted, genes: slice = slice(None)) -> Results:
     """The tables of all genes, or of a run of them that begins where a block does."""
-    names = study.measurements.gene_names[genes]
+    names = study.measurements.gene_names
+    if genes != slice(None):
+        names = names[genes]
     options = {
         "reml": bool(study.reml),
         "dtype": study.dtype,
@@ -321,14 +323,15 @@ def _results(
     else:
         components = fractions.fixed(design, fitted.n_obs, fitted.sigma, fitted.fixed_part)
     singular = (fitted.theta[:, design.theta_diagonal] == 0).any(axis=1)
-    labels = np.array([status.label for status in Status], dtype=object)
+    # Text of few values is taken from them: made one by one it is most of what a table costs.
+    labels = pd.Series([status.label for status in Status]).array
 
     def table(array: np.ndarray, columns: Sequence[str]) -> pd.DataFrame:
         return pd.DataFrame(array, index=genes, columns=list(columns))
 
     diagnostics = pd.DataFrame(
         {
-            "status": labels[fitted.status],
+            "status": labels.take(fitted.status),
             "n_obs": fitted.n_obs.astype(np.int64),
             "iterations": fitted.iterations,
             "gradient": fitted.gradient,
@@ -369,20 +372,17 @@ def _versions() -> Mapping[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def _report_failures(result: Results, on_error: str) -> None:
-    import pandas as pd
-
-    status = pd.Series(result.diagnostics["status"])
-    failing = status.to_numpy() != Status.CONVERGED.label
+def _report_failures(result: Results, statuses: np.ndarray, on_error: str) -> None:
+    failing = statuses != Status.CONVERGED
     if not failing.any():
         return
-    failed = status.loc[failing]
+    failed = result.diagnostics.loc[failing, "status"]
     counts = ", ".join(f"{count} {name}" for name, count in failed.value_counts().items())
-    logger.info("%d of %d genes were not fitted: %s", len(failed), len(status), counts)
+    logger.info("%d of %d genes were not fitted: %s", len(failed), len(statuses), counts)
     if on_error == "raise":
         first = ", ".join(f"{gene} ({why})" for gene, why in failed.head(5).items())
         raise FitError(
-            f"{len(failed)} of {len(status)} genes could not be fitted: {first}"
+            f"{len(failed)} of {len(statuses)} genes could not be fitted: {first}"
             f"{', ...' if len(failed) > 5 else ''}; "
             'on_error="status" keeps the others and says why in .diagnostics'
         )

@@ -50,6 +50,8 @@ from jaxvp.likelihood.system import (
 from jaxvp.likelihood.target import accelerated
 from jaxvp.statistics import Array, PerGene, Shared, triangle
 
+_UNROLLED = 5  # columns in one round of an accelerator's loop
+
 
 class System(NamedTuple):
     """What sweeping leaves; q random columns, p fixed ones."""
@@ -125,7 +127,7 @@ def _sweep_accelerated(gammas: Array, m: Array) -> tuple[Array, Array]:
         return fence(update, m, fence(column, m, j), j)
 
     m = jnp.concatenate([m, jnp.ones_like(m[:1])])
-    m = jax.lax.fori_loop(0, q, sweep, m)
+    m = jax.lax.fori_loop(0, q, sweep, m, unroll=min(_UNROLLED, q))
     return m[:-1], m[-1, :q]
 
 

@@ -108,7 +108,7 @@ def lanes(shared: Shared | SlopeShared, platform: str = "cpu") -> int:
         entries, most = (2.5e5, 16) if platform == "cpu" else (6.4e6, 512)
         return int(np.clip(2 ** np.floor(np.log2(entries / shared.n_columns**2)), 4, most))
     if platform != "cpu":
-        return 2048
+        return 4096
     return int(np.clip(2 ** np.floor(np.log2(3.2e4 / (shared.n_columns + 1) ** 2)), 16, 128))
 
 
