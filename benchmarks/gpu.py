@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"{rates['bus'] / 1e9:,.1f} GB/s from the host.\n",
         flush=True,
     )
-    head = ["design", "samples", "genes", "K", "us/gene: median", "min", "compile, s"]
+    head = ["design", "samples", "genes", "K", "seconds", "us/gene: median", "min", "compile, s"]
     head += ["evaluations", "converged", "GPU peak, MiB", "floor, us/gene", "times the floor"]
     print(_line([*head, "bus, us/gene"]))
     print(_line(["---"] * (len(head) + 1)), flush=True)
@@ -163,6 +163,7 @@ def row(name: str, device: Any, options: argparse.Namespace, rates: dict[str, fl
         f"{samples:,}",
         f"{genes:,}",
         f"{model['K']:,}",
+        f"{median(warm):.3g}",
         f"{us:.3g}",
         f"{1e6 * min(warm) / genes:.3g}",
         f"{first - median(warm):.1f}",

@@ -6,7 +6,7 @@ of scales. Blocks have one size, a smaller last one is padded, so that one progr
 block's numbers never depend on other blocks.
 
 Blocks are independent: worker threads take them in turn, on a CPU one a core (programs of different
-threads run at the same time on one device), on an accelerator three a device, so that the
+threads run at the same time on one device), on an accelerator four a device, so that the
 statistics of some blocks are formed while another is solved. Each thread enters the float64 context
 itself: threads do not inherit it.
 """
@@ -52,7 +52,7 @@ __all__ = [
 _BLOCK_BYTES = 48 << 20
 _LARGEST_BLOCK = 2048
 _LARGEST_BLOCK_LARGE = 512  # of large systems few genes are many: both cores shall have some
-_ACCELERATED_BYTES, _ACCELERATED_TILES, _ACCELERATED_THREADS = 1 << 30, 4, 3
+_ACCELERATED_BYTES, _ACCELERATED_TILES, _ACCELERATED_THREADS = 1 << 30, 4, 4
 _SMALLEST_ACCELERATED, _LARGEST_ACCELERATED = 64, 8192
 
 

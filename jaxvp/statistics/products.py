@@ -14,7 +14,7 @@ from .types import EPS, Block, PerGene
 
 # A tile of measurements: small enough for the cache, large enough that NumPy's calls cost little.
 _TILE_BYTES = 1 << 21
-_TILE_GENES = (16, 512)
+_TILE_GENES, _FEW_GENES = (16, 512), 64
 
 
 def statistics(
@@ -27,8 +27,8 @@ def statistics(
 
     ``y`` is samples x genes with any strides, its rows those of the compression (the design's, or
     the ones that its weights leave). It is read once, in tiles that stay in the cache, by so many
-    threads. Many of them want tiles some times ``larger``: between the operations of a tile they
-    wait for the interpreter.
+    threads. Many of them want tiles some times ``larger``, but where few long genes make one:
+    between the operations of a tile they wait for the interpreter.
     """
     n, genes = y.shape
     shared = compression.shared
@@ -44,7 +44,9 @@ def statistics(
         np.zeros((shared.p, genes)),
         *(np.zeros(genes, dtype=bool) for _ in range(3)),
     )
-    tile = larger * int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES))
+    tile = int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES))
+    if tile > _FEW_GENES:
+        tile *= larger
 
     def fill(start: int) -> None:
         part = slice(start, min(start + tile, genes))
