@@ -33,7 +33,7 @@ it products of its own (`weighted`, in place of `Shared`'s: `Own`; `traced` form
 JAX, differentiable).
 
 *Host code.* Sparse matrices times a tile of measurements; they never enter JAX. Six passes over a
-tile that is in the cache: copy (turned), mean, centring, level sums of term 1, of the others, and
+tile that is in the cache: copy (turned), a shift, level sums of term 1, of the others, and
 ``y'y`` with ``Q'y``. Everything else follows from those sums, residualising and the within-products
 included, as differences. Where such a difference loses more digits than the log-likelihood can
 spare, those genes are formed again from residuals and deviations.

@@ -26,8 +26,9 @@ class Grouping(NamedTuple):
 
     level_of: Int[np.ndarray, " n"]  # level of term 1
     level_size: Float[np.ndarray, "levels 1"]  # one where a level has no sample left
-    sum_levels: sp.csr_array  # levels x n, indicator of term 1
-    sum_others: sp.csr_array  # q x n, indicators of the other terms
+    # By columns: measurements are then read once, in their order, and what is added to is small.
+    sum_levels: sp.csc_array  # levels x n, indicator of term 1
+    sum_others: sp.csc_array  # q x n, indicators of the other terms
     others_of_levels: sp.csr_array  # q x levels, Z_o'Z_1 over the level sizes
     q_of_levels: Float[np.ndarray, "levels p"]  # Z_1'Q
     q_of_others: Float[np.ndarray, "q p"]  # Z_o'Q
@@ -283,8 +284,8 @@ def compress(
     grouping = Grouping(
         level_of,
         level_size[:, None],
-        sum_levels,
-        sum_others,
+        sp.csc_array(sum_levels),
+        sp.csc_array(sum_others),
         sp.csr_array(means),
         q_of_levels,
         q_of_others,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from .types import EPS, Block, PerGene
 
 # A tile of measurements: small enough for the cache, large enough that NumPy's calls cost little.
 _TILE_BYTES = 1 << 21
-_TILE_GENES, _FEW_GENES = (16, 512), 64
+_TILE_GENES = (16, 512)
+# Samples whose mean genes are shifted by: near enough to the mean of all for no digits to be lost.
+_SAMPLES_OF_SHIFT = 8
 
 
 def statistics(
@@ -27,8 +30,8 @@ def statistics(
 
     ``y`` is samples x genes with any strides, its rows those of the compression (the design's, or
     the ones that its weights leave). It is read once, in tiles that stay in the cache, by so many
-    threads. Many of them want tiles some times ``larger``, but where few long genes make one:
-    between the operations of a tile they wait for the interpreter.
+    threads. Many of them want tiles some times ``larger``: between the operations of a tile they
+    wait for the interpreter.
     """
     n, genes = y.shape
     shared = compression.shared
@@ -44,14 +47,16 @@ def statistics(
         np.zeros((shared.p, genes)),
         *(np.zeros(genes, dtype=bool) for _ in range(3)),
     )
-    tile = int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES))
-    if tile > _FEW_GENES:
-        tile *= larger
+    tile = min(genes, larger * int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES)))
+    rooms = threading.local()  # fresh memory would cost as much as what is written into it
 
     def fill(start: int) -> None:
         part = slice(start, min(start + tile, genes))
+        if not hasattr(rooms, "numbers"):
+            rooms.numbers = np.empty(n * tile)
+        room = rooms.numbers[: n * (part.stop - start)].reshape(n, -1)
         with np.errstate(all="ignore"):
-            _fill(compression, y[:, part], block, part)
+            _fill(compression, y[:, part], room, block, part)
 
     threads.each(fill, range(0, genes, tile), helpers)
     return block
@@ -62,14 +67,16 @@ def statistics(
 _SMALLEST_SHARE, _SMALLEST_SHARE_PER_SAMPLE = 1e-4, 1e-8
 
 
-def _fill(c: Compression, raw: np.ndarray, block: Block, part: slice) -> None:
-    """The products of one tile, written into ``block[..., part]``."""
+def _fill(
+    c: Compression, raw: np.ndarray, y: Float[np.ndarray, "n g"], block: Block, part: slice
+) -> None:
+    """The products of one tile, written into ``block[..., part]``; ``y`` is room for a copy."""
     n, q = len(raw), c.q
     # Of one layout from here on: the same bits, however the measurements lie in memory.
-    y = np.array(raw, dtype=np.float64, order="C")
+    y[...] = raw
     shift = np.zeros(raw.shape[1])
     if c.has_intercept:
-        shift = np.full(n, 1 / n) @ y
+        shift = y[:: -(-n // _SAMPLES_OF_SHIFT)].mean(axis=0)
         shift[~np.isfinite(shift)] = 0.0
         y -= shift
     if c.weighting is not None:

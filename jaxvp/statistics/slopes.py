@@ -223,8 +223,8 @@ def compress_slopes(
     grouping = Grouping(
         level_of,
         np.ones((len(cross), 1)),
-        project,
-        sum_others,
+        sp.csc_array(project),
+        sp.csc_array(sum_others),
         sp.csr_array(cross[:, : K - p].T),
         cross[:, K - p :],
         sum_others @ q,
