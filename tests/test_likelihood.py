@@ -183,3 +183,48 @@ def test_interpolated_classes(largest):
 
 def test_few_sizes_stay_as_they_are():
     assert class_nodes(np.arange(1.0, 10.0)) is None
+
+
+@pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])
+def test_large_terms_cost_the_score_no_digits(reml):
+    """Beside dense algebra in long double: what is left of 1 - gamma Z'PZ is not a difference."""
+    rng = np.random.default_rng(6)
+    n, levels = 240, (90, 70)
+    codes = [np.r_[np.arange(k), rng.integers(0, k, n - k)] for k in levels]
+    metadata = pd.DataFrame({"Age": rng.normal(50, 9, n), "g": codes[0], "h": codes[1]})
+    metadata = metadata.astype({"g": "category", "h": "category"})
+    y = rng.normal(size=n) + sum(
+        1000 * rng.normal(size=k)[c] for k, c in zip(levels, codes, strict=True)
+    )
+    compression = compress(build(Formula.parse("~ Age + (1|g) + (1|h)"), metadata))
+    shared = compression.shared
+    assert shared.n_columns > 64
+    gamma = np.array([1e5, 1e6])
+    block = statistics(compression, y[:, None])
+    with jax.enable_x64(True):
+        found_at = jax.jit(lambda g, gene: evaluate(g, shared, gene, reml=reml))
+        found = jax.tree.map(np.asarray, found_at(tuple(gamma), one_gene(block, 0)))
+    X = np.column_stack([np.ones(n), metadata["Age"]]).astype(np.longdouble)
+    Zs = [np.eye(k, dtype=np.longdouble)[c] for k, c in zip(levels, codes, strict=True)]
+    V = np.eye(n, dtype=np.longdouble) + sum(g * (Z @ Z.T) for g, Z in zip(gamma, Zs, strict=True))
+    inverse = gauss_jordan(V)
+    half = inverse @ X
+    P = inverse - half @ gauss_jordan(X.T @ half) @ half.T
+    size = n - 2 if reml else n
+    for i, Z in enumerate(Zs):
+        trace = np.trace(Z.T @ (P if reml else inverse) @ Z)
+        data = size * ((Z.T @ (P @ y)) ** 2).sum() / (y @ P @ y)
+        error = abs(found.score[i] - (trace - data))
+        assert error < found.rounding[i]  # times gamma: in x, 1e-7
+
+
+def gauss_jordan(matrix):
+    a = np.array(matrix, np.longdouble)
+    inverse = np.eye(len(a), dtype=np.longdouble)
+    for i in range(len(a)):
+        pivot = a[i, i]
+        a[i], inverse[i] = a[i] / pivot, inverse[i] / pivot
+        column = a[:, i].copy()
+        column[i] = 0
+        a, inverse = a - np.outer(column, a[i]), inverse - np.outer(column, inverse[i])
+    return inverse
