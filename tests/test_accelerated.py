@@ -13,11 +13,11 @@ from jaxvp.solver import prepare_many, solve, solve_slopes, surface
 from jaxvp.statistics import compress, compress_slopes, statistics
 
 GENES = 16
-CASES = {
-    "one term": ({"g": 12}, False),
-    "three terms": ({"g": 12, "h": 5, "i": 3}, True),
-    "large": ({"g": 40, "h": 35, "i": 33}, False),
-}
+CASES = [
+    pytest.param({"g": 12}, False, id="one term"),
+    pytest.param({"g": 12, "h": 5, "i": 3}, True, id="three terms"),
+    pytest.param({"g": 40, "h": 35, "i": 33}, False, id="large", marks=pytest.mark.slow),
+]
 
 
 def both(run, *arguments):
@@ -27,7 +27,7 @@ def both(run, *arguments):
         return [jax.tree.map(np.asarray, one) for one in found]
 
 
-@pytest.mark.parametrize("levels, reml", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("levels, reml", CASES)
 def test_the_numbers_are_those_of_the_cpu(levels, reml):
     study = jaxvp.simulate(GENES, 150, levels, zero_probability=0.4, imbalance=0.5, seed=2)
     compression = compress(build(Formula.parse(study.formula), study.metadata))
@@ -44,6 +44,7 @@ def test_the_numbers_are_those_of_the_cpu(levels, reml):
         np.testing.assert_allclose(mine, its, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_slopes_too():
     study = jaxvp.simulate(GENES, 80, {"g": 16}, seed=3)
     metadata = study.metadata.assign(t=np.tile(np.arange(5.0), 16))
