@@ -46,8 +46,9 @@ _TIGHT = 1e-9
 # Of 0.1 to 1 the one that takes the fewest evaluations, by a few per cent.
 _FIRST_GAMMA = 0.3
 _FIRST_RADIUS = 3.0
-# A step that promises less than this is within reach of the deviance's rounding, in float64; in
-# float32 these many units of its rounding, or of the score's where that is larger.
+# A step that promises less than this is within reach of the deviance's rounding, or less than so
+# many units of it, or of the score's rounding, where these are larger: in float32, and where terms
+# explain nearly everything.
 _NEAR = 1e-6
 _NEAR_UNITS, _NEAR_SCORES = 2.0**16, 8.0
 # What the Fisher matrix's diagonal is raised by, relative and absolute.
@@ -285,10 +286,10 @@ def _accept(
     return moved, better, before
 
 
-def _reach(point: Point) -> Scalar | float:
+def _reach(point: Point) -> Scalar:
     """Deviances that differ by less may be the same."""
     units = _NEAR_UNITS * float(jnp.finfo(point.deviance.dtype).eps)
-    return _NEAR if units < _NEAR else jnp.maximum(units, _NEAR_SCORES * point.tolerance)
+    return jnp.maximum(max(units, _NEAR), _NEAR_SCORES * point.tolerance)
 
 
 def _propose(
