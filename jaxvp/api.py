@@ -20,6 +20,7 @@ from jaxvp.expression import DataError, align, split_weights
 from jaxvp.formula import Formula
 from jaxvp.progress import bar
 from jaxvp.results import Results
+from jaxvp.runtime import using_blas_threads
 from jaxvp.solver import SOLVERS, Status
 from jaxvp.study import Study, Weights
 from jaxvp.warning import warn
@@ -87,7 +88,7 @@ def fit(
         about 1e-5 relative.
     block_size
         Genes fitted at a time: peak memory, not results, depends on it. ``"auto"`` depends on the
-        design alone.
+        design and on the kind of device, and is less where memory is short.
     devices
         JAX devices to use, each for blocks of its own; None is all that JAX has
         (``jax.local_devices()``). A CPU is used with all its cores.
@@ -205,7 +206,8 @@ def prepare(
         check_counting(design, shared_weights > 0, reml)
         if design.slopes:
             _check_zero_weights(design, shared_weights)
-    compression = batch.compression_of(design, shared_weights)
+    with using_blas_threads(1):  # as in the fit: last bits depend on it
+        compression = batch.compression_of(design, shared_weights)
     if block_size == "auto":
         size = batch.block_genes(
             compression.shared, design.n, chosen[0].platform if chosen else "cpu"
@@ -222,8 +224,7 @@ def prepare(
 def results(study: Study, fitted: batch.Fitted, genes: slice = slice(None)) -> Results:
     """The tables of all genes, or of a run of them that begins where a block does."""
     names = study.measurements.gene_names
-    if genes != slice(None):
-        names = names[genes]
+    names = names.view() if genes == slice(None) else names[genes]
     options = {
         "reml": bool(study.reml),
         "dtype": study.dtype,

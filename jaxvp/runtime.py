@@ -9,10 +9,11 @@ import functools
 import hashlib
 import os
 import platform
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -71,18 +72,6 @@ def _processor() -> str:
     return hashlib.sha256(model.encode()).hexdigest()[:12]
 
 
-def blas_threads() -> int | None:
-    """How many threads NumPy's linear algebra uses; None where that is unknown.
-
-    The last bits of a product depend on it.
-    """
-    from threadpoolctl import threadpool_info
-
-    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    of_numpy = [library for library in found if "numpy" in library["filepath"]] or found
-    return of_numpy[0]["num_threads"] if of_numpy else None
-
-
 def set_blas_threads(count: int) -> None:
     """From now on, in a process of one's own."""
     from threadpoolctl import threadpool_limits
@@ -90,14 +79,37 @@ def set_blas_threads(count: int) -> None:
     threadpool_limits(count, user_api="blas")
 
 
-@contextmanager
-def using_blas_threads(count: int | None) -> Iterator[None]:
-    """For a while; None leaves them as they are."""
-    if count is None:
-        yield
-        return
-    with _libraries().limit(limits=count, user_api="blas"):
-        yield
+class _Limit:
+    """How many threads linear algebra may use, while any of several threads of Python wants less.
+
+    The number is the process's: of contexts that overlap the last one to begin decides, and what
+    was before comes back with the end of all.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted: list[int] = []
+        self._before: Any = None
+
+    @contextmanager
+    def __call__(self, count: int) -> Iterator[None]:
+        with self._lock:
+            limit = _libraries().limit(limits=count, user_api="blas")
+            if not self._wanted:
+                self._before = limit
+            self._wanted.append(count)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wanted.remove(count)
+                if self._wanted:
+                    _libraries().limit(limits=self._wanted[-1], user_api="blas")
+                else:
+                    self._before.restore_original_limits()
+
+
+using_blas_threads = _Limit()
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from jaxvp import batch, executors
 from jaxvp.design import Design
 from jaxvp.expression import Expression, digest, reader_of
 from jaxvp.formula import Formula
+from jaxvp.runtime import using_blas_threads
 from jaxvp.statistics import Compression
 
 Finished: TypeAlias = Callable[[int, int, batch.Fitted, str | None], object]
@@ -92,9 +93,18 @@ class Study(NamedTuple):
 
         ``finished(start, stop, fitted, digest)`` is called for each, from several threads; the
         digest of its measurements is None unless `digests`.
+
+        Meanwhile linear algebra on the host has no threads of its own: blocks are what is shared
+        out, threads of threads wait for each other, and last bits depend on their number.
         """
         if not blocks:
             return []
+        with using_blas_threads(1):
+            return self._fit_blocks(blocks, finished, digests)
+
+    def _fit_blocks(
+        self, blocks: Sequence[tuple[int, int]], finished: Finished, digests: bool
+    ) -> list[executors.Failure]:
         options: Any = {name: getattr(self, name) for name in ("reml", "solver", "dtype")}
         options |= {"block_size": self.block_size}
         failures = []

@@ -140,8 +140,8 @@ def test_parts_are_tables_that_anybody_reads(folder, study, monkeypatch):
     np.testing.assert_array_equal(table["fractions.Age"], expected)
 
 
-def test_blas_threads_stay_those_of_the_start(folder, monkeypatch):
-    """A machine with other cores has other last bits: these models' (512 genes) differ here."""
+def test_bits_do_not_depend_on_threads_of_blas(folder, monkeypatch):
+    """Products of these models' (512 genes) do: a run may go on where there are more cores."""
     larger = simulate(512, 400, {"Individual": 60, "Tissue": 5, "Batch": 8}, seed=3)
     np.save("x.npy", larger.expression.to_numpy().T)
     larger.metadata.rename_axis("sample").to_csv("m.csv")
@@ -151,7 +151,6 @@ def test_blas_threads_stay_those_of_the_start(folder, monkeypatch):
         stopped(monkeypatch, 2, **model)
     with runtime.using_blas_threads(1):
         assert fit(**model) == 0
-        assert runtime.blas_threads() == 1
     assert tables("out") == tables("whole")
 
 

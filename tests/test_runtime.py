@@ -3,8 +3,10 @@
 import jax
 import numpy as np
 import pytest
+import threadpoolctl
 
 import jaxvp
+from jaxvp import runtime
 
 
 def test_compile_cache_keeps_programs(compile_cache, tmp_path):
@@ -38,3 +40,21 @@ def test_no_compile_cache_where_nothing_can_be_written(compile_cache, tmp_path):
         assert jaxvp.enable_compile_cache(tmp_path / "file") is None
     assert [warning.filename for warning in caught] == [__file__]
     assert before == jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+
+
+def test_limits_of_blas_that_overlap_are_undone():
+    """Two fits in two threads: who came first leaves first."""
+
+    def threads():
+        found = threadpoolctl.threadpool_info()
+        return {library["num_threads"] for library in found if library["user_api"] == "blas"}
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        one, other = runtime.using_blas_threads(1), runtime.using_blas_threads(1)
+        one.__enter__()
+        other.__enter__()
+        assert threads() == {1}
+        one.__exit__(None, None, None)
+        assert threads() == {1}
+        other.__exit__(None, None, None)
+        assert threads() == {2}

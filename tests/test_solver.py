@@ -256,3 +256,16 @@ def test_a_residual_that_vanishes_is_zero_whichever_way_rounding_falls(reml):
     result = jaxvp.fit(expression, "~ Age + (1|a)", metadata, reml=reml)
     assert (result.diagnostics["status"] == "zero_residual").all()
     assert result.fractions.isna().all(axis=None)
+
+
+def test_a_residual_share_of_1e_10_takes_few_evaluations():
+    """Where deviances are no better than their rounding, steps are taken on the score's word."""
+    study = jaxvp.simulate(20, 100, {"Individual": 25, "Tissue": 3, "Batch": 4}, seed=1)
+    rng = np.random.default_rng(7)
+    codes = pd.factorize(study.metadata["Individual"])[0]
+    effects = rng.standard_normal((20, codes.max() + 1))[:, codes]
+    y = study.expression.copy()
+    y[:] = effects + 1e-5 * rng.standard_normal(effects.shape)
+    found = jaxvp.fit(y, study.formula, study.metadata).diagnostics
+    assert (found["status"] == "converged").all()
+    assert found["iterations"].max() < 20

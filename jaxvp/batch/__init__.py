@@ -31,7 +31,6 @@ from jaxvp.batch.work import Blocks, Work
 from jaxvp.design import Design
 from jaxvp.expression import DataError
 from jaxvp.likelihood import SWEEP_COLUMNS
-from jaxvp.runtime import using_blas_threads
 from jaxvp.solver import Status, lanes, prepare_many
 from jaxvp.statistics import Compression, Shared, SlopeShared, compress, compress_slopes, sums
 
@@ -59,9 +58,10 @@ _ACCELERATED_THREADS, _ACCELERATED_TILES = 4, 4
 
 
 def block_genes(shared: Shared | SlopeShared, samples: int, platform: str = "cpu") -> int:
-    """Genes in a block: by the bytes of a gene's statistics, never by the machine: runs repeat.
+    """Genes in a block: by the bytes of a gene's statistics, not by the machine: runs repeat.
 
-    On an accelerator a block is large, so that few launches serve many genes.
+    On an accelerator a block is large, so that few launches serve many genes: by the bytes of a
+    gene's measurements and statistics.
     """
     classes, columns = shared.between.shape[:2]
     if platform != "cpu":
@@ -189,6 +189,8 @@ class Fitter:
         self._programs: queue.SimpleQueue[Program] = queue.SimpleQueue()
         for device in workers:
             width = lanes(shared, device.platform)
+            if device.platform != "cpu":  # where the lanes are more than there are genes
+                width = min(width, max(16, 1 << (min(block_size, genes) - 1).bit_length()))
             capacity = capacity_for(min(block_size, genes), width)
             self._programs.put(
                 Program(placed[device], solver, width, reml, capacity, np.dtype(dtype), device)
@@ -220,17 +222,13 @@ def fit_all(
     ``measurements(start, stop)`` serves samples x genes, ``finished(start, stop, fitted)`` gets a
     block as soon as it is done; both are called by several threads. ``weights`` serves those of
     each gene's own.
-
-    Meanwhile linear algebra on the host has no threads of its own: blocks are what is shared out,
-    and threads of threads wait for each other.
     """
 
     def one_block(block: tuple[int, int]) -> None:
         w = None if weights is None else weights(*block)
         finished(*block, fitter(measurements(*block), w))
 
-    with using_blas_threads(1):
-        threads.each(one_block, blocks, fitter.threads)
+    threads.each(one_block, blocks, fitter.threads)
 
 
 def blocks_of(genes: int, block_size: int) -> list[tuple[int, int]]:

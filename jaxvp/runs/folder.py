@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jaxvp import api, batch, runtime
+from jaxvp import api, batch
 from jaxvp.executors import describe
 from jaxvp.expression import digest
 from jaxvp.progress import bar
@@ -64,7 +64,6 @@ class Folder:
         self._stack = ExitStack()
         self._locked = False
         self._parts: Parts | None = None
-        self._blas_threads: int | None = None  # those of the run that is continued
 
     def __enter__(self) -> Folder:
         if self._home.is_dir():  # before anything is read
@@ -136,8 +135,7 @@ class Folder:
             parts.add(start, stop, api.results(study, fitted, slice(start, stop)), found)
             report(stop - start)
 
-        threads = runtime.using_blas_threads(self._blas_threads)
-        with threads, bar(progress, sum(stop - start for start, stop in missing)) as report:
+        with bar(progress, sum(stop - start for start, stop in missing)) as report:
             failures = study.fit_blocks(missing, finished, digests=True)
         if failures:
             parts.flush()
@@ -168,8 +166,6 @@ class Folder:
         if before is None:
             return study, parts
         now = parts.manifest
-        if before.blas_threads != now.blas_threads:
-            self._blas_threads = before.blas_threads
         changed = before.differences(now)
         if not changed:
             parts.take_up()

@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 
 from jaxvp.results import files
-from jaxvp.runtime import blas_threads
 from jaxvp.study import Study
 
 from .errors import RunError, writing
 from .shards import Shard
 
 NAME = "manifest.json"
-FORMAT, VERSION = "jaxvp.run", 1
+FORMAT, VERSION = "jaxvp.run", 2
 # Whose numbers they are.
 PACKAGES = ("jaxvp", "jax", "jaxlib", "numpy")
 
@@ -45,8 +44,6 @@ class Manifest:
     versions: dict[str, str]
     device: str | None
     """its kind; None where an executor's workers have theirs"""
-    blas_threads: int | None
-    """of NumPy; a run that goes on uses as many, wherever it does"""
     shard: tuple[int, int] | None
     data: dict[str, Any] | None
     """name, size and time of the last change of the file; None where there is none"""
@@ -130,7 +127,6 @@ def of_study(study: Study, versions: dict[str, str], shard: Shard | None) -> Man
         gene_names=fingerprint(study.measurements.gene_names.to_numpy()),
         versions=versions,
         device=None if study.executor else str(study.devices[0].device_kind),
-        blas_threads=None if study.executor else blas_threads(),
         shard=None if shard is None else (shard.index, shard.count),
         data=data,
     )

@@ -30,8 +30,8 @@ def statistics(
 
     ``y`` is samples x genes with any strides, its rows those of the compression (the design's, or
     the ones that its weights leave). It is read once, in tiles that stay in the cache, by so many
-    threads. Many of them want tiles some times ``larger``: between the operations of a tile they
-    wait for the interpreter.
+    threads. Many of them want tiles some times ``larger`` than that: between the operations of a
+    tile they wait for the interpreter.
     """
     n, genes = y.shape
     shared = compression.shared
@@ -47,7 +47,8 @@ def statistics(
         np.zeros((shared.p, genes)),
         *(np.zeros(genes, dtype=bool) for _ in range(3)),
     )
-    tile = min(genes, larger * int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES)))
+    tile = larger * int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES))
+    tile = max(1, min(tile, genes))
     rooms = threading.local()  # fresh memory would cost as much as what is written into it
 
     def fill(start: int) -> None:
