@@ -260,10 +260,11 @@ def test_a_residual_that_vanishes_is_zero_whichever_way_rounding_falls(reml):
 
 def test_a_residual_share_of_1e_10_takes_few_evaluations():
     """Where deviances are no better than their rounding, steps are taken on the score's word."""
-    study = jaxvp.simulate(20, 100, {"Individual": 25, "Tissue": 3, "Batch": 4}, seed=1)
+    levels = {"Individual": 25, "Tissue": 3, "Batch": 4}
+    study = simulate(200, 100, levels, imbalance=0.5, seed=1)
     rng = np.random.default_rng(7)
     codes = pd.factorize(study.metadata["Individual"])[0]
-    effects = rng.standard_normal((20, codes.max() + 1))[:, codes]
+    effects = rng.standard_normal((200, codes.max() + 1))[:, codes]
     y = study.expression.copy()
     y[:] = effects + 1e-5 * rng.standard_normal(effects.shape)
     found = jaxvp.fit(y, study.formula, study.metadata).diagnostics
