@@ -55,6 +55,10 @@ def _block(problem: Problem) -> Solution:
         partial(_solve, min(lanes(problem.shared, kind), _power_of_two(genes)), kind)
         for kind in ("cpu", "gpu")
     )
+    if jax.default_backend() == "cpu":
+        # Nothing but a CPU is there: what is for others would be compiled, too, and that by a
+        # compiler that it is not for.
+        return cpu(problem)
     return jax.lax.platform_dependent(problem, cpu=cpu, default=gpu)
 
 
