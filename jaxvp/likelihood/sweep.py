@@ -2,7 +2,8 @@ r"""Elimination by sweeping, for small systems and many genes at once.
 
 Arithmetic on arrays whose last axis is the gene (one gene: without it), in two stages.
 
-*Value* (`_system`). With ``M = U' V_1^-1 U``, each random column ``z`` is swept by a rank-one
+*Value* (`_system`; the columns: `jaxvp.likelihood.columns`).
+With ``M = U' V_1^-1 U``, each random column ``z`` is swept by a rank-one
 update, ``M <- M - d M_z M_z'``, ``d = gamma / (1 + gamma M_zz)``: finite at zero, where it does
 nothing. What is left holds ``A = Z' V^-1 Z``, ``Z' V^-1 X``, ``X' V^-1 X`` and the same with ``y``;
 ``log|V|`` gains ``log(1 + gamma M_zz)``. The fixed part is then eliminated by the inverse ``C`` of
@@ -30,11 +31,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvp.likelihood.lanes import apply, diagonal, dot, inverse, largest, product, total
+from jaxvp.likelihood.columns import sweep_columns
+from jaxvp.likelihood.lanes import apply, diagonal, dot, inverse, product, total
 from jaxvp.likelihood.system import (
     FixedSystem,
     Moments,
@@ -47,10 +48,7 @@ from jaxvp.likelihood.system import (
     spread,
     term_slices,
 )
-from jaxvp.likelihood.target import accelerated
 from jaxvp.statistics import Array, PerGene, Shared, triangle
-
-_UNROLLED = 5  # columns in one round of an accelerator's loop
 
 
 class System(NamedTuple):
@@ -62,73 +60,6 @@ class System(NamedTuple):
     zpy: Array  # Z'P y
     fixed: FixedSystem
     lost: Scalar  # of `Moments`
-
-
-def _sweep_random(gammas: Array, m: Array) -> tuple[Array, Scalar, Scalar]:
-    """Sweep the leading columns of a symmetric matrix; log|.| of the pivots, and what was lost.
-
-    A swept row is its old self over the pivot. Written so, not as the difference that the update
-    would be, the predicted effects keep their digits where a term explains all but a millionth.
-    Only rows are written so: of the swept part the lower triangle holds.
-    """
-    if not gammas.shape[0]:
-        return m, jnp.zeros_like(m[0, 0]), jnp.zeros_like(m[0, 0])
-    squares = diagonal(m)[: gammas.shape[0]]
-    number = lift(jnp.arange(m.shape[0]), m[0, 0])
-
-    def column(m, gammas, j):
-        # Where rows have been swept, they hold what the column does not.
-        c = jnp.where(number < j, m[:, j], m[j])
-        pivot = 1 + gammas[j] * m[j, j]
-        return jnp.concatenate([c, (gammas[j] / pivot)[None]]), c / pivot, pivot
-
-    def update(m, scaled):
-        c = scaled[:-1]
-        return m - (scaled[-1] * c)[:, None] * c[None]
-
-    def sweep(j, carry):
-        m, pivots = carry
-        scaled, row, pivot = fence(column, m, gammas, j)
-        return fence(update, m, scaled).at[j].set(row), pivots.at[j].set(pivot)
-
-    if accelerated():
-        m, pivots = _sweep_accelerated(gammas, m)
-    else:
-        m, pivots = jax.lax.fori_loop(0, gammas.shape[0], sweep, (m, jnp.ones_like(gammas)))
-
-    def ends(gammas, squares, pivots):
-        return total(jnp.log(pivots)), largest(gammas * squares / pivots)
-
-    return m, *fence(ends, gammas, squares, pivots)
-
-
-def _sweep_accelerated(gammas: Array, m: Array) -> tuple[Array, Array]:
-    """The same in two kernels a column: what it takes of the matrix, and the update.
-
-    Pivots are kept as one more row: an array of their own would be one more kernel.
-    """
-    q, size = gammas.shape[0], m.shape[0]
-    row = lift(jnp.arange(size + 1), m[0, 0])
-
-    def column(m, j):
-        """The column, and by how much of it every row changes; the pivot."""
-        c = jnp.where(row[:-1] < j, m[:-1, j], m[j])
-        pivot = 1 + gammas[j] * m[j, j]
-        factor = jnp.where(row[:-1] == j, 1.0, -gammas[j] * c) / pivot
-        return jnp.concatenate([c, factor, jnp.zeros_like(pivot)[None], pivot[None]])
-
-    def update(m, taken, j):
-        c, factor, pivot = taken[:size], taken[size:-1], taken[-1]
-        here = (row == j)[:, None]
-        swept = jnp.where(here, 0.0, m) + factor[:, None] * c[None]
-        return jnp.where((row == size)[:, None] & (row[:-1] == j)[None], pivot, swept)
-
-    def sweep(j, m):
-        return fence(update, m, fence(column, m, j), j)
-
-    m = jnp.concatenate([m, jnp.ones_like(m[:1])])
-    m = jax.lax.fori_loop(0, q, sweep, m, unroll=min(_UNROLLED, q))
-    return m[:-1], m[-1, :q]
 
 
 def _class_sums(shared: Shared, weights: tuple[Array, ...], like: Scalar) -> list[Array]:
@@ -171,7 +102,7 @@ def _system(
         )
 
     m = fence(bordered, weights, sums, gene)
-    m, log_det, lost = _sweep_random(spread(gamma, shared, m[-1, -1]), m)
+    m, log_det, lost = sweep_columns(spread(gamma, shared, m[-1, -1]), m)
     log_det = log_det + log_det_first
     covariance, log_det_fixed = fence(lambda m: inverse(m[q:-1, q:-1]), m)
 
