@@ -51,6 +51,17 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="no GPU in sight of JAX (make test-gpu)"))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _room_for_programs():
+    """Forget what was compiled before memory's mappings run out: tests compile thousands."""
+    import jax
+
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:  # of 65,530
+        jax.clear_caches()
+    yield
+
+
 @pytest.fixture
 def gpu():
     """The first GPU, for tests marked `gpu`."""

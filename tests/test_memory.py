@@ -1,10 +1,13 @@
 """Free memory: what the system says, and blocks that fit into it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import jaxvp
 from jaxvp import memory
+from jaxvp.batch import program
 
 
 def test_the_smaller_of_system_and_control_group(tmp_path, monkeypatch):
@@ -47,3 +50,22 @@ def test_too_little_memory_for_a_single_block(study, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 1000)
     with pytest.raises(jaxvp.DataError, match="a block of .* genes takes .* GB and .* are free"):
         jaxvp.fit(study.expression, study.formula, study.metadata)
+
+
+def _mappings():
+    return len(Path("/proc/self/maps").read_text().splitlines())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counts mappings as Linux does")
+def test_a_process_keeps_few_programs(monkeypatch):
+    """One design after the other: each compiles, and mappings of memory do not run out."""
+    monkeypatch.setattr(program, "_KEPT", 1)
+    program._forget()
+    after = []
+    for samples in (20, 21, 22):
+        study = jaxvp.simulate(4, samples, {"g": 4}, seed=1)
+        jaxvp.fit(study.expression, "~ (1|g)", study.metadata)
+        assert len(program._compiled) == 1
+        after.append(_mappings())
+    # Of the second fit nothing is new but its program, in the place of the first's.
+    assert after[2] - after[1] < 100

@@ -45,6 +45,10 @@ _solve = jax.jit(solve, static_argnums=(0, 1, 2, 3))
 _solve_slopes = jax.jit(solve_slopes, static_argnums=(0, 1, 2))
 _compiled: set[Any] = set()
 _compiling = threading.Lock()
+# Programs that are kept, for a process that fits one design after the other. One holds some 600
+# mappings of memory, of which Linux allows a process 65,530: where there are no more the compiler
+# dies of a segmentation fault.
+_KEPT = 32
 
 
 def solve_block(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | SlopeSolution:
@@ -107,10 +111,19 @@ def _run(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | Slop
     if key not in _compiled:
         with _compiling:
             if key not in _compiled:
+                if len(_compiled) >= _KEPT:
+                    _forget()
                 found = run()
                 _compiled.add(key)
                 return found
     return run()
+
+
+def _forget() -> None:
+    """Drop all programs; those that are running end undisturbed."""
+    _compiled.clear()
+    for program in (_solve, _solve_slopes):
+        program.clear_cache()
 
 
 def _pad(array: np.ndarray, capacity: int) -> np.ndarray:
