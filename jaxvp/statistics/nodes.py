@@ -24,9 +24,9 @@ from .types import Array, namespace
 
 # Relative error that is allowed: the deviance of n samples errs by n times as much at most.
 _ERROR, _ERROR_OF_DEVIANCE = 1e-10, 1e-7
-_COUNTS = (14, 22, 28, 40, 64, 128)
+_COUNTS = (14, 20, 28, 40, 64, 128)
 # Above this count a gene's ends are looked at, at most so many on each side.
-_WIDE, _ENDS = 22, 4
+_WIDE, _ENDS = 20, 4
 # Of the levels: with more nodes than that every level is a class, and nothing is interpolated.
 _WORTH = 1 / 2
 
