@@ -72,7 +72,8 @@ def _class_sums(shared: Shared, weights: tuple[Array, ...], like: Scalar) -> lis
         return [fence(lambda w: dot(w, between), w) for w in weights]
 
     def three(packed, *weights):
-        return dot(jnp.stack(weights, 1), packed[:, :, None].swapaxes(0, 1))
+        # The classes stay where they are: moved to the front they would be copied.
+        return product(packed, jnp.stack(weights, 1))
 
     sums = fence(three, shared.packed, *weights)
     place = triangle(shared.n_columns)

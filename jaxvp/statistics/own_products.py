@@ -2,9 +2,10 @@ r"""Products of genes that have weights, or observations, of their own.
 
 The class sums of `weighted` are those of the interpolation nodes of `nodes`, ``C_c = sum_j L_c(log
 n_j) F_j F_j' / n_j``, and cost most: they are formed from the products of `structure` that may
-differ from zero, as one sparse matrix (genes and places x levels) times the nodes' shares L_c. One
-more column of ones gives ``sum_j F_j F_j' / n_j``, which `within` lacks. ``log|V_1|`` uses the true
-sizes. All that is *within* levels is formed from deviations from the weighted level means.
+differ from zero, as one sparse matrix (genes and places x levels) times the nodes' shares L_c. A
+level's shares add up to one: the sum over the nodes is ``sum_j F_j F_j' / n_j``, which `within`
+lacks. ``log|V_1|`` uses the true sizes. All that is *within* levels is formed from deviations from
+the weighted level means.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Room(NamedTuple):
     gene: PerGene
     one: Float[np.ndarray, "g products"]
     two: Float[np.ndarray, "g products"]
-    shares: Float[np.ndarray, "g J C_and_1"]
+    shares: Float[np.ndarray, "g J C"]
     turned: Float[np.ndarray, "C g J"]
 
 
@@ -48,7 +49,7 @@ def room_for(s: Structure, nodes: int, genes: int) -> Room:
         ),
     )
     one, two = np.empty((2, tile, len(s.first)))
-    shares = np.ones((tile, s.levels, nodes + 1))
+    shares = np.empty((tile, s.levels, nodes))
     return Room(gene, one, two, shares, np.empty((nodes, tile, s.levels)))
 
 
@@ -130,9 +131,8 @@ def _classes(
     np.take(scaled, s.second, axis=1, out=second, mode="clip")
     products *= second
     if nodes == s.levels:
-        sums = np.zeros((g, len(s.indptr) - 1, nodes + 1))
+        sums = np.zeros((g, len(s.indptr) - 1, nodes))
         sums[:, np.repeat(np.arange(sums.shape[1]), np.diff(s.indptr)), s.level] = products
-        sums[..., nodes] = np.add.reduceat(products, s.indptr[:-1], axis=1)
         own.sizes[:, part] = np.where(size > 0, size, 1.0)
     else:
         ranges, turned = log_range(size), room.turned[:, :g]
@@ -141,15 +141,15 @@ def _classes(
             sizes = shares_with_ends(size[:, gene], len(s.Q), turned[:, gene])
             own.sizes[:, part.start + gene] = sizes
         shares = room.shares[:g]
-        shares[..., :nodes] = np.moveaxis(turned, 0, -1)
+        shares[:] = np.moveaxis(turned, 0, -1)
         sums = s.tile.times(products, shares)
     whole = s.inner  # places of two columns of U; those of y come after
     places = triangle(K)[s.place[0][:whole], s.place[1][:whole]]
-    own.packed[places, :, part] = sums[:, :whole, :nodes].transpose(1, 2, 0)
+    own.packed[places, :, part] = sums[:, :whole].transpose(1, 2, 0)
     edge = s.place[0][whole:-1]
-    out.between_uy[:, edge, part] = sums[:, whole:-1, :nodes].transpose(2, 1, 0)
-    out.between_yy[:, part] = sums[:, -1, :nodes].T
-    return sums[..., nodes]
+    out.between_uy[:, edge, part] = sums[:, whole:-1].transpose(2, 1, 0)
+    out.between_yy[:, part] = sums[:, -1].T
+    return sums @ np.ones(nodes)
 
 
 def shares_of(
