@@ -210,7 +210,10 @@ def prepare(
         compression = batch.compression_of(design, shared_weights)
     if block_size == "auto":
         size = batch.block_genes(
-            compression.shared, design.n, chosen[0].platform if chosen else "cpu"
+            compression.shared,
+            design.n,
+            measurements.n_genes,
+            chosen[0].platform if chosen else "cpu",
         )
     else:
         size = int(block_size)

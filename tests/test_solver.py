@@ -9,6 +9,7 @@ import jaxvp
 from jaxvp import batch
 from jaxvp.design import build
 from jaxvp.formula import Formula
+from jaxvp.likelihood import SWEEP_COLUMNS
 from jaxvp.simulation import simulate
 from jaxvp.solver import Status, newton
 from jaxvp.statistics import compress
@@ -167,8 +168,20 @@ def test_blocks_are_a_matter_of_the_design():
         {"g": np.repeat(np.arange(10), 3).astype(str), "h": np.tile(list("abc"), 10)}
     )
     shared = compress(build(Formula.parse("~ 1 + (1|g) + (1|h)"), metadata)).shared
-    size = batch.block_genes(shared, 1_000)
-    assert size == batch.block_genes(shared, 1_000) and size % 16 == 0
+    size = batch.block_genes(shared, 1_000, 20_000)
+    assert size == batch.block_genes(shared, 1_000, 20_000) and size % 16 == 0
+
+
+@pytest.mark.parametrize("genes", [8, 500, 1_100, 20_000])
+def test_two_cores_have_blocks_of_a_large_system(genes):
+    levels = {"g": 60, "h": 50, "i": 40}
+    metadata = jaxvp.simulate(1, 400, levels, seed=1).metadata
+    shared = compress(build(Formula.parse("~ (1|g) + (1|h) + (1|i)"), metadata)).shared
+    assert shared.n_columns > SWEEP_COLUMNS
+    size = batch.block_genes(shared, 400, genes)
+    # A power of two, so that buffers are full; half of the genes, or as large as is worth it.
+    assert size & (size - 1) == 0
+    assert min(genes / 2, 1024) <= size <= max(16, min(genes, 1024))
 
 
 def test_every_status_has_a_meaning():

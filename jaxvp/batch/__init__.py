@@ -50,31 +50,35 @@ __all__ = [
 
 _BLOCK_BYTES = 48 << 20
 _LARGEST_BLOCK = 2048
-_LARGEST_BLOCK_LARGE = 512  # of large systems few genes are many: both cores shall have some
+# Of large systems: tiles of genes that share a node are the fuller the more genes a block has
+# (D: a fifth less time than with 512), but few genes are many, and two cores shall have some.
+_BLOCK_BYTES_LARGE, _LARGEST_BLOCK_LARGE = 192 << 20, 1024
 # On an accelerator, by measurement on an H100: bytes and genes of a block, how many blocks are in
 # flight, and how much larger the tiles of their statistics are, which many threads form.
 _ACCELERATED_BYTES, _SMALLEST_ACCELERATED, _LARGEST_ACCELERATED = 1 << 30, 64, 8192
 _ACCELERATED_THREADS, _ACCELERATED_TILES = 4, 4
 
 
-def block_genes(shared: Shared | SlopeShared, samples: int, platform: str = "cpu") -> int:
+def block_genes(
+    shared: Shared | SlopeShared, samples: int, genes: int, platform: str = "cpu"
+) -> int:
     """Genes in a block: by the bytes of a gene's statistics, not by the machine: runs repeat.
 
-    On an accelerator a block is large, so that few launches serve many genes: by the bytes of a
-    gene's measurements and statistics.
+    ``genes`` is how many the study has. On an accelerator a block is large, so that few launches
+    serve many genes: by the bytes of a gene's measurements and statistics.
     """
     classes, columns = shared.between.shape[:2]
     if platform != "cpu":
         fits = _ACCELERATED_BYTES // block_bytes(shared, samples, 1)
         return 1 << int(np.clip(fits, _SMALLEST_ACCELERATED, _LARGEST_ACCELERATED)).bit_length() - 1
     width = lanes(shared)
-    fits = _BLOCK_BYTES // (8 * (classes + 1) * (columns + 1))
+    one = 8 * (classes + 1) * (columns + 1)
     if columns > SWEEP_COLUMNS:
-        # Tiles of genes that share a node are the fuller the more there are. Buffers hold powers of
-        # two, and filling them costs as much as genes.
-        tiles = int(np.clip(2 * fits // width, 1, _LARGEST_BLOCK_LARGE // width))
+        # Buffers hold powers of two, and filling them costs as much as genes.
+        most = min(_LARGEST_BLOCK_LARGE, capacity_for(-(-genes // 2), width))
+        tiles = int(np.clip(_BLOCK_BYTES_LARGE // (one * width), 1, most // width))
         return width << (tiles.bit_length() - 1)
-    return int(np.clip(fits // width * width, width, _LARGEST_BLOCK))
+    return int(np.clip(_BLOCK_BYTES // one // width * width, width, _LARGEST_BLOCK))
 
 
 def block_bytes(shared: Shared | SlopeShared, samples: int, genes: int) -> int:
