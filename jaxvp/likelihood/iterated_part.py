@@ -57,6 +57,7 @@ class Node(eqx.Module):
     couple: Float[Array, "*nodes rest n"]  # M_r2 Q
     rest: Float[Array, "*nodes rest rest"]  # M_rr
     rows: Float[Array, "*nodes levels K"]  # B, term 2 rotated
+    columns: Float[Array, "*nodes K levels"]  # B', as products of a turned one are slow
     sizes: Float[Array, "*nodes levels"]  # n_j
 
     def turned(self, b: Float[Array, "K genes"]) -> Float[Array, "K genes"]:
@@ -135,7 +136,7 @@ def iterated_part(
         """Of the levels of term 1, and M v, with ``v = G^(1/2) z``."""
         v = root * z
         seen = node.rows @ v
-        return seen, node.image(v) + node.rows.T @ (change * seen)
+        return seen, node.image(v) + node.columns @ (change * seen)
 
     right = root * b
     z, (seen, moved), error = _solve(image, root, random, near, right, yy, begin, asked)

@@ -103,7 +103,8 @@ def _nodes(gamma: np.ndarray, known: Rotated, of: LevelRows) -> Node:
     rows = np.concatenate([of.rows[:, :n] @ turn.swapaxes(1, 2), others], axis=2)
     sizes = np.broadcast_to(of.sizes, rows.shape[:2])
     few = (known.roots[some], known.couple[some], known.rest[some])
-    return Node(gamma[some], turn, *few, rows, sizes)
+    columns = np.ascontiguousarray(rows.swapaxes(1, 2))
+    return Node(gamma[some], turn, *few, rows, columns, sizes)
 
 
 def _grid(shared: Shared) -> tuple[polynomial.Axes, tuple[int, ...]]:
@@ -121,7 +122,7 @@ def _bytes(shared: Shared, rows: int) -> int:
         systems += counts[0] * counts[1] * rest * (2 * rest + 2 * shared.levels[1])
         entries += threads.cores() * fine[1] * rest * (4 * rest + shared.levels[1])
     nodes = -(-counts[0] // _EVERY) if _iterated(shared, rows) else 0
-    return 8 * (entries + systems + nodes * columns * (rows + columns))
+    return 8 * (entries + systems + nodes * columns * (2 * rows + columns))
 
 
 class Near(NamedTuple):
