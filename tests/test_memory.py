@@ -61,11 +61,13 @@ def test_a_process_keeps_few_programs(monkeypatch):
     """One design after the other: each compiles, and mappings of memory do not run out."""
     monkeypatch.setattr(program, "_KEPT", 1)
     program._forget()
-    after = []
-    for samples in (20, 21, 22):
-        study = jaxvp.simulate(4, samples, {"g": 4}, seed=1)
-        jaxvp.fit(study.expression, "~ (1|g)", study.metadata)
+    after, keys = [], set()
+    for levels in ({"g": 4}, {"g": 4, "h": 3}, {"g": 4, "h": 5}):
+        study = jaxvp.simulate(4, 20, levels, seed=1)
+        jaxvp.fit(study.expression, study.formula, study.metadata)
         assert len(program._compiled) == 1
+        keys |= program._compiled
         after.append(_mappings())
-    # Of the second fit nothing is new but its program, in the place of the first's.
-    assert after[2] - after[1] < 100
+    assert len(keys) == 3
+    # The third program is in the place of the second, which was as large.
+    assert after[2] - after[1] < 200

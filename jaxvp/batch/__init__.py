@@ -50,9 +50,11 @@ __all__ = [
 
 _BLOCK_BYTES = 48 << 20
 _LARGEST_BLOCK = 2048
-# Of large systems: tiles of genes that share a node are the fuller the more genes a block has
-# (D: a fifth less time than with 512), but few genes are many, and two cores shall have some.
-_BLOCK_BYTES_LARGE, _LARGEST_BLOCK_LARGE = 192 << 20, 1024
+# Of large systems few genes are many: of a small study two cores shall have some, too. Of others
+# blocks are larger, as tiles of genes that share a node are fuller then (two cores take a fifth
+# less time for D). More than `_MANY_LARGE` genes make two blocks that are full, or nearly.
+_BLOCK_BYTES_LARGE = 192 << 20
+_LARGEST_BLOCK_LARGE, _LARGEST_BLOCK_OF_MANY, _MANY_LARGE = 512, 1024, 1536
 # On an accelerator, by measurement on an H100: bytes and genes of a block, how many blocks are in
 # flight, and how much larger the tiles of their statistics are, which many threads form.
 _ACCELERATED_BYTES, _SMALLEST_ACCELERATED, _LARGEST_ACCELERATED = 1 << 30, 64, 8192
@@ -75,7 +77,7 @@ def block_genes(
     one = 8 * (classes + 1) * (columns + 1)
     if columns > SWEEP_COLUMNS:
         # Buffers hold powers of two, and filling them costs as much as genes.
-        most = min(_LARGEST_BLOCK_LARGE, capacity_for(-(-genes // 2), width))
+        most = _LARGEST_BLOCK_OF_MANY if genes > _MANY_LARGE else _LARGEST_BLOCK_LARGE
         tiles = int(np.clip(_BLOCK_BYTES_LARGE // (one * width), 1, most // width))
         return width << (tiles.bit_length() - 1)
     return int(np.clip(_BLOCK_BYTES // one // width * width, width, _LARGEST_BLOCK))

@@ -41,8 +41,8 @@ class Program(NamedTuple):
     device: Device
 
 
-_solve = jax.jit(solve, static_argnums=(0, 1, 2, 3))
-_solve_slopes = jax.jit(solve_slopes, static_argnums=(0, 1, 2))
+_solve: Any = jax.jit(solve, static_argnums=(0, 1, 2, 3))
+_solve_slopes: Any = jax.jit(solve_slopes, static_argnums=(0, 1, 2))
 _compiled: set[Any] = set()
 _compiling = threading.Lock()
 # Programs that are kept, for a process that fits one design after the other. One holds some 600
@@ -87,7 +87,7 @@ def _once_more(
 
 
 def _run(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | SlopeSolution:
-    """The compiled program; two threads never compile the same one."""
+    """The compiled program; two threads do not compile the same one (but after `_forget`)."""
     genes = len(wanted)
     stepped = np.zeros(program.capacity, dtype=bool)
     stepped[:genes] = wanted
@@ -120,7 +120,7 @@ def _run(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | Slop
 
 
 def _forget() -> None:
-    """Drop all programs; those that are running end undisturbed."""
+    """Drop all programs, of other threads too: those that run end, the next call compiles."""
     _compiled.clear()
     for program in (_solve, _solve_slopes):
         program.clear_cache()

@@ -157,8 +157,7 @@ class Folder:
         if any_size:
             size = study.block_size
             if self.shard is not None:
-                width = lanes(study.compression.shared)
-                size = self.shard.block_size(study.genes, size, width)
+                size = self._of_shard(study)
             elif not before:
                 size = study.in_memory().block_size
             study = study._replace(block_size=before.block_size if before else size)
@@ -181,6 +180,14 @@ class Folder:
             )
         logger.info("%s: %d blocks are finished", self.state, len(parts.blocks))
         return study, parts
+
+    def _of_shard(self, study: Study) -> int:
+        """Genes in a block of a shard, of which its own cores shall have some."""
+        assert self.shard is not None
+        shared, genes = study.compression.shared, study.genes
+        platform = study.devices[0].platform if study.devices else "cpu"
+        largest = batch.block_genes(shared, study.design.n, -(-genes // self.shard.count), platform)
+        return self.shard.block_size(genes, min(study.block_size, largest), lanes(shared))
 
     def _keep_shard(self, parts: Parts, model: Results) -> None:
         """All that `merge` needs."""

@@ -3,7 +3,7 @@
 Slices are contiguous and made of whole blocks, so that a block has the same genes, and the same
 bits, in whichever slice it is. The largest slice has one block more than the smallest, at most.
 Where the block size is not given, it is made smaller so that every slice has work, and the same
-number of blocks: it depends on the design, the kind of device and N alone.
+number of blocks: it depends on the study, the kind of device and N alone.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@ r"""Products of genes that have weights, or observations, of their own.
 
 The class sums of `weighted` are those of the interpolation nodes of `nodes`, ``C_c = sum_j L_c(log
 n_j) F_j F_j' / n_j``, and cost most: they are formed from the products of `structure` that may
-differ from zero, as one sparse matrix (genes and places x levels) times the nodes' shares L_c. A
-level's shares add up to one: the sum over the nodes is ``sum_j F_j F_j' / n_j``, which `within`
-lacks. ``log|V_1|`` uses the true sizes. All that is *within* levels is formed from deviations from
-the weighted level means.
+differ from zero, as one sparse matrix (genes and places x levels) times the nodes' shares L_c. The
+shares of a level that a gene has add up to one: the sum over the nodes is ``sum_j F_j F_j' / n_j``,
+which `within` lacks. ``log|V_1|`` uses the true sizes. All that is *within* levels is formed from
+deviations from the weighted level means.
 """
 
 from __future__ import annotations
