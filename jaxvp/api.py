@@ -209,12 +209,8 @@ def prepare(
     with using_blas_threads(1):  # as in the fit: last bits depend on it
         compression = batch.compression_of(design, shared_weights)
     if block_size == "auto":
-        size = batch.block_genes(
-            compression.shared,
-            design.n,
-            measurements.n_genes,
-            chosen[0].platform if chosen else "cpu",
-        )
+        platform = batch.platform_of(chosen)
+        size = batch.block_genes(compression.shared, design.n, measurements.n_genes, platform)
     else:
         size = int(block_size)
     asked = block_size if block_size == "auto" else size  # a plain int, also of NumPy's

@@ -44,6 +44,7 @@ __all__ = [
     "compression_of",
     "empty",
     "fit_all",
+    "platform_of",
     "status_of",
     "that_fits",
 ]
@@ -81,6 +82,11 @@ def block_genes(
         tiles = int(np.clip(_BLOCK_BYTES_LARGE // (one * width), 1, most // width))
         return width << (tiles.bit_length() - 1)
     return int(np.clip(_BLOCK_BYTES // one // width * width, width, _LARGEST_BLOCK))
+
+
+def platform_of(devices: Sequence[Device]) -> str:
+    """What blocks are made for: without devices of our own, as with an executor, a CPU."""
+    return devices[0].platform if devices else "cpu"
 
 
 def block_bytes(shared: Shared | SlopeShared, samples: int, genes: int) -> int:

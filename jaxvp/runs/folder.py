@@ -185,8 +185,8 @@ class Folder:
         """Genes in a block of a shard, of which its own cores shall have some."""
         assert self.shard is not None
         shared, genes = study.compression.shared, study.genes
-        platform = study.devices[0].platform if study.devices else "cpu"
-        largest = batch.block_genes(shared, study.design.n, -(-genes // self.shard.count), platform)
+        of_one, platform = -(-genes // self.shard.count), batch.platform_of(study.devices)
+        largest = batch.block_genes(shared, study.design.n, of_one, platform)
         return self.shard.block_size(genes, min(study.block_size, largest), lanes(shared))
 
     def _keep_shard(self, parts: Parts, model: Results) -> None:

@@ -139,8 +139,10 @@ def cut(leaf: Array, begin: Int[Array, ""], width: int) -> Array:
 
 
 def _gathered(gene: Any, index: Int[Array, " width"]) -> Any:
-    """The statistics of these genes. Most often they are neighbours, as before the first burst:
-    then rows are copied, which on a CPU takes a fifth of the time that single numbers take."""
+    """The statistics of these genes.
+
+    Without groups they are neighbours in the first burst: then a CPU copies rows, not numbers.
+    """
 
     def rows():
         return jax.tree.map(lambda leaf: cut(jnp.asarray(leaf), index[0], len(index)), gene)
