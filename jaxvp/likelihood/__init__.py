@@ -53,7 +53,7 @@ from jaxtyping import Float
 from jaxvp.likelihood.conditions import conditions
 from jaxvp.likelihood.estimates import Estimates, estimates, no_estimates
 from jaxvp.likelihood.factor import factored
-from jaxvp.likelihood.lanes import dot
+from jaxvp.likelihood.lanes import dot, every
 from jaxvp.likelihood.least_squares import least_squares
 from jaxvp.likelihood.sweep import swept
 from jaxvp.likelihood.system import (
@@ -77,6 +77,7 @@ __all__ = [
     "accelerated",
     "conditions",
     "evaluate",
+    "every",
     "fence",
     "lift",
     "no_estimates",

@@ -31,7 +31,7 @@ from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, accelerated, evaluate, tr
 from jaxvp.solver import lbfgs, newton, surface
 from jaxvp.solver import table as table_of_starts
 from jaxvp.solver.large import solve_large
-from jaxvp.solver.loop import by_tiles, for_each, iterate
+from jaxvp.solver.loop import Records, by_tiles, for_each, iterate
 from jaxvp.solver.slopes import SlopeSolution, relative_factors, slope_lanes, solve_slopes
 from jaxvp.solver.status import Status
 from jaxvp.solver.surface import Surface
@@ -166,8 +166,11 @@ def _solve(
     else:
         stepped = jax.vmap(one_step, in_axes=-1, out_axes=-1)
 
+    # What is large, a gene's own or of a large system, is not copied once more.
+    known = gene if large or gene.own is not None else Records.of(gene)
+
     def run(state):
-        return iterate(stepped, width, gene, state, limit)
+        return iterate(stepped, width, known, state, limit)
 
     start = for_each(method.start(shared), count)._replace(done=~wanted)
     trials = None

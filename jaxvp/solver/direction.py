@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from jaxvp.likelihood import accelerated, fence, lift
-from jaxvp.likelihood.lanes import WRITTEN_OUT, diagonal, each_pivot, least, total
+from jaxvp.likelihood.lanes import WRITTEN_OUT, diagonal, each_pivot, every, least, total
 from jaxvp.statistics import Array
 
 
@@ -63,7 +63,7 @@ def _round(
     hit = crossing & (reach <= first)
     moved = jnp.where(hit, -x, jnp.where(held, d, d + first * (target - d)))
     return (
-        jnp.any(hit | ~positive),
+        ~every(~hit & positive),
         jnp.where(positive, curvature, fisher),
         jnp.where(positive, held | hit, held),
         jnp.where(positive, moved, d),

@@ -11,16 +11,65 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 
-from jaxvp.likelihood import accelerated
+from jaxvp.likelihood import accelerated, every
 from jaxvp.statistics import Array
 
 # Genes whose tables are filled at once, on a CPU and on an accelerator.
 _TABLE_GENES, _TABLE_GENES_ACCELERATED = 64, 2048
 _BURSTS = (5, 2, 3, 6, 12, 24)
+
+
+class Records(eqx.Module):
+    """Numbers of searches (or genes), a row each.
+
+    Gathering rows is one operation, and copies what is side by side. A kernel for every leaf of a
+    state, and for every step of what is done with it between tiles, were two thirds of the time that
+    a small program took to compile.
+    """
+
+    rows: Float[Array, "searches numbers"]
+    structure: Any = eqx.field(static=True)
+    leaves: tuple[tuple[tuple[int, ...], Any], ...] = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, tree: Any) -> Records:
+        """Of a tree of arrays, searches last: floats of one type, small integers and truths."""
+        arrays, structure = jax.tree.flatten(tree)
+        dtype = jnp.result_type(*(a for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)))
+        leaves = tuple((a.shape[:-1], a.dtype) for a in arrays)
+        flat = [a.reshape(-1, a.shape[-1]).astype(dtype) for a in arrays]
+        return cls(jnp.concatenate(flat).T, structure, leaves)
+
+    def tree(self) -> Any:
+        """What it was made of."""
+        found, begin, columns = [], 0, self.rows.T
+        for shape, dtype in self.leaves:
+            end = begin + math.prod(shape)
+            part = columns[begin:end]
+            part = part != 0 if dtype == bool else part.astype(dtype)
+            found.append(part.reshape(*shape, part.shape[-1]))
+            begin = end
+        return jax.tree.unflatten(self.structure, found)
+
+    def take(self, index: Int[Array, " some"]) -> Records:
+        return self._with(self.rows.at[index].get(mode="promise_in_bounds"))
+
+    def cut(self, begin: Int[Array, ""], width: int) -> Records:
+        return self._with(jax.lax.dynamic_slice_in_dim(self.rows, begin, width))
+
+    def put(self, part: Records, mine: Bool[Array, " some"], begin: Int[Array, ""]) -> Records:
+        """With a part, as far as it is ``mine``, from ``begin`` on."""
+        old = self.cut(begin, len(mine)).rows
+        new = jnp.where(mine[:, None], part.rows, old)
+        return self._with(jax.lax.dynamic_update_slice_in_dim(self.rows, new, begin, 0))
+
+    def _with(self, rows: Array) -> Records:
+        return Records(rows, self.structure, self.leaves)
 
 
 def iterate(
@@ -44,7 +93,7 @@ def iterate(
     width
         Searches stepped together; their number is a multiple of it.
     gene
-        Statistics, genes last.
+        Statistics, genes last, or `Records` of them.
     state
         States, searches last, with a field ``done``.
     limit
@@ -61,55 +110,59 @@ def iterate(
     count = state.done.shape[-1]
     of_group = jnp.zeros(count, jnp.int32) if group is None else group
 
-    def tile(number, ends, first, steps, ids, state):
+    def tile(number, ends, first, steps, ids, left, records):
         """The tile of this number: of its group ``first`` says where tiles, ``ends`` where searches
         end."""
-        here = jnp.searchsorted(first, number, side="right")
-        before = jnp.where(here > 0, jnp.stack([ends, first])[:, here - 1], 0)
+        if groups == 1:
+            here, place = jnp.zeros((), jnp.int32), number * width
+        else:
+            here = jnp.searchsorted(first, number, side="right")
+            before = jnp.where(here > 0, jnp.stack([ends, first])[:, here - 1], 0)
+            place = before[0] + (number - before[1]) * width
         # At the end of all searches a tile begins earlier, and leaves alone what is not its own.
-        place = before[0] + (number - before[1]) * width
         begin = jnp.minimum(place, count - width)
         lane = begin + jnp.arange(width)
         mine = (lane >= place) & (lane < ends[here])
         of = ids if genes is None else ids % genes
         statistics = _gathered(gene, cut(of, begin, width))
-        old = jax.tree.map(lambda leaf: cut(leaf, begin, width), state)
+        old = records.cut(begin, width).tree()
         known = enter(statistics, here)
 
         def unfinished(carry):
-            spent, part = carry
-            return (spent < steps) & ~jnp.all(part.done)
+            spent, some, _ = carry
+            return (spent < steps) & some
 
         def step(carry):
-            spent, part = carry
-            return spent + 1, stepped(known, part)
+            spent, _, part = carry
+            part = stepped(known, part)
+            return spent + 1, ~every(part.done), part
 
-        part = old._replace(done=old.done | ~mine)
-        _, part = jax.lax.while_loop(unfinished, step, (jnp.zeros_like(steps), part))
-        part = jax.tree.map(lambda was, new: jnp.where(mine, new, was), old, part)
-        return jax.tree.map(
-            lambda all, new: jax.lax.dynamic_update_slice_in_dim(all, new, begin, -1), state, part
-        )
+        # A tile is of searches that are not done: there are some.
+        part = (jnp.zeros_like(steps), jnp.ones((), bool), old._replace(done=old.done | ~mine))
+        _, some, part = jax.lax.while_loop(unfinished, step, part)
+        return left | some, records.put(Records.of(part), mine, begin)
 
     def burst(carry):
-        number, spent, ids, state = carry
-        key = jnp.where(state.done, groups, take(of_group, ids))
+        number, spent, ids, _, records = carry
+        key = jnp.where(records.tree().done, groups, take(of_group, ids))
         order = jnp.argsort(key, stable=True)
-        ids, state = jax.tree.map(lambda leaf: take(leaf, order), (ids, state))
+        ids, records = take(ids, order), records.take(order)
         steps = jnp.minimum(jnp.asarray(bursts, limit.dtype)[number], limit - spent)
         members = jnp.zeros(groups, jnp.int32).at[key].add(1, mode="drop")
         ends, first = jnp.cumsum(members), jnp.cumsum((members + width - 1) // width)
-        state = jax.lax.fori_loop(
-            0, first[-1], lambda i, state: tile(i, ends, first, steps, ids, state), state
+        left, records = jax.lax.fori_loop(
+            0,
+            first[-1],
+            lambda i, c: tile(i, ends, first, steps, ids, *c),
+            (jnp.zeros((), bool), records),
         )
-        return jnp.minimum(number + 1, len(bursts) - 1), spent + steps, ids, state
+        return jnp.minimum(number + 1, len(bursts) - 1), spent + steps, ids, left, records
 
-    begin = (jnp.zeros_like(limit), jnp.zeros_like(limit), jnp.arange(count), state)
-    *_, ids, state = jax.lax.while_loop(
-        lambda c: (c[1] < limit) & ~jnp.all(c[3].done), burst, begin
-    )
+    nothing = jnp.zeros_like(limit)
+    begin = (nothing, nothing, jnp.arange(count), ~every(state.done), Records.of(state))
+    *_, ids, _, records = jax.lax.while_loop(lambda c: (c[1] < limit) & c[3], burst, begin)
     back = jnp.zeros_like(ids).at[ids].set(jnp.arange(count))
-    return jax.tree.map(lambda leaf: take(leaf, back), state)
+    return records.take(back).tree()
 
 
 def for_each(state: Any, count: int) -> Any:
@@ -143,6 +196,8 @@ def _gathered(gene: Any, index: Int[Array, " width"]) -> Any:
 
     Without groups they are neighbours in the first burst: then a CPU copies rows, not numbers.
     """
+    if isinstance(gene, Records):
+        return gene.take(index).tree()
 
     def rows():
         return jax.tree.map(lambda leaf: cut(jnp.asarray(leaf), index[0], len(index)), gene)
