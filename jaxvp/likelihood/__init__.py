@@ -48,6 +48,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from jaxvp.likelihood.conditions import conditions
@@ -126,15 +127,21 @@ def evaluate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Eva
 
 
 def _derivatives(moments: Moments) -> tuple[Array, Array, Array, Array]:
-    """Of log|.| and of r: first derivatives in all gammas, and second ones."""
+    """Of log|.| and of r: first derivatives in all gammas, and second ones.
 
-    def matrix(corner: Scalar, edge: Array, inner: Array) -> Array:
-        above = jnp.concatenate([corner[None], edge])
-        return jnp.concatenate([above[None], jnp.concatenate([edge[:, None], inner], 1)])
+    The first row of the sums is empty: what belongs to term 1 takes its place.
+    """
+    sums, k = moments.sums, moments.sums.shape[0]
+    # As a factor: a choice between rows would be a loop for each.
+    first = lift(np.eye(k)[0].astype(sums.dtype), moments.rss[0])
+
+    def matrix(block: Array, corner: Scalar) -> Array:
+        edge = block[:, 0] + first * corner
+        return block + first[:, None] * edge
 
     return (
-        jnp.concatenate([moments.log_det[1][None], moments.trace[0]]),
-        jnp.concatenate([moments.rss[1][None], -moments.data[0]]),
-        matrix(2 * moments.log_det[2], moments.trace[1], -moments.squares),
-        matrix(2 * moments.rss[2], -moments.data[1], 2 * moments.curved),
+        sums[:, 0] + first * moments.log_det[1],
+        sums[:, 1] + first * moments.rss[1],
+        matrix(sums[:, 2 : 2 + k], 2 * moments.log_det[2]),
+        matrix(sums[:, 2 + k :], 2 * moments.rss[2]),
     )

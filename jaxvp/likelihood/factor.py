@@ -14,8 +14,6 @@ Each call of LAPACK needs the result of the one before: calls that may run at on
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
@@ -24,6 +22,7 @@ from jaxvp.likelihood.system import (
     Moments,
     Scalar,
     Vector,
+    by_term,
     class_weights,
     log_det_eliminated,
     spread,
@@ -88,19 +87,16 @@ def factored(
         right = uu[0][:, block] @ zpy[block]
         return right[:q] - uu[0][:q] @ solve(right)
 
-    def sums(vector):
-        return jnp.stack([vector[b].sum() for b in blocks]) if blocks else vector[:0]
-
-    images = [image(b) for b in blocks]
-    moments = Moments(
-        log_det,
-        rss,
-        jnp.stack([sums(trace), sums(trace1)]),
-        _matrix(lambda i, j: (a[blocks[i], blocks[j]] ** 2).sum(), len(blocks), zpy),
-        jnp.stack([sums(zpy**2), sums(2 * zpy * zpy1)]),
-        _matrix(lambda i, j: zpy[blocks[i]] @ images[j][blocks[i]], len(blocks), zpy),
-        (jnp.diag(system) / jnp.diag(factor) ** 2).max(),
-    )
+    columns = [
+        trace,
+        -(zpy**2),
+        trace1,
+        *(-(a[b] ** 2).sum(0) for b in blocks),
+        -2 * zpy * zpy1,
+        *(2 * zpy * image(b) for b in blocks),
+    ]
+    lost = (jnp.diag(system) / jnp.diag(factor) ** 2).max()
+    moments = Moments(log_det, rss, by_term(columns, shared), lost)
     fixed = FixedSystem(
         r[q:, q:].T @ r[q:, q:],
         u[q:],
@@ -122,9 +118,3 @@ def _series(shared: Shared, gene: PerGene, gamma: Scalar) -> tuple[Array, Array,
         for sums in (shared.class_sums, gene.between_uy, gene.between_yy)
     )
     return uu.at[0].add(shared.within), uy.at[0].add(gene.within_uy), yy.at[0].add(gene.within_yy)
-
-
-def _matrix(entry: Callable[[int, int], Scalar], terms: int, empty: Array) -> Array:
-    if not terms:
-        return jnp.zeros((0, 0), empty.dtype)
-    return jnp.stack([jnp.stack([entry(i, j) for j in range(terms)]) for i in range(terms)])

@@ -33,14 +33,16 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from jaxvp.likelihood.columns import sweep_columns
-from jaxvp.likelihood.lanes import apply, diagonal, dot, inverse, product, total
+from jaxvp.likelihood.lanes import apply, diagonal, dot, inverse, product
 from jaxvp.likelihood.system import (
     FixedSystem,
     Moments,
     Scalar,
     Vector,
+    by_term,
     class_weights,
     fence,
     lift,
@@ -152,8 +154,8 @@ def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> tuple[Mom
 
     rss2 = fence(curvature, n2, u, w2, gene, form)
     rss = (system.fixed.rss, rss1, rss2)
-    sums = _blocks(system, traces, zpy1, shared, reml)
-    moments = Moments(log_det, rss, *sums, system.lost)
+    sums = _sums(system, traces, zpy1, shared, reml)
+    moments = Moments(log_det, rss, sums, system.lost)
     return moments, system.fixed
 
 
@@ -218,33 +220,24 @@ def _respond(system: System, scaled: Array, s: Array) -> tuple[Array, Scalar]:
     return zpy1, dot(scaled, zpy1) + dot(s[q:], fixed)
 
 
-def _blocks(
+def _sums(
     system: System, traces: Array, zpy1: Array, shared: Shared, reml: bool
-) -> tuple[Array, Array, Array, Array]:
-    """Sums over the blocks of the swept terms: traces, squares, data, curved of `Moments`."""
-    blocks = term_slices(shared)
-    if not blocks:
-        vector, matrix = (jnp.zeros((n, 0, *traces.shape[1:]), traces.dtype) for n in (2, 0))
-        return vector, matrix, vector, matrix
+) -> Float[Array, "k some *genes"]:
+    """Sums over the columns of each term, of `Moments`."""
 
-    def rows(system, zpy1):
-        a = system.zpz if reml else system.zz
-        y = system.zpy
-        return (
-            jnp.stack([dot(a[b], a[b]) for b in blocks]),
-            jnp.stack([dot(system.zpz[b], y[b][:, None]) for b in blocks]),
-            jnp.stack([y * y, 2 * y * zpy1]),
-            diagonal(a),
+    def columns(system, traces, zpy1):
+        a, y = system.zpz if reml else system.zz, system.zpy
+        blocks = term_slices(shared)
+        return by_term(
+            [
+                diagonal(a),
+                -y * y,
+                traces,
+                *(-dot(a[b], a[b]) for b in blocks),
+                -2 * y * zpy1,
+                *(2 * y * dot(system.zpz[b], y[b][:, None]) for b in blocks),
+            ],
+            shared,
         )
 
-    def sums(squares, images, data, middle, traces, y):
-        each = range(len(blocks))
-        return (
-            jnp.stack([jnp.stack([total(d[b]) for b in blocks]) for d in (middle, traces)]),
-            jnp.stack([jnp.stack([total(squares[i][b]) for b in blocks]) for i in each]),
-            jnp.stack([jnp.stack([total(d[b]) for b in blocks]) for d in data]),
-            jnp.stack([jnp.stack([dot(images[i][b], y[b]) for b in blocks]) for i in each]),
-        )
-
-    squares, images, data, middle = fence(rows, system, zpy1)
-    return fence(sums, squares, images, data, middle, traces, system.zpy)
+    return fence(columns, system, traces, zpy1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,18 +19,15 @@ from jaxvp.statistics import Array, Shared
 SWEEP_COLUMNS = 64
 
 Scalar = Float[Array, "*genes"]
-Vector = tuple[Scalar, ...]
+Vector = Float[Array, "k *genes"] | tuple[Scalar, ...]
 
 
 class Moments(NamedTuple):
-    """Power series in gamma_1 (coefficients 0, 1, 2) and block sums over the swept terms."""
+    """Power series in gamma_1 (coefficients 0, 1, 2), and sums over the columns of each term."""
 
     log_det: tuple[Scalar, Scalar, Scalar]
     rss: tuple[Scalar, Scalar, Scalar]
-    trace: Float[Array, "2 t *genes"]  # tr(Z_i' P Z_i), coefficients 0 and 1
-    squares: Float[Array, "t t *genes"]  # |Z_i' P Z_j|^2
-    data: Float[Array, "2 t *genes"]  # |Z_i' P y|^2, coefficients 0 and 1
-    curved: Float[Array, "t t *genes"]  # y'P Z_i (Z_i' P Z_j) Z_j' P y
+    sums: Float[Array, "k some *genes"]  # 2 k + 2 of them, see `jaxvp.likelihood.sweep`
     lost: Scalar  # largest ratio of a column's square to what the others leave of it: lost digits
 
 
@@ -107,8 +104,26 @@ def term_slices(shared: Shared) -> list[slice]:
 
 def spread(gamma: Vector, shared: Shared, like: Scalar) -> Array:
     """The variance ratio of every random column that is left."""
-    parts = [
-        jnp.broadcast_to(gamma[t + 1][None], (b.stop - b.start, *like.shape))
-        for t, b in enumerate(term_slices(shared))
-    ]
-    return jnp.concatenate([jnp.zeros((0, *like.shape), like.dtype), *parts])
+    if len(shared.levels) == 1:
+        return jnp.zeros((0, *like.shape), like.dtype)
+    return jnp.tensordot(
+        _members(shared, like.dtype).T, jnp.stack([*gamma]), 1, precision="highest"
+    )
+
+
+def by_term(columns: Sequence[Array], shared: Shared) -> Float[Array, "k some *genes"]:
+    """Sums over the columns of each term: nothing for the first, which has none."""
+    columns = jnp.stack(columns, 1)
+    return jnp.tensordot(_members(shared, columns.dtype), columns, 1, precision="highest")
+
+
+def _members(shared: Shared, dtype: Any) -> Float[np.ndarray, "k q"]:
+    """Which columns are of which term.
+
+    Products with it have nothing to compile, where loops over parts of an array cost as much as
+    many kernels.
+    """
+    member = np.zeros((len(shared.levels), shared.n_columns - shared.p))
+    for t, block in enumerate(term_slices(shared)):
+        member[t + 1, block] = 1
+    return member.astype(dtype)

@@ -83,17 +83,22 @@ def _minimiser(
     pull = total(jnp.where(held[:, None], curvature * d[:, None], 0.0))
     matrix = jnp.where(held[:, None] | held[None], same, curvature)
     right = jnp.where(held, d, -score - pull)
-    rows = fence(lambda m, r: jnp.concatenate([m, r[:, None]], 1), matrix, right)
-    size = abs(diagonal(rows))
+    size = abs(diagonal(matrix))
 
     def pivot(t, carry):
-        rows, positive = carry
+        rows, right, positive = carry
         p, scale = rows[t, t], size[t]
         # A pivot far below its diagonal is rounding: two terms that cannot be told apart here.
         healthy = p > 1e-10 * scale
-        row = rows[t] / jnp.where(healthy, p, scale + 1e-6)
-        others = rows - rows[:, t][:, None] * row[None]
-        return jnp.where((number == t)[:, None], row[None], others), positive & healthy
+        over = 1 / jnp.where(healthy, p, scale + 1e-6)
+        row, last, column, here = rows[t] * over, right[t] * over, rows[:, t], number == t
+        others = rows - column[:, None] * row[None]
+        return (
+            jnp.where(here[:, None], row[None], others),
+            jnp.where(here, last, right - column * last),
+            positive & healthy,
+        )
 
-    rows, positive = each_pivot(k, pivot, (rows, jnp.ones(score.shape[1:], bool)))
-    return rows[:, -1], positive
+    ones = jnp.ones(score.shape[1:], bool)
+    _, solution, positive = each_pivot(k, pivot, (matrix, right, ones))
+    return solution, positive

@@ -71,7 +71,7 @@ def step(
     m = jnp.asarray(samples_per_level)
 
     def value(theta):
-        return deviance(tuple(theta**2)).deviance
+        return deviance(theta**2).deviance
 
     def score(x):
         found = deviance(newton.gammas(x, m))

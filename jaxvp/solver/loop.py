@@ -27,9 +27,8 @@ _BURSTS = (5, 2, 3, 6, 12, 24)
 class Records(eqx.Module):
     """Numbers of searches (or genes), a row each.
 
-    Gathering rows is one operation, and copies what is side by side. A kernel for every leaf of a
-    state, and for every step of what is done with it between tiles, were two thirds of the time that
-    a small program took to compile.
+    Gathering rows is one operation, and copies what is side by side. With an operation for every
+    leaf of a state a program has many more kernels, and each takes its time to compile.
     """
 
     rows: Float[Array, "searches numbers"]
@@ -51,7 +50,7 @@ class Records(eqx.Module):
         for shape, dtype in self.leaves:
             end = begin + math.prod(shape)
             part = columns[begin:end]
-            part = part != 0 if dtype == bool else part.astype(dtype)
+            part = part != 0 if jnp.issubdtype(dtype, bool) else part.astype(dtype)
             found.append(part.reshape(*shape, part.shape[-1]))
             begin = end
         return jax.tree.unflatten(self.structure, found)

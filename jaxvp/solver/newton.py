@@ -207,7 +207,7 @@ def start(shared: Shared) -> State:
 
 
 def gammas(x: Float[Array, "k *genes"], samples_per_level: Float[Array, " k"]) -> Vector:
-    return tuple(jnp.expm1(x[i]) / samples_per_level[i] for i in range(x.shape[0]))
+    return jnp.expm1(x) / lift(samples_per_level, x[0])
 
 
 def step(
