@@ -48,9 +48,14 @@ def _on_cpu(gammas: Array, m: Array) -> tuple[Array, Array]:
     def sweep(j, carry):
         m, pivots = carry
         scaled, row, pivot = fence(column, m, gammas, j)
-        return fence(update, m, scaled).at[j].set(row), pivots.at[j].set(pivot)
+        return put(fence(update, m, scaled), row, j), put(pivots, pivot, j)
 
     return jax.lax.fori_loop(0, gammas.shape[0], sweep, (m, jnp.ones_like(gammas)))
+
+
+def put(array: Array, row: Array, j: Array) -> Array:
+    """The array with a row in its place: ``.at[j].set`` would ask whether that is inside."""
+    return jax.lax.dynamic_update_index_in_dim(array, row, j, 0)
 
 
 def _on_accelerator(gammas: Array, m: Array) -> tuple[Array, Array]:

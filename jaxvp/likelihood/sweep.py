@@ -65,17 +65,23 @@ class System(NamedTuple):
 
 
 def _class_sums(shared: Shared, weights: tuple[Array, ...], like: Scalar) -> list[Array]:
-    """Of the power series of the classes' weights: three matrices.
+    """Of the power series of the classes' weights: three matrices, the second one with its sign
+    changed.
 
     A gene's own sums are read from memory, once for all three: those are next to each other.
     """
     if shared.packed is None:
         between = lift(shared.between, like, 3)
-        return [fence(lambda w: dot(w, between), w) for w in weights]
+        signs = (1, -1, 1)
+        return [
+            fence(lambda w, s=s: dot(s * w, between), w)
+            for w, s in zip(weights, signs, strict=True)
+        ]
 
     def three(packed, *weights):
         # The classes stay where they are: moved to the front they would be copied.
-        return product(packed, jnp.stack(weights, 1))
+        w0, w1, w2 = weights
+        return product(packed, jnp.stack([w0, -w1, w2], 1))
 
     sums = fence(three, shared.packed, *weights)
     place = triangle(shared.n_columns)
@@ -118,8 +124,10 @@ def _system(
     projected, beta, rss = fence(eliminate_fixed, m, covariance)
 
     def project(m, projected, beta):
-        zx, lower = m[:q, q:-1], lift(np.tri(q, dtype=bool), m[-1, -1])
-        zz = jnp.where(lower, m[:q, :q], m[:q, :q].swapaxes(0, 1))
+        zx, swept = m[:q, q:-1], m[:q, :q]
+        # Factors: a choice between entries takes ten times as long to compile.
+        lower = lift(np.tri(q, dtype=m.dtype), m[-1, -1])
+        zz = lower * swept + (1 - lower) * swept.swapaxes(0, 1)
         return zz, zz - product(zx, projected), m[:q, -1] - apply(zx, beta)
 
     zz, zpz, zpy = fence(project, m, projected, beta)
@@ -131,7 +139,7 @@ def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> tuple[Mom
     """`Moments` of one gene, or of a tile of genes on a trailing axis."""
     q = shared.n_columns - shared.p
     w0, w1, w2 = fence(lambda g: class_weights(shared, g), gamma[0])
-    sums, n1, n2 = _class_sums(shared, (w0, -w1, w2), gamma[0])
+    sums, n1, n2 = _class_sums(shared, (w0, w1, w2), gamma[0])
     base = fence(lambda g: log_det_eliminated(shared, g), gamma[0])
     system = _system(gamma, shared, gene, w0, sums, base[0])
     log_det, traces = _determinant(gamma, shared, system, n1, n2, base, reml)
@@ -199,7 +207,7 @@ def _determinant(
         return (
             dot(scale[:, None] * image, image.swapaxes(0, 1)),
             dot(n2[:columns, :columns], w),
-            dot(w[:, :q], image[:, :q]),
+            -dot(w[:, :q], image[:, :q]),
         )
 
     squares, forms, diagonal1 = fence(partial_sums, image, n2, w, scale)
@@ -209,7 +217,7 @@ def _determinant(
         return log_det, base1 - dot(scale, middle), base2 + second
 
     terms = fence(series, log_det, base[1], base[2], scale, middle, squares, forms)
-    return terms, -diagonal1
+    return terms, diagonal1
 
 
 def _respond(system: System, scaled: Array, s: Array) -> tuple[Array, Scalar]:

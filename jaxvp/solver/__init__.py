@@ -7,7 +7,8 @@ are where they act on leading axes and take a tile of genes on a trailing one):
 - ``step(deviance, samples_per_level, state)``: the state after one more evaluation, frozen once
   ``state.done``;
 - ``RESTARTS``: is there, for several local optima, ``restart(shared, start, best)``, the state for
-  another attempt (``done`` where none is worth it), and ``better(one, other)`` of two attempts?
+  another attempt (``done`` where none is worth it; evaluations are counted on), and ``better(one,
+  other)``: is the other one of two attempts the better one?
 - ``state.x``, ``.score``, ``.tolerance``, ``.evaluations``, ``.done``, ``.estimates``;
 - ``GENES_LAST``: does ``step`` take the genes of a tile on a trailing axis?
 
@@ -170,7 +171,7 @@ def _solve(
     known = gene if large or gene.own is not None else Records.of(gene)
 
     def run(state):
-        return iterate(stepped, width, known, state, limit)
+        return iterate(stepped, width, known, Records.of(state), limit)
 
     start = for_each(method.start(shared), count)._replace(done=~wanted)
     trials = None
@@ -181,22 +182,24 @@ def _solve(
     tabled = 0 if trials is None else len(trials)
 
     def attempt(number, best):
-        state = method.restart(shared, start, best)
+        ended = best.tree()
+        state = method.restart(shared, start, ended)
         if trials is not None:
             trial = trials[jnp.minimum(number, tabled - 1)]
             given = (number < tabled) & jnp.isfinite(trial).all(0)
             # Who has no other valley and is not at an optimum begins again elsewhere.
-            done = jnp.where(number < tabled, newton.certified(best), state.done)
+            done = jnp.where(number < tabled, newton.certified(ended), state.done)
             state = state._replace(
                 trial=jnp.where(given, trial, state.trial), done=jnp.where(given, ~wanted, done)
             )
-        return method.better(best, run(state))
+        found = run(state)
+        return best.chosen(found, method.better(ended, found.tree()), always="evaluations")
 
     if method.RESTARTS:
-        found = jax.lax.fori_loop(0, max(tabled, 1) + 1, attempt, start)
+        found = jax.lax.fori_loop(0, max(tabled, 1) + 1, attempt, Records.of(start))
     else:
         found = run(start)
-    return _solution(found, shared)
+    return _solution(found.tree(), shared)
 
 
 def _solution(found: Any, shared: Shared) -> Solution:

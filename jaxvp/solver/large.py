@@ -27,7 +27,7 @@ from jaxvp.likelihood.iterated_part import Preconditioner, iterated_part
 from jaxvp.likelihood.own_part import own_part
 from jaxvp.likelihood.system import FixedSystem
 from jaxvp.solver import newton
-from jaxvp.solver.loop import by_tiles, for_each, iterate
+from jaxvp.solver.loop import Records, by_tiles, for_each, iterate
 from jaxvp.solver.surface import Near, Surface, near_optimum
 from jaxvp.statistics import Array, PerGene, Shared
 
@@ -127,7 +127,8 @@ def solve_large(
         of_nodes = {"group": group, "groups": len(nodes.gamma), "bursts": _BURSTS_ITERATED}
     tile = math.gcd(count, _tile(shared.n_columns, nodes is not None))
     settings = {"bursts": _BURSTS, "enter": enter, **of_nodes}
-    found = iterate(stepped, tile, (gene, near), state, jnp.minimum(limit, _MOST), **settings)
+    most, records = jnp.minimum(limit, _MOST), Records.of(state)
+    found = iterate(stepped, tile, (gene, near), records, most, **settings).tree()
 
     def variances(x):
         covariance = determinant.covariance(x, shared.p)

@@ -14,6 +14,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import accelerated, every
@@ -67,6 +68,13 @@ class Records(eqx.Module):
         new = jnp.where(mine[:, None], part.rows, old)
         return self._with(jax.lax.dynamic_update_slice_in_dim(self.rows, new, begin, 0))
 
+    def chosen(self, other: Records, takes: Bool[Array, " searches"], always: str) -> Records:
+        """The rows of another where it ``takes``, and the leaf ``always`` of it everywhere."""
+        number = getattr(jax.tree.unflatten(self.structure, range(len(self.leaves))), always)
+        sizes = [math.prod(shape) for shape, _ in self.leaves]
+        whose = np.repeat(np.arange(len(sizes)), sizes)
+        return self._with(jnp.where(takes[:, None] | (whose == number), other.rows, self.rows))
+
     def _with(self, rows: Array) -> Records:
         return Records(rows, self.structure, self.leaves)
 
@@ -75,14 +83,14 @@ def iterate(
     stepped: Callable[[Any, Any], Any],
     width: int,
     gene: Any,
-    state: Any,
+    records: Records,
     limit: Int[Array, ""],
     genes: int | None = None,
     bursts: tuple[int, ...] = _BURSTS,
     group: Int[Array, " searches"] | None = None,
     groups: int = 1,
     enter: Callable[[Any, Array], Any] = lambda statistics, _: statistics,
-) -> Any:
+) -> Records:
     """Step every search until it is done, or ``limit`` iterations are over.
 
     Parameters
@@ -93,8 +101,8 @@ def iterate(
         Searches stepped together; their number is a multiple of it.
     gene
         Statistics, genes last, or `Records` of them.
-    state
-        States, searches last, with a field ``done``.
+    records
+        Of the states, which have a field ``done``.
     limit
         Iterations, at most.
     genes
@@ -106,7 +114,7 @@ def iterate(
     enter
         ``(statistics, group)`` of a tile to what ``stepped`` takes in their place, once a burst.
     """
-    count = state.done.shape[-1]
+    count = len(records.rows)
     of_group = jnp.zeros(count, jnp.int32) if group is None else group
 
     def tile(number, ends, first, steps, ids, left, records):
@@ -158,10 +166,10 @@ def iterate(
         return jnp.minimum(number + 1, len(bursts) - 1), spent + steps, ids, left, records
 
     nothing = jnp.zeros_like(limit)
-    begin = (nothing, nothing, jnp.arange(count), ~every(state.done), Records.of(state))
+    begin = (nothing, nothing, jnp.arange(count), ~every(records.tree().done), records)
     *_, ids, _, records = jax.lax.while_loop(lambda c: (c[1] < limit) & c[3], burst, begin)
     back = jnp.zeros_like(ids).at[ids].set(jnp.arange(count))
-    return records.take(back).tree()
+    return records.take(back)
 
 
 def for_each(state: Any, count: int) -> Any:

@@ -34,7 +34,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import Estimates, Evaluation, Scalar, Vector, fence, lift, no_estimates
-from jaxvp.likelihood.lanes import diagonal, largest, total
+from jaxvp.likelihood.lanes import diagonal, largest, least, total
 from jaxvp.solver.direction import direction
 from jaxvp.statistics import Array, Shared
 
@@ -159,34 +159,41 @@ def restart(shared: Shared, start: State, best: State) -> State:
     x, _, score, hessian, fisher, _ = best.point
     k = x.shape[0]
     margin = jnp.where(x > 0, 0.5 * diagonal(hessian) * x**2, score)
-    least = margin.min(0)
-    number = lift(jnp.arange(k), least)
-    doubted = number == jnp.argmin(margin, axis=0)
-    information = jnp.where(doubted[:, None], fisher, 0.0).sum(0)
+    smallest = least(margin)
+    number = lift(jnp.arange(k), smallest)
+    doubted = _first(margin <= smallest, number)
+    information = total(jnp.where(doubted[:, None], fisher, 0.0))
     scale = diagonal(fisher)
-    alike = information**2 / (scale * jnp.where(doubted, scale, 0.0).sum(0))
+    alike = information**2 / (scale * total(jnp.where(doubted, scale, 0.0)))
     alike = jnp.where(doubted, 0.0, alike)
-    partner = (number == jnp.argmax(alike, axis=0)) & (alike > _ALIKE)
-    twins = partner.any(0)
+    most = largest(alike)
+    partner = _first(alike >= most, number) & (alike > _ALIKE)
+    twins = most > _ALIKE
     other_side = jnp.where(x > 0, 0.0, 1.0)
-    exchanged = jnp.where(twins, jnp.where(partner, x, 0.0).sum(0), other_side)
-    trial = jnp.where(doubted, exchanged, jnp.where(partner, jnp.where(doubted, x, 0.0).sum(0), x))
+    exchanged = jnp.where(twins, total(jnp.where(partner, x, 0.0)), other_side)
+    mine = total(jnp.where(doubted, x, 0.0))
+    trial = jnp.where(doubted, exchanged, jnp.where(partner, mine, x))
     ended = certified(best)
     few = shared.n <= _FEW_SAMPLES
-    worth = (least <= _DOUBT) & (few | twins)
+    worth = (smallest <= _DOUBT) & (few | twins)
     return start._replace(
-        trial=jnp.where(ended, trial, start.trial), done=start.done | (ended & ~worth)
+        trial=jnp.where(ended, trial, start.trial),
+        evaluations=best.evaluations,
+        done=start.done | (ended & ~worth),
     )
 
 
-def better(one: State, other: State) -> State:
-    """Of two ends of the same genes the lower one; of equal ones the first that is certified."""
+def _first(true: Bool[Array, "k *genes"], number: Int[Array, "k *_"]) -> Bool[Array, "k *genes"]:
+    """The first of those that are true: `jnp.argmin` would be a kernel, this is fused."""
+    return number == least(jnp.where(true, number, len(number)))
+
+
+def better(one: State, other: State) -> Bool[Array, "*genes"]:
+    """Is the other end of the same genes lower, or equal and certified where this one is not?"""
     slack = 1e-10 * (1 + abs(other.deviance))
     equal = abs(other.deviance - one.deviance) <= slack
     lower = other.deviance < one.deviance
-    take = jnp.where(equal, certified(other) & ~certified(one), lower)
-    chosen = jax.tree.map(lambda a, b: jnp.where(take, b, a), one, other)
-    return chosen._replace(evaluations=one.evaluations + other.evaluations)
+    return jnp.where(equal, certified(other) & ~certified(one), lower)
 
 
 def start(shared: Shared) -> State:

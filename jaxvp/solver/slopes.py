@@ -18,7 +18,7 @@ from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, fence, traced_for
 from jaxvp.likelihood.slope_terms import Basis
 from jaxvp.likelihood.slopes import evaluate_slopes
 from jaxvp.solver import cone
-from jaxvp.solver.loop import for_each, iterate
+from jaxvp.solver.loop import Records, for_each, iterate
 from jaxvp.statistics import Array, PerGene, Slopes, SlopeShared
 
 
@@ -108,7 +108,8 @@ def _solve(
     parts = [_pack(for_each(one, count)) for one in begin]
     start = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
     start = start._replace(done=jnp.tile(~wanted, searches))
-    state = _unpack(iterate(stepped, width, gene, start, limit, count), begin[0])
+    found = iterate(stepped, width, gene, Records.of(start), limit, count)
+    state = _unpack(found.tree(), begin[0])
 
     shaped = jax.tree.map(lambda leaf: leaf.reshape(*leaf.shape[:-1], searches, count), state)
     certified = shaped.wrong <= jnp.maximum(cone.GRADIENT_TOLERANCE, shaped.tolerance)
