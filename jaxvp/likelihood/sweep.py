@@ -156,11 +156,13 @@ def swept(gamma: Vector, shared: Shared, gene: PerGene, reml: bool) -> tuple[Mom
     scaled = fence(lambda r, s: r * s[:q], ratio, s)
     zpy1, form = fence(_respond, system, scaled, s)
 
-    def curvature(n2, u, w2, gene, form):
-        image = apply(n2, u) - 2 * dot(w2, gene.between_uy)
+    def image(n2, u, w2, gene):
+        return apply(n2, u) - 2 * dot(w2, gene.between_uy)
+
+    def curvature(w2, u, image, gene, form):
         return dot(w2, gene.between_yy) + dot(u, image) - form
 
-    rss2 = fence(curvature, n2, u, w2, gene, form)
+    rss2 = fence(curvature, w2, u, fence(image, n2, u, w2, gene), gene, form)
     rss = (system.fixed.rss, rss1, rss2)
     sums = _sums(system, traces, zpy1, shared, reml)
     moments = Moments(log_det, rss, sums, system.lost)

@@ -6,9 +6,9 @@ are where they act on leading axes and take a tile of genes on a trailing one):
 - ``start(shared)``: the state before the first evaluation;
 - ``step(deviance, samples_per_level, state)``: the state after one more evaluation, frozen once
   ``state.done``;
-- ``RESTARTS``: is there, for several local optima, ``restart(shared, start, best)``, the state for
-  another attempt (``done`` where none is worth it; evaluations are counted on), and ``better(one,
-  other)``: is the other one of two attempts the better one?
+- ``RESTARTS``: is there, for several local optima, ``restart(shared, start, best)``, where another
+  attempt begins and for whom none is worth it, and ``better(one, other)``: is the other end of two
+  the better one?
 - ``state.x``, ``.score``, ``.tolerance``, ``.evaluations``, ``.done``, ``.estimates``;
 - ``GENES_LAST``: does ``step`` take the genes of a tile on a trailing axis?
 
@@ -32,7 +32,7 @@ from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, accelerated, evaluate, tr
 from jaxvp.solver import lbfgs, newton, surface
 from jaxvp.solver import table as table_of_starts
 from jaxvp.solver.large import solve_large
-from jaxvp.solver.loop import Records, by_tiles, for_each, iterate
+from jaxvp.solver.loop import Records, by_tiles, iterate
 from jaxvp.solver.slopes import SlopeSolution, relative_factors, slope_lanes, solve_slopes
 from jaxvp.solver.status import Status
 from jaxvp.solver.surface import Surface
@@ -170,10 +170,8 @@ def _solve(
     # What is large, a gene's own or of a large system, is not copied once more.
     known = gene if large or gene.own is not None else Records.of(gene)
 
-    def run(state):
-        return iterate(stepped, width, known, Records.of(state), limit)
-
-    start = for_each(method.start(shared), count)._replace(done=~wanted)
+    begin = method.start(shared)
+    start = Records.repeated(begin, count).replaced(done=~wanted)
     trials = None
     if table is not None:
         size = shared.n - reml * shared.p
@@ -183,22 +181,21 @@ def _solve(
 
     def attempt(number, best):
         ended = best.tree()
-        state = method.restart(shared, start, ended)
+        trial, done = method.restart(shared, begin, ended)
         if trials is not None:
-            trial = trials[jnp.minimum(number, tabled - 1)]
-            given = (number < tabled) & jnp.isfinite(trial).all(0)
+            of_table = trials[jnp.minimum(number, tabled - 1)]
+            given = (number < tabled) & jnp.isfinite(of_table).all(0)
             # Who has no other valley and is not at an optimum begins again elsewhere.
-            done = jnp.where(number < tabled, newton.certified(ended), state.done)
-            state = state._replace(
-                trial=jnp.where(given, trial, state.trial), done=jnp.where(given, ~wanted, done)
-            )
-        found = run(state)
+            over = jnp.where(number < tabled, newton.certified(ended), done)
+            trial, done = jnp.where(given, of_table, trial), jnp.where(given, False, over)
+        state = start.replaced(trial=trial, evaluations=ended.evaluations, done=done | ~wanted)
+        found = iterate(stepped, width, known, state, limit)
         return best.chosen(found, method.better(ended, found.tree()), always="evaluations")
 
     if method.RESTARTS:
-        found = jax.lax.fori_loop(0, max(tabled, 1) + 1, attempt, Records.of(start))
+        found = jax.lax.fori_loop(0, max(tabled, 1) + 1, attempt, start)
     else:
-        found = run(start)
+        found = iterate(stepped, width, known, start, limit)
     return _solution(found.tree(), shared)
 
 

@@ -45,6 +45,30 @@ class Records(eqx.Module):
         flat = [a.reshape(-1, a.shape[-1]).astype(dtype) for a in arrays]
         return cls(jnp.concatenate(flat).T, structure, leaves)
 
+    @classmethod
+    def repeated(cls, one: Any, count: int) -> Records:
+        """``count`` times the same."""
+        alone = cls.of(jax.tree.map(lambda leaf: leaf[..., None], one))
+        return alone._with(jnp.broadcast_to(alone.rows, (count, alone.rows.shape[1])))
+
+    def replaced(self, **leaves: Array) -> Records:
+        """With other values of some leaves."""
+        number = jax.tree.unflatten(self.structure, range(len(self.leaves)))
+        whose, place = self._whose(), []
+        for name in leaves:
+            place.append(np.eye(len(whose))[whose == getattr(number, name)])
+        place = np.concatenate(place)
+        columns = [leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves.values()]
+        columns = jnp.concatenate(columns, dtype=self.rows.dtype)
+        # A product puts them in their places: as a concatenation it would be a loop for each.
+        put = jnp.tensordot(columns, place.astype(columns.dtype), (0, 0), precision="highest")
+        return self._with(jnp.where(place.any(0), put, self.rows))
+
+    def _whose(self) -> Int[np.ndarray, " numbers"]:
+        """The number of the leaf of which a number is."""
+        sizes = [math.prod(shape) for shape, _ in self.leaves]
+        return np.repeat(np.arange(len(sizes)), sizes)
+
     def tree(self) -> Any:
         """What it was made of."""
         found, begin, columns = [], 0, self.rows.T
@@ -71,9 +95,8 @@ class Records(eqx.Module):
     def chosen(self, other: Records, takes: Bool[Array, " searches"], always: str) -> Records:
         """The rows of another where it ``takes``, and the leaf ``always`` of it everywhere."""
         number = getattr(jax.tree.unflatten(self.structure, range(len(self.leaves))), always)
-        sizes = [math.prod(shape) for shape, _ in self.leaves]
-        whose = np.repeat(np.arange(len(sizes)), sizes)
-        return self._with(jnp.where(takes[:, None] | (whose == number), other.rows, self.rows))
+        mine = takes[:, None] | (self._whose() == number)
+        return self._with(jnp.where(mine, other.rows, self.rows))
 
     def _with(self, rows: Array) -> Records:
         return Records(rows, self.structure, self.leaves)

@@ -148,8 +148,12 @@ def certified(state: State) -> Bool[Array, "*genes"]:
     return wrong <= jnp.maximum(GRADIENT_TOLERANCE, state.tolerance)
 
 
-def restart(shared: Shared, start: State, best: State) -> State:
-    """Another attempt for who is in doubt, from the start for who is at no optimum.
+def restart(
+    shared: Shared, start: State, best: State
+) -> tuple[Float[Array, "k *genes"], Bool[Array, "*genes"]]:
+    """Where another attempt begins, and for whom none is worth it.
+
+    It is for who is in doubt, and from the start for who is at no optimum.
 
     A component in doubt is one that is barely zero (a small score there) or barely not (little
     would be lost at zero): the deviance may have a second minimum on the other side. That is the
@@ -176,11 +180,7 @@ def restart(shared: Shared, start: State, best: State) -> State:
     ended = certified(best)
     few = shared.n <= _FEW_SAMPLES
     worth = (smallest <= _DOUBT) & (few | twins)
-    return start._replace(
-        trial=jnp.where(ended, trial, start.trial),
-        evaluations=best.evaluations,
-        done=start.done | (ended & ~worth),
-    )
+    return jnp.where(ended, trial, lift(start.trial, smallest)), ended & ~worth
 
 
 def _first(true: Bool[Array, "k *genes"], number: Int[Array, "k *_"]) -> Bool[Array, "k *genes"]:

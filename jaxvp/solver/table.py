@@ -19,7 +19,6 @@ multiply-adds in matrix products; `jaxvp.solver.elimination` has the formulas.
 from __future__ import annotations
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -130,13 +129,14 @@ def _other_valleys(height: Float[Array, "*nodes genes"]) -> Float[Array, "*nodes
     """The same, infinite but where it is a local minimum other than the lowest."""
     low = height > height.min(tuple(range(height.ndim - 1)))
     for axis in range(height.ndim - 1):
-        wall = [(0, 0)] * height.ndim
-        wall[axis] = (1, 1)
-        walled = jnp.pad(height, wall, constant_values=jnp.inf)
-        count = height.shape[axis]
+        # A copy of itself beyond either end: padding would be three more kernels an axis.
+        last = height.shape[axis] - 1
+        place = np.arange(last + 1)
         before, after = (
-            jax.lax.slice_in_dim(walled, shift, shift + count, axis=axis) for shift in (0, 2)
+            jnp.take(height, place.clip(1) - 1, axis, mode="clip"),
+            jnp.take(height, (place + 1).clip(None, last), axis, mode="clip"),
         )
+        end = np.expand_dims(place == last, [a for a in range(height.ndim) if a != axis])
         # Of two equal neighbours one is the valley.
-        low &= (height <= before) & (height < after)
+        low &= (height <= before) & ((height < after) | end)
     return jnp.where(low, height, jnp.inf)
