@@ -113,8 +113,8 @@ def spread(gamma: Vector, shared: Shared, like: Scalar) -> Array:
 
 def by_term(columns: Sequence[Array], shared: Shared) -> Float[Array, "k some *genes"]:
     """Sums over the columns of each term: nothing for the first, which has none."""
-    columns = jnp.stack(columns, 1)
-    return jnp.tensordot(_members(shared, columns.dtype), columns, 1, precision="highest")
+    together = jnp.stack(columns, 1)
+    return jnp.tensordot(_members(shared, together.dtype), together, 1, precision="highest")
 
 
 def _members(shared: Shared, dtype: Any) -> Float[np.ndarray, "k q"]:

@@ -32,7 +32,8 @@ from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, accelerated, evaluate, tr
 from jaxvp.solver import lbfgs, newton, surface
 from jaxvp.solver import table as table_of_starts
 from jaxvp.solver.large import solve_large
-from jaxvp.solver.loop import Records, by_tiles, iterate
+from jaxvp.solver.loop import by_tiles, iterate
+from jaxvp.solver.records import Records
 from jaxvp.solver.slopes import SlopeSolution, relative_factors, slope_lanes, solve_slopes
 from jaxvp.solver.status import Status
 from jaxvp.solver.surface import Surface

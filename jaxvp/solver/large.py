@@ -27,7 +27,8 @@ from jaxvp.likelihood.iterated_part import Preconditioner, iterated_part
 from jaxvp.likelihood.own_part import own_part
 from jaxvp.likelihood.system import FixedSystem
 from jaxvp.solver import newton
-from jaxvp.solver.loop import Records, by_tiles, for_each, iterate
+from jaxvp.solver.loop import by_tiles, for_each, iterate
+from jaxvp.solver.records import Records
 from jaxvp.solver.surface import Near, Surface, near_optimum
 from jaxvp.statistics import Array, PerGene, Shared
 

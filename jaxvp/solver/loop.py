@@ -11,95 +11,17 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
 from jaxvp.likelihood import accelerated, every
+from jaxvp.solver.records import Records
 from jaxvp.statistics import Array
 
 # Genes whose tables are filled at once, on a CPU and on an accelerator.
 _TABLE_GENES, _TABLE_GENES_ACCELERATED = 64, 2048
 _BURSTS = (5, 2, 3, 6, 12, 24)
-
-
-class Records(eqx.Module):
-    """Numbers of searches (or genes), a row each.
-
-    Gathering rows is one operation, and copies what is side by side. With an operation for every
-    leaf of a state a program has many more kernels, and each takes its time to compile.
-    """
-
-    rows: Float[Array, "searches numbers"]
-    structure: Any = eqx.field(static=True)
-    leaves: tuple[tuple[tuple[int, ...], Any], ...] = eqx.field(static=True)
-
-    @classmethod
-    def of(cls, tree: Any) -> Records:
-        """Of a tree of arrays, searches last: floats of one type, small integers and truths."""
-        arrays, structure = jax.tree.flatten(tree)
-        dtype = jnp.result_type(*(a for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)))
-        leaves = tuple((a.shape[:-1], a.dtype) for a in arrays)
-        flat = [a.reshape(-1, a.shape[-1]).astype(dtype) for a in arrays]
-        return cls(jnp.concatenate(flat).T, structure, leaves)
-
-    @classmethod
-    def repeated(cls, one: Any, count: int) -> Records:
-        """``count`` times the same."""
-        alone = cls.of(jax.tree.map(lambda leaf: leaf[..., None], one))
-        return alone._with(jnp.broadcast_to(alone.rows, (count, alone.rows.shape[1])))
-
-    def replaced(self, **leaves: Array) -> Records:
-        """With other values of some leaves."""
-        number = jax.tree.unflatten(self.structure, range(len(self.leaves)))
-        whose, place = self._whose(), []
-        for name in leaves:
-            place.append(np.eye(len(whose))[whose == getattr(number, name)])
-        place = np.concatenate(place)
-        columns = [leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves.values()]
-        columns = jnp.concatenate(columns, dtype=self.rows.dtype)
-        # A product puts them in their places: as a concatenation it would be a loop for each.
-        put = jnp.tensordot(columns, place.astype(columns.dtype), (0, 0), precision="highest")
-        return self._with(jnp.where(place.any(0), put, self.rows))
-
-    def _whose(self) -> Int[np.ndarray, " numbers"]:
-        """The number of the leaf of which a number is."""
-        sizes = [math.prod(shape) for shape, _ in self.leaves]
-        return np.repeat(np.arange(len(sizes)), sizes)
-
-    def tree(self) -> Any:
-        """What it was made of."""
-        found, begin, columns = [], 0, self.rows.T
-        for shape, dtype in self.leaves:
-            end = begin + math.prod(shape)
-            part = columns[begin:end]
-            part = part != 0 if jnp.issubdtype(dtype, bool) else part.astype(dtype)
-            found.append(part.reshape(*shape, part.shape[-1]))
-            begin = end
-        return jax.tree.unflatten(self.structure, found)
-
-    def take(self, index: Int[Array, " some"]) -> Records:
-        return self._with(self.rows.at[index].get(mode="promise_in_bounds"))
-
-    def cut(self, begin: Int[Array, ""], width: int) -> Records:
-        return self._with(jax.lax.dynamic_slice_in_dim(self.rows, begin, width))
-
-    def put(self, part: Records, mine: Bool[Array, " some"], begin: Int[Array, ""]) -> Records:
-        """With a part, as far as it is ``mine``, from ``begin`` on."""
-        old = self.cut(begin, len(mine)).rows
-        new = jnp.where(mine[:, None], part.rows, old)
-        return self._with(jax.lax.dynamic_update_slice_in_dim(self.rows, new, begin, 0))
-
-    def chosen(self, other: Records, takes: Bool[Array, " searches"], always: str) -> Records:
-        """The rows of another where it ``takes``, and the leaf ``always`` of it everywhere."""
-        number = getattr(jax.tree.unflatten(self.structure, range(len(self.leaves))), always)
-        mine = takes[:, None] | (self._whose() == number)
-        return self._with(jnp.where(mine, other.rows, self.rows))
-
-    def _with(self, rows: Array) -> Records:
-        return Records(rows, self.structure, self.leaves)
 
 
 def iterate(

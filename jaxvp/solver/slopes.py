@@ -18,7 +18,8 @@ from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, fence, traced_for
 from jaxvp.likelihood.slope_terms import Basis
 from jaxvp.likelihood.slopes import evaluate_slopes
 from jaxvp.solver import cone
-from jaxvp.solver.loop import Records, for_each, iterate
+from jaxvp.solver.loop import for_each, iterate
+from jaxvp.solver.records import Records
 from jaxvp.statistics import Array, PerGene, Slopes, SlopeShared
 
 

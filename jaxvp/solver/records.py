@@ -1,0 +1,90 @@
+"""States of many searches as one array, a row each.
+
+Gathering rows is one operation, and copies what is side by side. With an operation for every leaf
+of a state a program has many more kernels, and each of them takes 20 milliseconds to compile.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jaxvp.statistics import Array
+
+
+class Records(eqx.Module):
+    """Numbers of searches (or of genes), a row each."""
+
+    rows: Float[Array, "searches numbers"]
+    structure: Any = eqx.field(static=True)
+    leaves: tuple[tuple[tuple[int, ...], Any], ...] = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, tree: Any) -> Records:
+        """Of a tree of arrays, searches last: floats of one type, small integers and truths."""
+        arrays, structure = jax.tree.flatten(tree)
+        dtype = jnp.result_type(*(a for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)))
+        leaves = tuple((a.shape[:-1], a.dtype) for a in arrays)
+        flat = [a.reshape(-1, a.shape[-1]).astype(dtype) for a in arrays]
+        return cls(jnp.concatenate(flat).T, structure, leaves)
+
+    @classmethod
+    def repeated(cls, one: Any, count: int) -> Records:
+        """``count`` times the same."""
+        alone = cls.of(jax.tree.map(lambda leaf: leaf[..., None], one))
+        return alone._with(jnp.broadcast_to(alone.rows, (count, alone.rows.shape[1])))
+
+    def replaced(self, **leaves: Array) -> Records:
+        """With other values of some leaves."""
+        places = [np.eye(self.rows.shape[1])[self._columns(name)] for name in leaves]
+        place = np.concatenate(places)
+        columns = jnp.concatenate(
+            [leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves.values()], dtype=self.rows.dtype
+        )
+        # A product puts them in their places: as a concatenation it would be a loop for each.
+        put = jnp.tensordot(columns, place.astype(columns.dtype), (0, 0), precision="highest")
+        return self._with(jnp.where(place.any(0), put, self.rows))
+
+    def tree(self) -> Any:
+        """What it was made of."""
+        found, begin, columns = [], 0, self.rows.T
+        for shape, dtype in self.leaves:
+            end = begin + math.prod(shape)
+            part = columns[begin:end]
+            part = part != 0 if jnp.issubdtype(dtype, bool) else part.astype(dtype)
+            found.append(part.reshape(*shape, part.shape[-1]))
+            begin = end
+        return jax.tree.unflatten(self.structure, found)
+
+    def take(self, index: Int[Array, " some"]) -> Records:
+        return self._with(jnp.asarray(self.rows).at[index].get(mode="promise_in_bounds"))
+
+    def cut(self, begin: Int[Array, ""], width: int) -> Records:
+        return self._with(jax.lax.dynamic_slice_in_dim(self.rows, begin, width))
+
+    def put(self, part: Records, mine: Bool[Array, " some"], begin: Int[Array, ""]) -> Records:
+        """With a part, as far as it is ``mine``, from ``begin`` on."""
+        old = self.cut(begin, len(mine)).rows
+        new = jnp.where(mine[:, None], part.rows, old)
+        return self._with(jax.lax.dynamic_update_slice_in_dim(self.rows, new, begin, 0))
+
+    def chosen(self, other: Records, takes: Bool[Array, " searches"], always: str) -> Records:
+        """The rows of another where it ``takes``, and the leaf ``always`` of it everywhere."""
+        mine = takes[:, None] | self._columns(always)
+        return self._with(jnp.where(mine, other.rows, self.rows))
+
+    def _columns(self, name: str) -> Bool[np.ndarray, " numbers"]:
+        """Which numbers are of the leaf of this name."""
+        mine = getattr(jax.tree.unflatten(self.structure, range(len(self.leaves))), name)
+        return np.concatenate(
+            [np.full(math.prod(shape), i == mine) for i, (shape, _) in enumerate(self.leaves)]
+        )
+
+    def _with(self, rows: Array) -> Records:
+        return Records(rows, self.structure, self.leaves)
