@@ -17,6 +17,7 @@ from jaxvp.likelihood.iterated_part import Preconditioner, iterated_part
 from jaxvp.likelihood.own_part import own_part
 from jaxvp.solver import determinant, polynomial, solve, surface
 from jaxvp.solver.loop import iterate
+from jaxvp.solver.records import Records
 from jaxvp.statistics import compress, statistics
 
 DESIGNS = {"2 terms": {"g": 12, "h": 5}, "3 terms": {"g": 12, "h": 7, "i": 3}}
@@ -243,9 +244,9 @@ def test_searches_of_two_groups_are_never_in_one_tile():
         return Counting(left, tiles, left <= 0)
 
     def run(state, group):
-        return iterate(
-            stepped, 8, group, state, jnp.int32(20), group=group, groups=5, enter=lambda _, g: g
-        )
+        records, limit = Records.of(state), jnp.int32(20)
+        own = {"group": group, "groups": 5, "enter": lambda _, g: g}
+        return iterate(stepped, 8, group, records, limit, **own).tree()
 
     found = jax.jit(run)(start, jnp.asarray(group))
     assert np.asarray(found.done).all()

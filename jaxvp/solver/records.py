@@ -29,7 +29,8 @@ class Records(eqx.Module):
     def of(cls, tree: Any) -> Records:
         """Of a tree of arrays, searches last: floats of one type, small integers and truths."""
         arrays, structure = jax.tree.flatten(tree)
-        dtype = jnp.result_type(*(a for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)))
+        floats = (a for a in arrays if jnp.issubdtype(a.dtype, jnp.floating))
+        dtype = jnp.result_type(jnp.float32, *floats)
         leaves = tuple((a.shape[:-1], a.dtype) for a in arrays)
         flat = [a.reshape(-1, a.shape[-1]).astype(dtype) for a in arrays]
         return cls(jnp.concatenate(flat).T, structure, leaves)
