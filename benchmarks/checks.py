@@ -165,21 +165,23 @@ def demo(size: str) -> list[Row]:
         for words in ("no compile cache", "compile cache of an earlier run")[
             : options["runs"][size]
         ]:
-            start = time.perf_counter()
+            start = time.time()
             done = subprocess.run(
                 command, capture_output=True, text=True, env=environment(XDG_CACHE_HOME=folder)
             )
-            whole = time.perf_counter() - start
+            whole = time.time() - start
             if done.returncode:
                 return [row(f"demo failed: {done.stderr.strip()[-200:]}", float("nan"), "")]
             printed = printed_seconds(done.stdout)
             warm = printed["Warm"]
-            # Whole process less the second fit: more than what the demo calls cold (the figure and
-            # the interpreter's start are in it), so the promise is not easier than it says.
-            cold, limit = whole - warm, options["factor"] * warm + options["seconds"]
+            # Import, read, compile, fit, write: to the last table on disk, seen from outside.
+            tables = Path(folder, "demo").glob("*.parquet")
+            cold = max(table.stat().st_mtime for table in tables) - start
+            limit = options["factor"] * warm + options["seconds"]
             terms = f"{options['factor']:g} x warm ({warm:.2f} s) + {options['seconds']:g} s"
-            what = f"demo, {words}: process less warm fit (it says {printed['Cold']:.2f} s)"
+            what = f"demo, {words}: start of the process to its tables on disk"
             rows.append(row(what, cold, "s", f"under {terms}", cold < limit))
+            rows.append(row(f"demo, {words}: and a second fit and the figure", whole, "s"))
     return rows
 
 
