@@ -165,6 +165,8 @@ def demo(size: str) -> list[Row]:
         for words in ("no compile cache", "compile cache of an earlier run")[
             : options["runs"][size]
         ]:
+            for table in Path(folder, "demo").glob("*.parquet"):
+                table.unlink()
             start = time.time()
             done = subprocess.run(
                 command, capture_output=True, text=True, env=environment(XDG_CACHE_HOME=folder)
@@ -176,7 +178,7 @@ def demo(size: str) -> list[Row]:
             warm = printed["Warm"]
             # Import, read, compile, fit, write: to the last table on disk, seen from outside.
             tables = Path(folder, "demo").glob("*.parquet")
-            cold = max(table.stat().st_mtime for table in tables) - start
+            cold = max((table.stat().st_mtime for table in tables), default=float("nan")) - start
             limit = options["factor"] * warm + options["seconds"]
             terms = f"{options['factor']:g} x warm ({warm:.2f} s) + {options['seconds']:g} s"
             what = f"demo, {words}: start of the process to its tables on disk"

@@ -48,12 +48,12 @@ def _on_cpu(gammas: Array, m: Array) -> tuple[Array, Array]:
     def sweep(j, carry):
         m, pivots = carry
         scaled, row, pivot = fence(column, m, gammas, j)
-        return put(fence(update, m, scaled), row, j), put(pivots, pivot, j)
+        return _put(fence(update, m, scaled), row, j), _put(pivots, pivot, j)
 
     return jax.lax.fori_loop(0, gammas.shape[0], sweep, (m, jnp.ones_like(gammas)))
 
 
-def put(array: Array, row: Array, j: Array) -> Array:
+def _put(array: Array, row: Array, j: Array) -> Array:
     """The array with a row in its place: ``.at[j].set`` would ask whether that is inside."""
     return jax.lax.dynamic_update_index_in_dim(array, row, j, 0)
 

@@ -62,7 +62,7 @@ def conditions(
     )
     q = shared.n_columns - shared.p
     zz, zx, xx, zy, xy = uu[:q, :q], uu[:q, q:], uu[q:, q:], uy[:q], uy[q:]
-    t, log_det = inverse(spread(tuple(gamma), shared, yy), zz)
+    t, log_det = inverse(spread(gamma, shared, yy), zz)
     tzz, tzx, tzy = t @ zz, t @ zx, t @ zy
     half = zx - zz @ tzx  # Z'V^-1 X
     covariance, log_det_fixed = inverse_of(xx - zx.T @ tzx)

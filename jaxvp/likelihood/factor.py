@@ -87,7 +87,7 @@ def factored(
         right = uu[0][:, block] @ zpy[block]
         return right[:q] - uu[0][:q] @ solve(right)
 
-    columns = [
+    summed = [
         trace,
         -(zpy**2),
         trace1,
@@ -96,7 +96,7 @@ def factored(
         *(2 * zpy * image(b) for b in blocks),
     ]
     lost = (jnp.diag(system) / jnp.diag(factor) ** 2).max()
-    moments = Moments(log_det, rss, by_term(columns, shared), lost)
+    moments = Moments(log_det, rss, by_term(summed, shared), lost)
     fixed = FixedSystem(
         r[q:, q:].T @ r[q:, q:],
         u[q:],

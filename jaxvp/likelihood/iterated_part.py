@@ -87,7 +87,7 @@ class Preconditioner(NamedTuple):
         """At these gammas of the other terms."""
         n = len(node.roots)
         fixed = jnp.ones((shared.p, gamma.shape[1]), gamma.dtype)
-        few = jnp.sqrt(jnp.concatenate([spread(tuple(gamma), shared, gamma[0])[n:], fixed]))
+        few = jnp.sqrt(jnp.concatenate([spread(gamma, shared, gamma[0])[n:], fixed]))
         own = 1 / (1 + gamma[1] * node.roots[:, None])
         # H_rr - H_r2 H_22^-1 H_2r
         taken = jnp.einsum("an,ng,bn->abg", node.couple, gamma[1] * own, node.couple)
@@ -122,7 +122,7 @@ def iterated_part(
     node = near.node
     w0, w1, _ = class_weights(shared, gamma[0])
     q, genes = shared.n_columns - shared.p, gamma.shape[1]
-    ratio = spread(tuple(gamma), shared, gamma[0])
+    ratio = spread(gamma, shared, gamma[0])
     root = jnp.concatenate([jnp.sqrt(ratio), jnp.ones((shared.p, genes), ratio.dtype)])
     random = (jnp.arange(shared.n_columns) < q).astype(ratio.dtype)[:, None]
     b = node.turned(dot(w0, gene.between_uy) + gene.within_uy)

@@ -45,7 +45,7 @@ def least(array: Array) -> Array:
 
 
 def every(truths: Bool[Array, "..."]) -> Bool[Array, ""]:
-    """Are all true?
+    """Are all true, of at least one?
 
     ``jnp.all`` is a tree of reductions on a CPU, which takes a fifth of a second to compile.
     """

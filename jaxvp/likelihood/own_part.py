@@ -49,7 +49,7 @@ def own_part(gamma: Float[Array, "k genes"], shared: Shared, gene: PerGene) -> O
     # A product with a transposed operand takes three times as long as one after transposing.
     m = (jax.lax.optimization_barrier(w0.T) @ flat).reshape(genes, columns, columns)
     m = m + shared.within
-    ratio = spread(tuple(gamma), shared, gamma[0])
+    ratio = spread(gamma, shared, gamma[0])
     root = jnp.concatenate([jnp.sqrt(ratio), jnp.ones((shared.p, genes), ratio.dtype)])
     random = (jnp.arange(columns) < q).astype(m.dtype)
     system = root.T[:, :, None] * m * root.T[:, None, :] + jnp.diag(random)

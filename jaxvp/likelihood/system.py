@@ -27,7 +27,10 @@ class Moments(NamedTuple):
 
     log_det: tuple[Scalar, Scalar, Scalar]
     rss: tuple[Scalar, Scalar, Scalar]
-    sums: Float[Array, "k some *genes"]  # 2 k + 2 of them, see `jaxvp.likelihood.sweep`
+    # Derivatives, summed over the columns of every term (`by_term`), with t = k - 1 terms left:
+    # of log|.|, a diagonal of Z'PZ (ML: Z'V^-1 Z), and of r, -(Z'Py)^2; then the second ones of
+    # log|.| with gamma_1, 1, and with the others, t; and the same of r.
+    sums: Float[Array, "k _ *genes"]
     lost: Scalar  # largest ratio of a column's square to what the others leave of it: lost digits
 
 
@@ -106,9 +109,8 @@ def spread(gamma: Vector, shared: Shared, like: Scalar) -> Array:
     """The variance ratio of every random column that is left."""
     if len(shared.levels) == 1:
         return jnp.zeros((0, *like.shape), like.dtype)
-    return jnp.tensordot(
-        _members(shared, like.dtype).T, jnp.stack([*gamma]), 1, precision="highest"
-    )
+    ratios = jnp.stack(gamma) if isinstance(gamma, tuple) else gamma
+    return jnp.tensordot(_members(shared, like.dtype).T, ratios, 1, precision="highest")
 
 
 def by_term(columns: Sequence[Array], shared: Shared) -> Float[Array, "k some *genes"]:

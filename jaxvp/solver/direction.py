@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from jaxvp.likelihood import accelerated, fence, lift
-from jaxvp.likelihood.lanes import WRITTEN_OUT, diagonal, each_pivot, every, least, total
+from jaxvp.likelihood import accelerated, every, fence, lift
+from jaxvp.likelihood.lanes import WRITTEN_OUT, diagonal, each_pivot, least, total
 from jaxvp.statistics import Array
 
 

@@ -95,6 +95,7 @@ def iterate(
         return left | some, records.put(Records.of(part), mine, begin)
 
     def burst(carry):
+        # The fourth: is any of the searches that the last burst stepped not done?
         number, spent, ids, _, records = carry
         key = jnp.where(records.tree().done, groups, take(of_group, ids))
         order = jnp.argsort(key, stable=True)
@@ -146,7 +147,8 @@ def cut(leaf: Array, begin: Int[Array, ""], width: int) -> Array:
 def _gathered(gene: Any, index: Int[Array, " width"]) -> Any:
     """The statistics of these genes.
 
-    Without groups they are neighbours in the first burst: then a CPU copies rows, not numbers.
+    Of `Records` they are rows anyway. Of arrays that have the genes last they are neighbours in the
+    first burst, without groups: then a CPU copies rows, not numbers.
     """
     if isinstance(gene, Records):
         return gene.take(index).tree()

@@ -153,7 +153,8 @@ def restart(
 ) -> tuple[Float[Array, "k *genes"], Bool[Array, "*genes"]]:
     """Where another attempt begins, and for whom none is worth it.
 
-    It is for who is in doubt, and from the start for who is at no optimum.
+    It is for who is in doubt, and from the start for who is at no optimum; ``start`` is the state
+    of one search, without the axis that ``best`` has.
 
     A component in doubt is one that is barely zero (a small score there) or barely not (little
     would be lost at zero): the deviance may have a second minimum on the other side. That is the

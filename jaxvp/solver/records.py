@@ -27,12 +27,12 @@ class Records(eqx.Module):
 
     @classmethod
     def of(cls, tree: Any) -> Records:
-        """Of a tree of arrays, searches last: floats of one type, small integers and truths."""
+        """Of a tree of arrays, searches last: floats, truths, integers that a float can hold."""
         arrays, structure = jax.tree.flatten(tree)
         floats = (a for a in arrays if jnp.issubdtype(a.dtype, jnp.floating))
         dtype = jnp.result_type(jnp.float32, *floats)
         leaves = tuple((a.shape[:-1], a.dtype) for a in arrays)
-        flat = [a.reshape(-1, a.shape[-1]).astype(dtype) for a in arrays]
+        flat = [a.reshape(math.prod(a.shape[:-1]), a.shape[-1]).astype(dtype) for a in arrays]
         return cls(jnp.concatenate(flat).T, structure, leaves)
 
     @classmethod
@@ -42,7 +42,7 @@ class Records(eqx.Module):
         return alone._with(jnp.broadcast_to(alone.rows, (count, alone.rows.shape[1])))
 
     def replaced(self, **leaves: Array) -> Records:
-        """With other values of some leaves."""
+        """With other values of some leaves, finite ones: what is not would be in all of them."""
         places = [np.eye(self.rows.shape[1])[self._columns(name)] for name in leaves]
         place = np.concatenate(places)
         columns = jnp.concatenate(
@@ -64,9 +64,11 @@ class Records(eqx.Module):
         return jax.tree.unflatten(self.structure, found)
 
     def take(self, index: Int[Array, " some"]) -> Records:
+        """The rows of these numbers."""
         return self._with(jnp.asarray(self.rows).at[index].get(mode="promise_in_bounds"))
 
     def cut(self, begin: Int[Array, ""], width: int) -> Records:
+        """``width`` rows from ``begin`` on."""
         return self._with(jax.lax.dynamic_slice_in_dim(self.rows, begin, width))
 
     def put(self, part: Records, mine: Bool[Array, " some"], begin: Int[Array, ""]) -> Records:

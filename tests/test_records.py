@@ -1,0 +1,92 @@
+"""States of many searches as rows of one array."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxvp
+from jaxvp.design import build
+from jaxvp.formula import Formula
+from jaxvp.likelihood import every
+from jaxvp.solver import prepare, solve
+from jaxvp.solver.records import Records
+from jaxvp.statistics import compress, statistics
+
+
+class State(NamedTuple):
+    matrix: jax.Array
+    none: jax.Array
+    scalar: jax.Array
+    count: jax.Array
+    done: jax.Array
+
+
+def state(searches, seed=0):
+    rng = np.random.default_rng(seed)
+    return State(
+        jnp.asarray(rng.normal(size=(2, 3, searches))),
+        jnp.zeros((0, searches)),
+        jnp.asarray(rng.normal(size=searches)).at[0].set(-jnp.inf),
+        jnp.asarray(rng.integers(0, 99, searches), jnp.int32),
+        jnp.asarray(rng.random(searches) < 0.5),
+    )
+
+
+def same(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("x64", [True, False])
+def test_what_goes_in_comes_out(x64):
+    with jax.enable_x64(x64):
+        one = state(5)
+        records = Records.of(one)
+        same(records.tree(), one)
+        order = jnp.asarray([3, 0, 4])
+        same(records.take(order).tree(), jax.tree.map(lambda leaf: leaf[..., order], one))
+        same(records.cut(jnp.int32(2), 2).tree(), jax.tree.map(lambda leaf: leaf[..., 2:4], one))
+        alone = jax.tree.map(lambda leaf: leaf[..., 1], one)
+        again = jax.tree.map(lambda leaf: jnp.repeat(leaf[..., None], 3, -1), alone)
+        same(Records.repeated(alone, 3).tree(), again)
+
+
+def test_leaves_are_replaced_and_rows_chosen():
+    with jax.enable_x64(True):
+        one, other = state(5), state(5, seed=1)
+        records = Records.of(one)
+        found = records.replaced(done=~one.done, matrix=other.matrix)
+        same(found.tree(), one._replace(done=~one.done, matrix=other.matrix))
+        takes = jnp.asarray([True, False, False, True, False])
+        expected = jax.tree.map(lambda a, b: jnp.where(takes, b, a), one, other)
+        found = records.chosen(Records.of(other), takes, always="count")
+        same(found.tree(), expected._replace(count=other.count))
+        mine = jnp.asarray([False, True])
+        found = records.put(Records.of(other).cut(jnp.int32(0), 2), mine, jnp.int32(3))
+        last = jnp.arange(5) == 4
+        moved = jax.tree.map(lambda leaf: jnp.roll(leaf, 3, -1), other)
+        same(found.tree(), jax.tree.map(lambda a, b: jnp.where(last, b, a), one, moved))
+
+
+@pytest.mark.parametrize("truths", [[True], [True, True], [True, False], [False, True]])
+def test_every(truths):
+    assert bool(every(jnp.asarray(truths))) == all(truths)
+
+
+def test_genes_that_are_not_wanted_are_never_stepped():
+    """Not by starts of a table either."""
+    study = jaxvp.simulate(16, 60, {"g": 9, "h": 4}, zero_probability=0.5, seed=2)
+    compression = compress(build(Formula.parse(study.formula), study.metadata))
+    block = statistics(compression, study.expression.to_numpy().T)
+    wanted = np.arange(16) % 3 > 0
+    with jax.enable_x64(True):
+        table = prepare("newton", compression.shared, False)
+        assert table is not None
+        found = jax.jit(solve, static_argnums=(0, 1, 2, 3))(
+            "newton", 16, False, "cpu", compression.shared, block.gene, wanted, np.int32(99), table
+        )
+    np.testing.assert_array_equal(np.asarray(found.evaluations) > 0, wanted)
