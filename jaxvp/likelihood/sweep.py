@@ -125,7 +125,7 @@ def _system(
 
     def project(m, projected, beta):
         zx, swept = m[:q, q:-1], m[:q, :q]
-        # Factors: a choice between entries takes ten times as long to compile.
+        # Factors: a choice between entries would be several loops, which take longer to compile.
         lower = lift(np.tri(q, dtype=m.dtype), m[-1, -1])
         zz = lower * swept + (1 - lower) * swept.swapaxes(0, 1)
         return zz, zz - product(zx, projected), m[:q, -1] - apply(zx, beta)
