@@ -20,7 +20,7 @@ from jaxvp.solver.records import Records
 from jaxvp.statistics import Array
 
 # Genes whose tables are filled at once, on a CPU and on an accelerator.
-_TABLE_GENES, _TABLE_GENES_ACCELERATED = 64, 2048
+_TABLE_GENES, _TABLE_GENES_ACCELERATED = 128, 2048
 _BURSTS = (5, 2, 3, 6, 12, 24)
 
 

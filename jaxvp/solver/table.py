@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxvp.likelihood import SWEEP_COLUMNS, Scalar
+from jaxvp.likelihood import SWEEP_COLUMNS, Scalar, fence
+from jaxvp.likelihood.lanes import dot
 from jaxvp.solver.elimination import Eliminated, Rotated, eliminate, level_sizes
 from jaxvp.statistics import Array, PerGene, Shared
 
@@ -33,6 +34,7 @@ _NODES = {
     terms: 6 * np.linspace(0, 1, count) ** 1.5
     for terms, count in {1: 12, 2: 12, 3: 8, 4: 6}.items()
 }
+_FEW = 8  # columns of a sum that is written out
 _SMALL, _LARGE = (1, 2, 3), (2, 3, 4)  # numbers of terms for which a table pays
 
 
@@ -86,9 +88,19 @@ def residual(eliminated: Eliminated, gene: PerGene) -> Float[Array, "*nodes gene
         b = b.reshape(-1, *b.shape[2:])
     yy = yy - ((fixed @ b[:, b.shape[1] - p :]) ** 2).sum(1)
     if levels:
-        c = levels[-1].rotate @ b
-        yy = yy[:, None] - levels[-1].factor @ (c * c)
+        c = fence(lambda b: levels[-1].rotate @ b, b)
+        yy = fence(lambda yy, c: yy[:, None] - _summed(levels[-1].factor, c * c), yy, c)
     return yy.reshape(*log_det.shape, -1)
+
+
+def _summed(
+    factor: Float[Array, "nodes N n"], squares: Float[Array, "nodes n genes"]
+) -> Float[Array, "nodes N genes"]:
+    """``factor @ squares``; of few columns as a sum, for a product is a call for every node."""
+    if factor.shape[-1] > _FEW:
+        return factor @ squares
+    shares = jnp.moveaxis(jnp.asarray(factor), -1, 0)[..., None]
+    return dot(shares, squares.swapaxes(0, 1)[:, :, None])
 
 
 def starts(
@@ -100,7 +112,8 @@ def starts(
     """
     # exp(deviance / N): the same order, without a logarithm for every node of every gene.
     determinant = jnp.exp((table.eliminated.log_det + table.main) / size)[..., None]
-    height = determinant * jnp.maximum(residual(table.eliminated, gene), 1e-300)
+    rss = residual(table.eliminated, gene)
+    height = fence(lambda rss: determinant * jnp.maximum(rss, 1e-300), rss)
     return valleys(table.gammas, shared.samples_per_level, height)
 
 
@@ -120,9 +133,12 @@ def _place(
 ) -> Float[Array, "k genes"]:
     """x of the lowest node, NaN where none is finite."""
     flat = height.reshape(-1, height.shape[-1])
-    place = jnp.unravel_index(jnp.argmin(flat, axis=0), height.shape[:-1])
+    lowest = flat.min(0)
+    # Its first place by two plain minima: XLA's argmin is not vectorised.
+    first = jnp.where(flat == lowest, np.arange(len(flat), dtype=np.int32)[:, None], len(flat) - 1)
+    place = jnp.unravel_index(first.min(0), height.shape[:-1])
     x = jnp.stack([jnp.log1p(m[t] * gammas[t][i]) for t, i in enumerate(place)])
-    return jnp.where(flat.min(0) < jnp.inf, x, jnp.nan)
+    return jnp.where(lowest < jnp.inf, x, jnp.nan)
 
 
 def _other_valleys(height: Float[Array, "*nodes genes"]) -> Float[Array, "*nodes genes"]:
