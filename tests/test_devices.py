@@ -42,6 +42,20 @@ def test_a_fit_in_a_child_process_ends(fits):
     assert done.stdout == "True\n", done.stderr
 
 
+def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
+    import jaxvp
+    from jaxvp.batch import program
+
+    solvers = program._programs({"xla_cpu_no_such_option": 1})
+    for name, solver in zip(("_solve", "_solve_slopes"), solvers, strict=True):
+        monkeypatch.setattr(program, name, solver)
+    monkeypatch.setattr(program, "_compiled", set())
+    study = jaxvp.simulate(4, 20, {"g": 4}, seed=1)
+    result = jaxvp.fit(study.expression, study.formula, study.metadata)
+    assert (result.diagnostics.status == "converged").all()
+    assert program._solve is not solvers[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("levels", [{"g": 8}, {"a": 90, "b": 70}], ids=["small", "large"])
 def test_the_compiled_program_has_no_collectives(levels, monkeypatch):

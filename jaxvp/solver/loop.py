@@ -21,7 +21,7 @@ from jaxvp.statistics import Array
 
 # Genes whose tables are filled at once, on a CPU and on an accelerator.
 _TABLE_GENES, _TABLE_GENES_ACCELERATED = 128, 2048
-_BURSTS = (5, 2, 3, 6, 12, 24)
+_BURSTS = (4, 2, 3, 6, 12, 24)
 
 
 def iterate(

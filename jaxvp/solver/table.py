@@ -18,6 +18,8 @@ multiply-adds in matrix products; `jaxvp.solver.elimination` has the formulas.
 
 from __future__ import annotations
 
+import math
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -124,21 +126,41 @@ def valleys(
 ) -> Float[Array, "2 k genes"]:
     """x of the lowest node, and of the lowest of another valley (NaN where there is none)."""
     return jnp.stack(
-        [_place(gammas, samples_per_level, h) for h in (height, _other_valleys(height))]
+        [_place(gammas, samples_per_level, height, low) for low in (height, _other_valleys(height))]
     )
 
 
 def _place(
-    gammas: tuple[Array, ...], m: Float[Array, " k"], height: Float[Array, "*nodes genes"]
+    gammas: tuple[Array, ...],
+    m: Float[Array, " k"],
+    height: Float[Array, "*nodes genes"],
+    low: Float[Array, "*nodes genes"],
 ) -> Float[Array, "k genes"]:
-    """x of the lowest node, NaN where none is finite."""
-    flat = height.reshape(-1, height.shape[-1])
-    lowest = flat.min(0)
-    # Its first place by two plain minima: XLA's argmin is not vectorised.
-    first = jnp.where(flat == lowest, np.arange(len(flat), dtype=np.int32)[:, None], len(flat) - 1)
-    place = jnp.unravel_index(first.min(0), height.shape[:-1])
-    x = jnp.stack([jnp.log1p(m[t] * gammas[t][i]) for t, i in enumerate(place)])
-    return jnp.where(lowest < jnp.inf, x, jnp.nan)
+    """x near the node that is lowest by ``low``, NaN where none is finite.
+
+    On every axis it is the vertex of the parabola through the node and its neighbours.
+    """
+    shape, k = height.shape[:-1], len(gammas)
+    flat, low = (h.reshape(-1, h.shape[-1]) for h in (height, low))
+    lowest = low.min(0)
+    # Its first place by two minima of floats: XLA's argmin is not vectorised.
+    number = np.arange(len(low), dtype=low.dtype)[:, None]
+    first = jnp.where(low == lowest, number, len(low) - 1.0).min(0).astype(jnp.int32)
+    stride = np.array([math.prod(shape[t + 1 :]) for t in range(k)], np.int32)[:, None]
+    count = np.array(shape, np.int32)[:, None]
+    place = first // stride % count
+    # A node at an end is its own neighbour.
+    inside = (place > 0) & (place < count - 1)
+    sides = np.arange(-1, 2, dtype=np.int32)[:, None, None] * inside
+    left, middle, right = flat[first + stride * sides, np.arange(flat.shape[1])]
+    nodes = [jnp.log1p(m[t] * jnp.asarray(gammas[t])) for t in range(k)]
+    padded = jnp.stack([jnp.pad(x, (0, max(shape) - len(x))) for x in nodes])
+    before, here, after = padded[np.arange(k)[:, None], place + sides]
+    rise = (middle - left) / jnp.where(inside, here - before, 1.0)
+    bend = (right - middle) / jnp.where(inside, after - here, 1.0) - rise
+    bent = inside & (bend > 0)
+    shift = 0.5 * ((before - here) - (after - before) * rise / jnp.where(bent, bend, 1.0))
+    return jnp.where(lowest < jnp.inf, here + jnp.where(bent, shift, 0.0), jnp.nan)
 
 
 def _other_valleys(height: Float[Array, "*nodes genes"]) -> Float[Array, "*nodes genes"]:

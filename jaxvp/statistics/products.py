@@ -18,6 +18,7 @@ _TILE_BYTES = 1 << 21
 _TILE_GENES = (16, 512)
 # Samples whose mean genes are shifted by: near enough to the mean of all for no digits to be lost.
 _SAMPLES_OF_SHIFT = 8
+_FEW_COLUMNS = 4
 
 
 def statistics(
@@ -82,7 +83,7 @@ def _fill(
         y -= shift
     if c.weighting is not None:
         y *= c.weighting.root
-    ols = q.T @ y
+    ols = _on_columns(c.q, y)
     yy = np.einsum("ng,ng->g", y, y)
     squares = yy - np.einsum("pg,pg->g", ols, ols)
     limit = max(_SMALLEST_SHARE, _SMALLEST_SHARE_PER_SAMPLE * n)
@@ -97,6 +98,15 @@ def _fill(
     again = np.flatnonzero(~plain)
     if len(again):
         _fill_carefully(c, raw[:, again], block, part.start + again)
+
+
+def _on_columns(
+    q: Float[np.ndarray, "n p"], y: Float[np.ndarray, "n g"]
+) -> Float[np.ndarray, "p g"]:
+    """``q'y``; with few columns one by one, as a matrix product copies all of y first."""
+    if 0 < q.shape[1] <= _FEW_COLUMNS:
+        return np.stack([column @ y for column in q.T])
+    return (y.T @ q).T
 
 
 def _fill_products(
