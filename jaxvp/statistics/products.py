@@ -73,7 +73,7 @@ def _fill(
     c: Compression, raw: np.ndarray, y: Float[np.ndarray, "n g"], block: Block, part: slice
 ) -> None:
     """The products of one tile, written into ``block[..., part]``; ``y`` is room for a copy."""
-    n, q = len(raw), c.q
+    n = len(raw)
     # Of one layout from here on: the same bits, however the measurements lie in memory.
     y[...] = raw
     shift = np.zeros(raw.shape[1])
