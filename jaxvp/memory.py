@@ -1,10 +1,15 @@
-"""Memory that this process may still take."""
+"""Memory that this process may still take, and memory that JAX takes over without a copy."""
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float
+
+_ALIGNMENT = 64  # bytes, of JAX's arrays on a CPU
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
@@ -40,3 +45,21 @@ def _control_group() -> int | None:
         return max(0, limit - int(_CGROUP.joinpath("memory.current").read_text()))
     except (OSError, ValueError):  # no such group, or "max"
         return None
+
+
+def aligned(*shape: int) -> Float[np.ndarray, "..."]:
+    """An empty array that begins where an array of JAX does.
+
+    On a CPU `jax.device_put` takes it as it is, where another would be copied.
+    """
+    size = math.prod(shape)
+    room = np.empty(size + _ALIGNMENT // 8)
+    first = -room.ctypes.data % _ALIGNMENT // 8
+    return room[first : first + size].reshape(shape)
+
+
+def filled(value: float, *shape: int) -> Float[np.ndarray, "..."]:
+    """The same, with a number everywhere."""
+    array = aligned(*shape)
+    array[...] = value
+    return array

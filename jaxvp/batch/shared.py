@@ -29,7 +29,8 @@ def fit_shared(
     out.n_obs[:] = int(shared.n)
     if weighting is not None and len(weighting.rows) < len(y):
         y = y[weighting.rows]
-    block = statistics(compression, y, work.helpers, work.larger_tiles)
+    capacity = program.capacity if shared.levels else 0
+    block = statistics(compression, y, work.helpers, work.larger_tiles, capacity)
     out.status[block.non_finite] = Status.NON_FINITE
     out.status[block.constant] = Status.ZERO_VARIANCE
     out.status[block.explained] = Status.ZERO_RESIDUAL

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jaxvp.memory import filled
+
 from .nodes import chebyshev, ends, from_unit, log_range, node_counts, to_unit
 from .structure import Structure
 from .types import Packed, PerGene, triangle
@@ -35,17 +37,17 @@ def room_for(s: Structure, nodes: int, genes: int) -> Room:
     """For the products of so many genes."""
     K, tile = len(s.term_of_other) + s.Q.shape[1], s.tile.genes
     gene = PerGene(
-        np.zeros((K, genes)),
-        np.ones(genes),
-        np.zeros((nodes, K, genes)),
-        np.zeros((nodes, genes)),
+        filled(0.0, K, genes),
+        filled(1.0, genes),
+        filled(0.0, nodes, K, genes),
+        filled(0.0, nodes, genes),
         Packed(
-            np.zeros((K, K, genes)),
-            np.zeros((K * (K + 1) // 2, nodes, genes)),
-            np.ones((nodes, genes)),
-            np.ones((s.levels, genes)),
-            np.ones((s.levels, genes)),
-            np.ones(genes),
+            filled(0.0, K, K, genes),
+            filled(0.0, K * (K + 1) // 2, nodes, genes),
+            filled(1.0, nodes, genes),
+            filled(1.0, s.levels, genes),
+            filled(1.0, s.levels, genes),
+            filled(1.0, genes),
         ),
     )
     one, two = np.empty((2, tile, len(s.first)))

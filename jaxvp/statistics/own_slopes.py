@@ -13,6 +13,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from jaxvp.memory import filled
+
 from .slope_structure import SlopeStructure
 from .slopes import chunked
 from .types import PerGene, SlopeOwn
@@ -29,19 +31,19 @@ def room_for_slopes(s: SlopeStructure, genes: int) -> PerGene:
     """Arrays for the products of so many genes, to be used again and again by `own_slopes`."""
     K, c = s.others.shape[1] + s.Q.shape[1], s.z.shape[1]
     pairs, classes = c * (c + 1) // 2, chunked(s.levels)
-    counts = np.zeros((classes, genes))
+    counts = filled(0.0, classes, genes)
     counts[: s.levels] = 1.0
     return PerGene(
-        np.zeros((K, genes)),
-        np.ones(genes),
-        np.zeros((pairs * classes, K, genes)),
-        np.zeros((pairs * classes, genes)),
+        filled(0.0, K, genes),
+        filled(1.0, genes),
+        filled(0.0, pairs * classes, K, genes),
+        filled(0.0, pairs * classes, genes),
         SlopeOwn(
-            np.zeros((K, K, genes)),
-            np.zeros((pairs * classes, K, K, genes)),
-            np.zeros((classes, c, c, genes)),
+            filled(0.0, K, K, genes),
+            filled(0.0, pairs * classes, K, K, genes),
+            filled(0.0, classes, c, c, genes),
             counts,
-            np.ones(genes),
+            filled(1.0, genes),
         ),
     )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxvp import threads
+from jaxvp.memory import aligned
 
 from .compression import Compression, Grouping
 from .types import EPS, Block, PerGene
@@ -26,23 +28,26 @@ def statistics(
     y: Float[np.ndarray, "n genes"],
     helpers: int = 1,
     larger: int = 1,
+    capacity: int = 0,
 ) -> Block:
     """Statistics of a block of genes.
 
     ``y`` is samples x genes with any strides, its rows those of the compression (the design's, or
     the ones that its weights leave). It is read once, in tiles that stay in the cache, by so many
     threads. Many of them want tiles some times ``larger`` than that: between the operations of a
-    tile they wait for the interpreter.
+    tile they wait for the interpreter. The statistics have room for ``capacity`` genes: those that
+    the block lacks are its last one.
     """
     n, genes = y.shape
+    room = max(genes, capacity)
     shared = compression.shared
     classes, k_columns = shared.between.shape[:2]
     block = Block(
         PerGene(
-            np.empty((k_columns, genes)),
-            np.empty(genes),
-            np.empty((classes, k_columns, genes)),
-            np.empty((classes, genes)),
+            aligned(k_columns, room),
+            aligned(room),
+            aligned(classes, k_columns, room),
+            aligned(classes, room),
         ),
         np.ones(genes),
         np.zeros((shared.p, genes)),
@@ -56,11 +61,14 @@ def statistics(
         part = slice(start, min(start + tile, genes))
         if not hasattr(rooms, "numbers"):
             rooms.numbers = np.empty(n * tile)
-        room = rooms.numbers[: n * (part.stop - start)].reshape(n, -1)
+        copy = rooms.numbers[: n * (part.stop - start)].reshape(n, -1)
         with np.errstate(all="ignore"):
-            _fill(compression, y[:, part], room, block, part)
+            _fill(compression, y[:, part], copy, block, part)
 
     threads.each(fill, range(0, genes, tile), helpers)
+    if 0 < genes < room:
+        for array in jax.tree.leaves(block.gene):
+            array[..., genes:] = array[..., genes - 1 : genes]
     return block
 
 
