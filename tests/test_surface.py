@@ -139,7 +139,7 @@ def size_of(shared, reml):
 
 def test_a_surface_whose_determinants_are_not_exact_is_not_used(design, monkeypatch):
     compression = design[1]
-    monkeypatch.setattr(determinant, "_ERROR", 1e-2)
+    monkeypatch.setattr(determinant, "_ERRORS", (1e-2,))
     with jax.enable_x64(True):
         assert determinant.tabulate(compression.shared, False).error > determinant.PRECISE
         assert surface.build(compression, False) is None
@@ -252,6 +252,34 @@ def test_searches_of_two_groups_are_never_in_one_tile():
     assert np.asarray(found.done).all()
     np.testing.assert_array_equal(found.left, 0)
     np.testing.assert_array_equal(found.tiles, np.where(needs > 0, group, -1))
+
+
+def test_derivatives_in_x_are_those_of_the_value():
+    """The map between x and the place among the nodes, beside JAX's own derivatives."""
+    axes = polynomial.Axes.of((np.array([3.0, 9.0]), np.array([5.0])), np.array([4.0, 5.0]), 100.0)
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(6, 7))
+    x = np.log1p(rng.uniform(0, 60, size=(2, 5)))
+    with jax.enable_x64(True):
+        value, score, hessian = axes.curvature(values[..., None], jnp.asarray(x))
+        same, again = axes.score(values[..., None], jnp.asarray(x))
+
+        def one(x):
+            return axes.values(values[None], x[:, None])[0, 0]
+
+        for gene, here in enumerate(x.T):
+            assert float(value[gene]) == pytest.approx(float(one(here)), rel=1e-12)
+            np.testing.assert_allclose(score[:, gene], jax.grad(one)(here), rtol=1e-10)
+            np.testing.assert_allclose(hessian[..., gene], jax.hessian(one)(here), rtol=1e-9)
+        np.testing.assert_allclose(same, value, rtol=1e-12)
+        np.testing.assert_allclose(again, score, rtol=1e-12)
+        nodes = [np.log1p(m * g) for m, g in zip(axes.mean, axes.gammas((6, 7)), strict=True)]
+        at_nodes = jnp.asarray(np.stack(np.meshgrid(*nodes, indexing="ij")).reshape(2, -1))
+        np.testing.assert_allclose(
+            axes.values(values[None], at_nodes)[0], values.ravel(), atol=1e-9
+        )
+        assert axes.inside(at_nodes).sum() >= 30
+        assert not axes.inside(jnp.full((2, 1), np.log1p(1000.0))).any()
 
 
 def test_a_polynomial_and_its_derivatives_are_exact():

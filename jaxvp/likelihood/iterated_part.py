@@ -41,7 +41,7 @@ from jaxvp.likelihood.system import Scalar, class_weights, spread, term_slices
 from jaxvp.statistics import Array, PerGene, Shared
 
 # Relative error of v in the norm of H at which iterations end, and their number at most.
-_ERROR = 1e-12
+_ERROR = 1e-11
 _ITERATIONS = 40
 
 

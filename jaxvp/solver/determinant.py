@@ -2,8 +2,8 @@ r"""What is the same for all genes of a large system, as a function of gamma, ta
 
 ``log|V|``, by REML with ``log|X'V^-1 X|``, knows nothing of a gene. Its main terms, ``sum_j log(1 +
 gamma_i n_ij)``, are taken out, and what is left is a polynomial through the nodes of a grid
-(`jaxvp.solver.polynomial`), with as many nodes as make it exact to `_ERROR`. How exact its score
-really is, is measured beside dense algebra at random points when it is built: only one within
+(`jaxvp.solver.polynomial`), with as many nodes as make it exact to one of `_ERRORS`. How exact its
+score really is, is measured beside dense algebra at random points when it is built: only one within
 `PRECISE` stands in for a factorisation of each gene's own system. ``X'V^-1 X = L diag(d) L'`` is
 tabulated with it, as ``log d`` and the unit triangular L: of one size over the whole grid, unlike
 ``X'V^-1 X``.
@@ -31,12 +31,13 @@ from jaxvp.likelihood import Scalar
 from jaxvp.likelihood.system import term_slices
 from jaxvp.runtime import using_blas_threads
 from jaxvp.solver import polynomial
-from jaxvp.solver.elimination import level_sizes, systems, weights_at
+from jaxvp.solver.elimination import level_sizes, some_nodes, systems, weights_at
 from jaxvp.statistics import Array, Shared
 
 # Largest error of the score in x: a tenth of what certifies an optimum.
 PRECISE = 1e-7
-_ERROR = 3e-9
+# Of the polynomial: the first that makes it as precise as that.
+_ERRORS = (3e-9, 5e-10)
 LARGEST_GAMMA = 1e4  # beyond it, a residual share of 1e-4, there is no polynomial
 # Largest relative error of (X'V^-1 X)^-1: standard errors need no more digits.
 _PRECISE_COVARIANCE = 1e-6
@@ -102,42 +103,42 @@ class Determinant(eqx.Module):
         return (half[:, :, None] * half[:, None]).sum(0)
 
 
-def grid(shared: Shared) -> tuple[polynomial.Axes, tuple[int, ...]]:
+def grid(shared: Shared, error: float = _ERRORS[-1]) -> tuple[polynomial.Axes, tuple[int, ...]]:
     """The axes, and the number of nodes of each."""
     axes = polynomial.Axes.of(level_sizes(shared), shared.samples_per_level, LARGEST_GAMMA)
-    return axes, axes.counts(_ERROR)
+    return axes, axes.counts(error)
 
 
 def tabulate(shared: Shared, reml: bool) -> Determinant:
     """The determinant of a design with two or three random terms, host code."""
+    points = _points(shared)
+    expected = _dense(shared, points, reml)
+    for error in _ERRORS:
+        determinant = _tabulated(shared, reml, *grid(shared, error))
+        found = _largest_error(determinant, shared.p, points, *expected)
+        if found <= PRECISE:
+            break
+    return eqx.tree_at(lambda d: d.error, determinant, np.asarray(found))
+
+
+def _tabulated(
+    shared: Shared, reml: bool, axes: polynomial.Axes, counts: tuple[int, ...]
+) -> Determinant:
+    """Of so many nodes; its error is not known yet."""
     sizes = level_sizes(shared)
-    axes, counts = grid(shared)
     gammas = axes.gammas(counts)
     log_det = np.empty(counts)
     fixed = np.empty((*counts, shared.p, shared.p))
     own = np.log1p(np.outer(gammas[0], sizes[0])).sum(axis=1)
 
-    def fill(i: int) -> None:
-        m = systems(shared, gammas[0][i : i + 1])[0]
-        log_det[i], fixed[i] = _eliminated(m, gammas[1:], shared.levels[1:])
-        log_det[i] += own[i]
+    def fill(nodes: slice) -> None:
+        for i, m in enumerate(systems(shared, gammas[0][nodes]), nodes.start):
+            log_det[i], fixed[i] = _eliminated(m, gammas[1:], shared.levels[1:])
+            log_det[i] += own[i]
 
-    k = len(counts)
-    points = np.random.default_rng(0).uniform(0, 1, (_POINTS * (k + 2), k))
-    points = np.log1p(LARGEST_GAMMA * shared.samples_per_level) * points
-    for i in range(k):  # each term in turn next to zero, and all of them
-        points[i * _POINTS : (i + 1) * _POINTS, i] = _NEAR_ZERO
-    points[k * _POINTS] = _NEAR_ZERO
-    dense = [np.empty(0)] * len(points)
-    covariances = [np.empty(0)] * len(points)
-
-    def look(i: int) -> None:
-        dense[i], covariances[i] = _dense(shared, points[i], reml)
-
-    # One node or point a thread: what is inside is too small to be shared out.
+    # Some nodes a thread: what is inside is too small to be shared out.
     with using_blas_threads(1):
-        threads.each(fill, range(counts[0]), threads.cores())
-        threads.each(look, range(len(points)), threads.cores())
+        threads.each(fill, some_nodes(counts[0]), threads.cores())
     lower = np.linalg.cholesky(fixed)
     roots = np.diagonal(lower, axis1=-2, axis2=-1)
     logs = 2 * np.log(roots)
@@ -145,24 +146,44 @@ def tabulate(shared: Shared, reml: bool) -> Determinant:
         log_det += logs.sum(-1)
     for axis, (gamma, size) in enumerate(zip(gammas, sizes, strict=True)):
         main = np.log1p(np.outer(gamma, size)).sum(axis=1)
-        log_det -= main.reshape([-1 if i == axis else 1 for i in range(k)])
+        log_det -= main.reshape([-1 if i == axis else 1 for i in range(len(counts))])
     unit = (lower / roots[..., None, :])[..., *np.tril_indices(shared.p, -1)]
     entries = np.moveaxis(np.concatenate([logs, unit], axis=-1), -1, 0)
-    determinant = Determinant(
+    return Determinant(
         log_det[..., None],
         np.ascontiguousarray(entries),
         axes,
         MainTerms.of(sizes, shared.samples_per_level),
         np.asarray(np.inf),
     )
+
+
+def _points(shared: Shared) -> Float[np.ndarray, "points k"]:
+    """Where the error is looked at: anywhere, each term in turn next to zero, all of them there."""
+    k = len(shared.levels)
+    points = np.random.default_rng(0).uniform(0, 1, (_POINTS * (k + 2), k))
+    points = np.log1p(LARGEST_GAMMA * shared.samples_per_level) * points
+    for i in range(k):
+        points[i * _POINTS : (i + 1) * _POINTS, i] = _NEAR_ZERO
+    points[k * _POINTS] = _NEAR_ZERO
+    return points
+
+
+def _largest_error(
+    determinant: Determinant,
+    p: int,
+    points: Float[np.ndarray, "points k"],
+    score: Float[np.ndarray, "points k"],
+    covariance: Float[np.ndarray, "points p p"],
+) -> float:
+    """Of the score at points where it is known; infinite where standard errors lack digits."""
     with jax.enable_x64(True):
-        score, covariance = map(np.asarray, _known(determinant, points.T, shared.p))
-    error = abs(score.T - np.stack(dense)).max()
-    expected = np.moveaxis(np.stack(covariances), 0, -1)
+        found, ours = map(np.asarray, _known(determinant, points.T, p))
+    expected = np.moveaxis(covariance, 0, -1)
     scale = np.sqrt(np.einsum("iig,jjg->ijg", expected, expected))
-    if shared.p and (abs(covariance - expected) / scale).max() > _PRECISE_COVARIANCE:
-        error = np.inf
-    return eqx.tree_at(lambda d: d.error, determinant, np.asarray(error))
+    if p and (abs(ours - expected) / scale).max() > _PRECISE_COVARIANCE:
+        return np.inf
+    return abs(found.T - score).max()
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -189,21 +210,44 @@ def _eliminated(
     return log_det + alone.reshape(*alone.shape, *[1] * (len(gammas) - 1)), fixed
 
 
-def _dense(shared: Shared, x: np.ndarray, reml: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Score in x and ``(X'V^-1 X)^-1`` from the inverse of the system at this point."""
-    gamma = np.expm1(x) / shared.samples_per_level
+def _dense(
+    shared: Shared, points: Float[np.ndarray, "points k"], reml: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score in x and ``(X'V^-1 X)^-1`` from the inverses of the systems at these points."""
+    gammas = np.expm1(points) / shared.samples_per_level
+    whole = systems(shared, gammas[:, 0])
+    weights = -shared.sizes * weights_at(shared, gammas[:, 0]) ** 2
+    bent = np.tensordot(weights, shared.between, 1)
+    score = np.empty_like(points)
+    covariance = np.empty((len(points), shared.p, shared.p))
+
+    def look(i: int) -> None:
+        found = _dense_at(shared, gammas[i], whole[i], bent[i], reml)
+        score[i], covariance[i] = np.exp(points[i]) / shared.samples_per_level * found[0], found[1]
+
+    with using_blas_threads(1):
+        threads.each(look, range(len(points)), threads.cores())
+    return score, covariance
+
+
+def _dense_at(
+    shared: Shared,
+    gamma: Float[np.ndarray, " k"],
+    system: Float[np.ndarray, "K K"],
+    bent: Float[np.ndarray, "K K"],
+    reml: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score in gamma and ``(X'V^-1 X)^-1``; ``bent`` is the system's derivative in gamma_1."""
     q = shared.n_columns - shared.p
     of = slice(None) if reml else slice(q)
     root = np.ones(shared.n_columns)
     for block, ratio in zip(term_slices(shared), gamma[1:], strict=True):
         root[block] = np.sqrt(ratio)
     both = np.outer(root, root)
-    w0 = weights_at(shared, gamma[:1])
-    system = both * systems(shared, gamma[:1])[0]
+    system = both * system
     system += np.diag((np.arange(len(system)) < q).astype(float))
     whole = np.linalg.inv(system)
     inverse = whole if reml else np.linalg.inv(system[of, of])
-    bent = np.tensordot(-shared.sizes * w0[0] ** 2, shared.between, 1)
     moved = (inverse * both[of, of] * bent[of, of]).sum()
     eliminated = shared.level_counts * shared.level_sizes / (1 + gamma[0] * shared.level_sizes)
     # 1 - the inverse's diagonal is gamma times what the trace is of.
@@ -212,5 +256,4 @@ def _dense(shared: Shared, x: np.ndarray, reml: bool) -> tuple[np.ndarray, np.nd
         traced[block].sum() / ratio
         for block, ratio in zip(term_slices(shared), gamma[1:], strict=True)
     ]
-    score = np.exp(x) / shared.samples_per_level * np.array([eliminated.sum() + moved, *others])
-    return score, whole[q:, q:]
+    return np.array([eliminated.sum() + moved, *others]), whole[q:, q:]

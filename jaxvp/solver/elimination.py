@@ -25,6 +25,8 @@ from jaxvp.likelihood.system import term_slices
 from jaxvp.runtime import using_blas_threads
 from jaxvp.statistics import Array, Shared
 
+_TOGETHER = 6
+
 
 class Level(eqx.Module):
     """One term's elimination at B nodes of the terms before it, for its own N nodes."""
@@ -77,13 +79,19 @@ def rotated(shared: Shared, gamma: Float[np.ndarray, " N"]) -> Rotated:
     shapes = ((n, n), (n,), (rest, n), (rest, rest))
     found = Rotated(*(np.empty((len(gamma), *shape)) for shape in shapes))
 
-    def fill(i: int) -> None:
-        for every, one in zip(found, _rotated(systems(shared, gamma[i : i + 1]), n), strict=True):
-            every[i] = one[0]
+    def fill(nodes: slice) -> None:
+        for i, m in enumerate(systems(shared, gamma[nodes]), nodes.start):
+            for every, one in zip(found, _rotated(m[None], n), strict=True):
+                every[i] = one[0]
 
     with using_blas_threads(1):
-        threads.each(fill, range(len(gamma)), threads.cores())
+        threads.each(fill, some_nodes(len(gamma)), threads.cores())
     return found
+
+
+def some_nodes(count: int) -> list[slice]:
+    """Nodes whose systems are formed together: all that is *between* is read once for them."""
+    return [slice(i, min(i + _TOGETHER, count)) for i in range(0, count, _TOGETHER)]
 
 
 def _rotated(m: Float[np.ndarray, "N K K"], n: int) -> Rotated:

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from jaxvp import threads
 from jaxvp.likelihood import Scalar
 from jaxvp.likelihood.iterated_part import Node
+from jaxvp.memory import aligned
 from jaxvp.solver import newton, polynomial
 from jaxvp.solver import table as tables
 from jaxvp.solver.determinant import PRECISE, Determinant, grid, tabulate
@@ -99,11 +100,13 @@ def _nodes(gamma: np.ndarray, known: Rotated, of: LevelRows) -> Node:
     some = slice(None, None, _EVERY)
     n = known.roots.shape[1]
     turn = known.turn[some]
-    others = np.broadcast_to(of.rows[:, n:], (len(turn), len(of.rows), known.rest.shape[1]))
-    rows = np.concatenate([of.rows[:, :n] @ turn.swapaxes(1, 2), others], axis=2)
+    columns = aligned(len(turn), *of.rows.T.shape)
+    np.matmul(turn, of.rows[:, :n].T, out=columns[:, :n])
+    columns[:, n:] = of.rows[:, n:].T
+    rows = aligned(len(turn), *of.rows.shape)
+    rows[...] = columns.swapaxes(1, 2)
     sizes = np.broadcast_to(of.sizes, rows.shape[:2])
     few = (known.roots[some], known.couple[some], known.rest[some])
-    columns = np.ascontiguousarray(rows.swapaxes(1, 2))
     return Node(gamma[some], turn, *few, rows, columns, sizes)
 
 
