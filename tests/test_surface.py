@@ -273,7 +273,9 @@ def test_derivatives_in_x_are_those_of_the_value():
             np.testing.assert_allclose(hessian[..., gene], jax.hessian(one)(here), rtol=1e-9)
         np.testing.assert_allclose(same, value, rtol=1e-12)
         np.testing.assert_allclose(again, score, rtol=1e-12)
-        nodes = [np.log1p(m * g) for m, g in zip(axes.mean, axes.gammas((6, 7)), strict=True)]
+        gammas = axes.gammas((6, 7))
+        assert gammas[0][0] == gammas[1][0] == 0 and (np.diff(gammas[0]) > 0).all()
+        nodes = [np.log1p(m * g) for m, g in zip(axes.mean, gammas, strict=True)]
         at_nodes = jnp.asarray(np.stack(np.meshgrid(*nodes, indexing="ij")).reshape(2, -1))
         np.testing.assert_allclose(
             axes.values(values[None], at_nodes)[0], values.ravel(), atol=1e-9

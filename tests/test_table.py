@@ -1,6 +1,7 @@
 """The table of starting points: its deviance is the deviance, and starts are near the optimum."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
@@ -74,3 +75,26 @@ def test_who_has_a_table():
     assert isinstance(prepare_many("newton", many, False, 8), Surface)
     assert isinstance(prepare_many("newton", many, False, 7), Table)
     assert prepare_many("optax", many, False, 8) is None
+
+
+def test_starts_lie_about_the_lowest_node_and_not_below_zero():
+    rng = np.random.default_rng(5)
+    gammas, m = (np.array([0.0, 0.1, 1, 5, 30]), np.array([0.0, 0.5, 2, 50])), np.array([3.0, 7.0])
+    height = rng.uniform(1, 2, size=(5, 4, 300))
+    with jax.enable_x64(True):
+        first, second = np.asarray(table.valleys(gammas, m, jnp.asarray(height)))
+    assert (first >= 0).all() and not (second < 0).any()
+    for gene in range(300):
+        place = np.unravel_index(height[..., gene].argmin(), (5, 4))
+        for axis, (node, gamma) in enumerate(zip(place, gammas, strict=True)):
+            x = np.log1p(m[axis] * gamma)
+            low, high = x[max(node - 1, 0)], x[min(node + 1, len(x) - 1)]
+            at_end = node in (0, len(x) - 1)
+            inside = first[axis, gene] == x[node] if at_end else low <= first[axis, gene] <= high
+            assert inside
+    # The parabola's vertex, beside NumPy's.
+    x = np.log1p(3.0 * gammas[0])
+    bowl = (x - 1.2) ** 2
+    with jax.enable_x64(True):
+        found = table.valleys((gammas[0],), np.array([3.0]), jnp.asarray(bowl[:, None]))[0]
+    np.testing.assert_allclose(found, 1.2, atol=1e-12)

@@ -58,11 +58,12 @@ class Axes(eqx.Module):
 
     def gammas(self, counts: tuple[int, ...]) -> tuple[np.ndarray, ...]:
         """Nodes of every axis: Chebyshev's, with both ends."""
-        axes = zip(self.top, self.largest, self.bend, counts, strict=True)
-        return tuple(
-            np.expm1(top * (np.arcsin(np.sin(b) * _points(count)) / b + 1) / 2) / n
-            for top, n, b, count in axes
-        )
+        found = []
+        for top, n, b, count in zip(self.top, self.largest, self.bend, counts, strict=True):
+            t = np.arcsin(np.sin(b) * _points(count)) / b
+            t[[0, -1]] = -1, 1  # an end is zero, not nearly
+            found.append(np.expm1(top * (t + 1) / 2) / n)
+        return tuple(found)
 
     def inside(self, x: Float[Array, "k genes"]) -> Array:
         """Is a point where the nodes are?"""

@@ -3,9 +3,9 @@ r"""Starting points of small systems, from a table that all genes share.
 The design is the same for all genes, so everything that depends on gamma alone (the eliminated
 systems, their eigenvectors, the determinants) can be computed once, at the nodes of a grid over all
 gammas; a gene then costs matrix products. The table says where a gene's deviance is lowest among
-the nodes. What comes out is a starting point and nothing more: the deviance, the derivatives and
-the certificate are those of `jaxvp.likelihood`, which is asked four to five times, not seven. For
-more terms a table would cost more than the evaluations that it saves.
+the nodes, and parabolas through that node and its neighbours where about it. What comes out is a
+starting point and nothing more: the deviance, the derivatives and the certificate are those of
+`jaxvp.likelihood`, which is asked four times, not seven. For more terms a table would cost more than the evaluations that it saves.
 
 *Several valleys.* A deviance may have more than one local minimum, most often where factors nearly
 group the samples alike or levels are few and unequal. A node that is lower than its neighbours on
@@ -160,7 +160,9 @@ def _place(
     bend = (right - middle) / jnp.where(inside, after - here, 1.0) - rise
     bent = inside & (bend > 0)
     shift = 0.5 * ((before - here) - (after - before) * rise / jnp.where(bent, bend, 1.0))
-    return jnp.where(lowest < jnp.inf, here + jnp.where(bent, shift, 0.0), jnp.nan)
+    # Not below zero by rounding.
+    vertex = jnp.clip(here + jnp.where(bent, shift, 0.0), before, after)
+    return jnp.where(lowest < jnp.inf, vertex, jnp.nan)
 
 
 def _other_valleys(height: Float[Array, "*nodes genes"]) -> Float[Array, "*nodes genes"]:
