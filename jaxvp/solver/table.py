@@ -5,8 +5,8 @@ systems, their eigenvectors, the determinants) can be computed once, at the node
 gammas; a gene then costs matrix products. The table says where a gene's deviance is lowest among
 the nodes, and parabolas through that node and its neighbours where about it. What comes out is a
 starting point and nothing more: the deviance, the derivatives and the certificate are those of
-`jaxvp.likelihood`, which is asked four times, not seven. For more terms a table would cost more than
-the evaluations that it saves.
+`jaxvp.likelihood`, which is asked four times, not seven. For more terms a table would cost more
+than the evaluations that it saves.
 
 *Several valleys.* A deviance may have more than one local minimum, most often where factors nearly
 group the samples alike or levels are few and unequal. A node that is lower than its neighbours on
