@@ -41,7 +41,7 @@ class Program(NamedTuple):
     device: Device
 
 
-# XLA prefers vectors of 256 bits: where a processor has 512, a fit takes a tenth less time so.
+# XLA prefers vectors of 256 bits, also where a processor has 512.
 _WIDE = {"xla_cpu_prefer_vector_width": 512}
 
 

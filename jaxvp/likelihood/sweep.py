@@ -77,7 +77,7 @@ def _class_sums(shared: Shared, weights: tuple[Array, ...], like: Scalar) -> lis
         def summed(w):
             if accelerated():
                 return dot(w, lift(jnp.moveaxis(between, -1, 0), like, 3))
-            # A library's product: the sum written out takes four times as long.
+            # A library's product: the sum written out is a slower loop.
             return jnp.tensordot(between, w, 1)
 
         w0, w1, w2 = weights

@@ -59,7 +59,7 @@ __all__ = [
 
 SOLVERS: dict[str, ModuleType] = {"newton": newton, "optax": lbfgs}
 
-# An iteration limit, not a target: five to six evaluations are the rule.
+# An iteration limit, not a target: four to six evaluations are the rule.
 MAX_ITERATIONS = 200
 
 

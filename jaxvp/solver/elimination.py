@@ -25,7 +25,7 @@ from jaxvp.likelihood.system import term_slices
 from jaxvp.runtime import using_blas_threads
 from jaxvp.statistics import Array, Shared
 
-_TOGETHER = 6
+_TOGETHER = 6  # nodes, at most
 
 
 class Level(eqx.Module):
@@ -90,8 +90,12 @@ def rotated(shared: Shared, gamma: Float[np.ndarray, " N"]) -> Rotated:
 
 
 def some_nodes(count: int) -> list[slice]:
-    """Nodes whose systems are formed together: all that is *between* is read once for them."""
-    return [slice(i, min(i + _TOGETHER, count)) for i in range(0, count, _TOGETHER)]
+    """Nodes whose systems are formed together: all that is *between* is read once for them.
+
+    So many that every core has some of them.
+    """
+    size = min(_TOGETHER, max(1, count // (2 * threads.cores())))
+    return [slice(i, min(i + size, count)) for i in range(0, count, size)]
 
 
 def _rotated(m: Float[np.ndarray, "N K K"], n: int) -> Rotated:

@@ -13,10 +13,10 @@ a poor fit to a strip. In ``z = sin(b t) / sin(b)`` the strip is wider about the
 
     rho = min(cot(b / 2), a + sqrt(1 + a^2)),     a = sinh(b c) / sin(b)
 
-(the first where arcsin ends, the second where the strip does), and b makes the two equal: a fifth
-fewer nodes on every axis. This holds however unequal the levels are. (In ``m gamma / (1 + m
-gamma)``, or with the mean in place of the largest, poles come as close as levels are unequal:
-errors of 1e-2 in place of 1e-8 for the same nodes.)
+(the first where arcsin ends, the second where the strip does), and b makes the two equal: a
+tenth to a fifth fewer nodes on every axis. This holds however unequal the levels are. (In ``m
+gamma / (1 + m gamma)``, or with the mean in place of the largest, poles come as close as levels are
+unequal: errors of 1e-2 in place of 1e-8 for the same nodes.)
 
 Newton's method has ``x_i = log(1 + m_i gamma_i)`` with the mean m_i.
 

@@ -5,8 +5,8 @@ systems, their eigenvectors, the determinants) can be computed once, at the node
 gammas; a gene then costs matrix products. The table says where a gene's deviance is lowest among
 the nodes, and parabolas through that node and its neighbours where about it. What comes out is a
 starting point and nothing more: the deviance, the derivatives and the certificate are those of
-`jaxvp.likelihood`, which is asked four times, not seven. For more terms a table would cost more
-than the evaluations that it saves.
+`jaxvp.likelihood`, which is asked four to five times, not six to seven. For more terms a table
+would cost more than the evaluations that it saves.
 
 *Several valleys.* A deviance may have more than one local minimum, most often where factors nearly
 group the samples alike or levels are few and unequal. A node that is lower than its neighbours on
@@ -125,7 +125,7 @@ def valleys(
     samples_per_level: Float[Array, " k"],
     height: Float[Array, "*nodes genes"],
 ) -> Float[Array, "2 k genes"]:
-    """x of the lowest node, and of the lowest of another valley (NaN where there is none)."""
+    """x about the lowest node, and about the lowest of another valley (NaN: there is none)."""
     return jnp.stack(
         [_place(gammas, samples_per_level, height, low) for low in (height, _other_valleys(height))]
     )
@@ -159,7 +159,7 @@ def _place(
     before, here, after = padded[np.arange(k)[:, None], place + sides]
     rise = (middle - left) / jnp.where(inside, here - before, 1.0)
     bend = (right - middle) / jnp.where(inside, after - here, 1.0) - rise
-    bent = inside & (bend > 0)
+    bent = inside & (bend > 0) & jnp.isfinite(bend)
     shift = 0.5 * ((before - here) - (after - before) * rise / jnp.where(bent, bend, 1.0))
     # Not below zero by rounding.
     vertex = jnp.clip(here + jnp.where(bent, shift, 0.0), before, after)

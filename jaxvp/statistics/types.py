@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -46,11 +47,13 @@ class Packed(eqx.Module):
     n: Float[Array, "*genes"]
 
 
+@functools.lru_cache(maxsize=16)
 def triangle(K: int) -> Int[np.ndarray, "K K"]:
     """Where the entries of a symmetric matrix are in its upper triangle, row by row."""
     row, column = np.triu_indices(K)
     place = np.zeros((K, K), dtype=np.int64)
     place[row, column] = place[column, row] = np.arange(len(row))
+    place.flags.writeable = False  # all callers have the same one
     return place
 
 
