@@ -72,13 +72,18 @@ def _class_sums(shared: Shared, weights: tuple[Array, ...], like: Scalar) -> lis
     A gene's own sums are read from memory, once for all three: those are next to each other.
     """
     if shared.packed is None:
-        between = jnp.moveaxis(jnp.asarray(shared.between), 0, -1)
+        between = jnp.asarray(shared.between)
+        if accelerated() or between.ndim > 3:  # a gene's own
+            lifted = lift(between, like, 3)
 
-        def summed(w):
-            if accelerated():
-                return dot(w, lift(jnp.moveaxis(between, -1, 0), like, 3))
-            # A library's product: the sum written out is a slower loop.
-            return jnp.tensordot(between, w, 1)
+            def summed(w):
+                return dot(w, lifted)
+        else:
+            last = jnp.moveaxis(between, 0, -1)
+
+            def summed(w):
+                # A library's product: the sum written out is a slower loop.
+                return jnp.tensordot(last, w, 1)
 
         w0, w1, w2 = weights
         return [fence(summed, w0), fence(lambda w: summed(-w), w1), fence(summed, w2)]
