@@ -73,17 +73,13 @@ def _class_sums(shared: Shared, weights: tuple[Array, ...], like: Scalar) -> lis
     """
     if shared.packed is None:
         between = jnp.asarray(shared.between)
-        if accelerated() or between.ndim > 3:  # a gene's own
-            lifted = lift(between, like, 3)
+        # A gene's own have its axis; shared ones are a library's product on a CPU, where the sum
+        # written out is a slower loop.
+        written_out = accelerated() or between.ndim > 3
+        placed = lift(between, like, 3) if written_out else jnp.moveaxis(between, 0, -1)
 
-            def summed(w):
-                return dot(w, lifted)
-        else:
-            last = jnp.moveaxis(between, 0, -1)
-
-            def summed(w):
-                # A library's product: the sum written out is a slower loop.
-                return jnp.tensordot(last, w, 1)
+        def summed(w):
+            return dot(w, placed) if written_out else jnp.tensordot(placed, w, 1)
 
         w0, w1, w2 = weights
         return [fence(summed, w0), fence(lambda w: summed(-w), w1), fence(summed, w2)]
