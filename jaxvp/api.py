@@ -1,4 +1,8 @@
-"""The one public verb: sample names, their intersection, design, blocks of genes, results."""
+"""The one public verb: sample names, their intersection, design, blocks of genes, results.
+
+More than 300 lines: a fifth are the docstring of `fit`, which is the contract, and its options are
+checked where they are taken.
+"""
 
 from __future__ import annotations
 

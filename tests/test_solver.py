@@ -170,6 +170,7 @@ def test_blocks_are_a_matter_of_the_design():
     shared = compress(build(Formula.parse("~ 1 + (1|g) + (1|h)"), metadata)).shared
     size = batch.block_genes(shared, 1_000, 20_000)
     assert size == batch.block_genes(shared, 1_000, 20_000) and size % 16 == 0
+    assert size == batch.block_genes(shared, 30, 10)  # nor of samples or genes
 
 
 @pytest.mark.parametrize("genes", [513, 1_000, 1_100, 1_537, 2_000, 20_000])

@@ -145,6 +145,17 @@ def test_a_surface_whose_determinants_are_not_exact_is_not_used(design, monkeypa
         assert surface.build(compression, False) is None
 
 
+def test_too_few_nodes_are_made_more_before_a_surface_is_given_up(design, monkeypatch):
+    shared = design[1].shared
+    with jax.enable_x64(True):
+        wanted = determinant.tabulate(shared, False)
+        monkeypatch.setattr(determinant, "_ERRORS", (1e-2, determinant._ERRORS[0]))
+        again = determinant.tabulate(shared, False)
+    assert again.error <= determinant.PRECISE
+    assert again.values.shape == wanted.values.shape
+    np.testing.assert_array_equal(again.values, wanted.values)
+
+
 def test_iterations_give_what_a_factor_gives(design, monkeypatch):
     """At zero, near the node and far from it; fixed part and covariance beside dense algebra."""
     _, compression, block = design

@@ -4,6 +4,8 @@ What disqualifies a gene is found here, gene by gene: weights that are none, too
 levels or columns lost. The others are sorted by the number of nodes that their class sums need
 (`jaxvp.statistics.nodes`; with random slopes every level is a class) and solved in chunks whose
 products fit into the memory of a block.
+
+More than 300 lines: one way from measurements to results, in the order in which a gene goes it.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Names decide which axis of a table holds the samples: the one that shares names 
 the metadata. Where none does there is nearly always one of three reasons, and the error looks for
 each: the names sit in a column of the metadata, one side has them as numbers and the other as text,
 or no side has any (a RangeIndex on both).
+
+More than 300 lines, for the words of errors and warnings: each has its reason and its remedy.
 """
 
 from __future__ import annotations

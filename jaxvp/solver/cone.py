@@ -27,6 +27,8 @@ and where it does not the radius shrinks.
 
 Sources: Burer and Monteiro (2003), Mathematical Programming 95, for Gamma as a square and its
 conditions; Nocedal and Wright, Numerical Optimization (2006), ch. 4, for the trust region.
+
+More than 300 lines: conditions, model and step of one method, none of use without the others.
 """
 
 from __future__ import annotations

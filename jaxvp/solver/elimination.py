@@ -47,7 +47,8 @@ class Eliminated(NamedTuple):
 
 def level_sizes(shared: Shared) -> tuple[np.ndarray, ...]:
     """Samples in every level of every term: ``sum_j log(1 + gamma_i n_ij)`` is a main term."""
-    diagonal = np.diagonal(shared.within + shared.between.sum(axis=0))
+    classes = np.diagonal(shared.between, axis1=1, axis2=2)
+    diagonal = np.diagonal(shared.within) + classes.sum(axis=0)
     return (
         np.repeat(shared.level_sizes, np.asarray(shared.level_counts, dtype=int)),
         *(diagonal[block] for block in term_slices(shared)),

@@ -20,6 +20,9 @@ one.
 
 Source: Bertsekas (1982), Projected Newton methods for optimization problems with simple
 constraints, SIAM J. Control Optim. 20(2).
+
+More than 300 lines: the states, one step and the rules of starting again, which share their
+constants.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ The sums over samples are those of `jaxvp.statistics.products`, with ``Q_j`` for
 *Weights.* One weight a sample multiplies the rows of the model by its square root, those of ``Z_j``
 too: the levels' R then all differ, and each is a class. Weights and missing values of a gene's own
 are in `own_slopes`.
+
+More than 300 lines: what all genes share, and how it is made, are one formula after the other.
 """
 
 from __future__ import annotations
