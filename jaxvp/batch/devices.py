@@ -3,8 +3,8 @@
 Blocks come from threads that know nothing of each other, and what a thread asks next follows from
 its block's numbers. So nobody waits for a launch to be full: while fewer launches run than there
 are devices, a thread launches its block at once, else later, with those that have come meanwhile. A
-device that gets none has a copy of another's, of which no gene is wanted. Devices exchange nothing:
-a block's numbers depend neither on which of them it is on nor on who is beside it.
+device that gets none has one of zeros, of which no gene is wanted. Devices exchange nothing: a
+block's numbers depend neither on which of them it is on nor on who is beside it.
 """
 
 from __future__ import annotations
@@ -38,17 +38,18 @@ class Devices:
     """One device, or several that are alike."""
 
     def __init__(self, devices: Sequence[Device]) -> None:
-        self.all = tuple(devices)
+        self.all: tuple[Device, ...] = tuple(devices)
         self.platform: str = devices[0].platform
         self.mesh = Mesh(np.array(self.all), (GENES,)) if len(self.all) > 1 else None
         # Where `jax.device_put` puts what all blocks share.
-        self.everywhere = self.all[0]
+        self.everywhere: Any = devices[0]
         if self.mesh is not None:
             self.everywhere = NamedSharding(self.mesh, PartitionSpec())
         self._changed = threading.Condition()
         self._waiting: list[_Waiting] = []
         self._running = 0
         self._first = 0  # the device whose turn it is
+        self._empty: dict[Hashable, list[Any]] = {}
 
     @classmethod
     def alike(cls, devices: Sequence[Device]) -> list[Devices]:
@@ -110,23 +111,28 @@ class Devices:
         """Statistics and wanted genes, a block on each device: nothing is copied on the host."""
         assert self.mesh is not None
         many = len(self.all)
-        turns = [(place - first) % many for place in range(many)]
-        nothing = np.zeros_like(blocks[0].wanted)
-        sent = [
-            (
-                blocks[turn % len(blocks)].gene,
-                blocks[turn].wanted if turn < len(blocks) else nothing,
-            )
-            for turn in turns
-        ]
-        sent = jax.device_put(jax.tree.map(lambda a: a[None], sent), list(self.all))
+        sent = [jax.tree.map(lambda a: a[None], (block.gene, block.wanted)) for block in blocks]
+        places = [(first + turn) % many for turn in range(len(blocks))]
+        placed = jax.device_put(sent, [self.all[place] for place in places])
+        everywhere = [None] * many if len(blocks) == many else self._nothing(sent[0])
+        for place, part in zip(places, placed, strict=True):
+            everywhere[place] = part
         split = NamedSharding(self.mesh, PartitionSpec(GENES))
 
         def together(*parts: jax.Array) -> jax.Array:
             shape = (many, *parts[0].shape[1:])
             return jax.make_array_from_single_device_arrays(shape, split, parts)
 
-        return jax.tree.map(together, *sent)
+        return jax.tree.map(together, *everywhere)
+
+    def _nothing(self, like: Any) -> list[Any]:
+        """For each device a block without wanted genes, which stays there."""
+        leaves, structure = jax.tree.flatten(like)
+        kind = (structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
+        if kind not in self._empty:
+            zeros = jax.tree.map(np.zeros_like, like)
+            self._empty[kind] = jax.device_put([zeros] * len(self.all), list(self.all))
+        return list(self._empty[kind])
 
 
 def _part(found: Any, place: int) -> Any:
