@@ -95,7 +95,8 @@ def fit(
         design and on the kind of device, and is less where memory is short.
     devices
         JAX devices to use, each for blocks of its own; None is all that JAX has
-        (``jax.local_devices()``). A CPU is used with all its cores.
+        (``jax.local_devices()``). A CPU is used with all its cores. Several GPUs of one kind run
+        one compiled program; its numbers are those of one GPU to rounding.
     solver
         ``"newton"``, or ``"optax"``: L-BFGS on the same deviance, slow, an independent check of
         models with random intercepts.

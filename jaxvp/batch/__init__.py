@@ -7,8 +7,8 @@ block's numbers never depend on other blocks.
 
 Blocks are independent: worker threads take them in turn, on a CPU one a core (programs of different
 threads run at the same time on one device), on an accelerator four a device, so that the
-statistics of some blocks are formed while another is solved. Each thread enters the float64 context
-itself: threads do not inherit it.
+statistics of some blocks are formed while another is solved. Devices that are alike run one program
+(`jaxvp.batch.devices`). Each thread enters the float64 context itself: threads do not inherit it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from jaxtyping import Bool, Float, Num
 
 from jaxvp import memory, threads
 from jaxvp.batch.block import fit_block
+from jaxvp.batch.devices import Device, Devices
 from jaxvp.batch.fitted import Fitted, FixedPart
 from jaxvp.batch.own import Own, losses
 from jaxvp.batch.patterns import Patterns
-from jaxvp.batch.program import Device, Program, capacity_for
+from jaxvp.batch.program import Program, capacity_for
 from jaxvp.batch.shared import column_covariance
 from jaxvp.batch.work import Blocks, Work
 from jaxvp.design import Design
@@ -155,7 +156,7 @@ class Fitter:
         How many genes the study has: with `block_size` it decides the shapes that are compiled, so
         that a block has the same numbers whoever fits it, and which others are fitted.
     devices
-        Taken in turn.
+        For a block each; those of one kind share a compiled program.
     rescale_weights
         Whether weights stay divided by their mean.
     own_weights
@@ -178,8 +179,15 @@ class Fitter:
     ) -> None:
         self.design = design
         shared = compression.shared
-        workers = [device for device in devices for _ in range(_threads(device, len(devices)))]
-        workers = workers[: -(-genes // block_size)]
+        blocks = -(-genes // block_size)
+        devices = list(dict.fromkeys(devices))[:blocks]
+        groups = Devices.alike(devices)
+        workers = [
+            group
+            for group in groups
+            for device in group.all
+            for _ in range(_threads(device, len(devices)))
+        ][:blocks]
         self._work = Work(
             compression,
             column_covariance(design.X, compression),
@@ -196,16 +204,16 @@ class Fitter:
             tabulated = bool(workers) and not own_weights
             host = (shared, prepare_many(solver, compression, reml, many) if tabulated else None)
             host = jax.tree.map(lambda a: np.asarray(a, dtype), host)
-            placed = {device: jax.device_put(host, device) for device in set(workers)}
+            placed = {group: jax.device_put(host, group.everywhere) for group in groups}
         self.threads = len(workers)
         self._programs: queue.SimpleQueue[Program] = queue.SimpleQueue()
-        for device in workers:
-            width = lanes(shared, device.platform)
-            if device.platform != "cpu":  # where the lanes are more than there are genes
+        for group in workers:
+            width = lanes(shared, group.platform)
+            if group.platform != "cpu":  # where the lanes are more than there are genes
                 width = min(width, max(16, 1 << (min(block_size, genes) - 1).bit_length()))
             capacity = capacity_for(min(block_size, genes), width)
             self._programs.put(
-                Program(placed[device], solver, width, reml, capacity, np.dtype(dtype), device)
+                Program(placed[group], solver, width, reml, capacity, np.dtype(dtype), group)
             )
 
     def __call__(

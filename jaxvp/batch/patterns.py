@@ -45,7 +45,7 @@ class Pattern(NamedTuple):
     n_obs: int
     compression: Compression
     covariance: Float[np.ndarray, "p p"]
-    placed: tuple[Shared | SlopeShared, Surface | Table | None] | None  # on the device
+    placed: tuple[Shared | SlopeShared, Surface | Table | None] | None  # on the devices
 
 
 class Patterns:
@@ -57,7 +57,7 @@ class Patterns:
 
     def get(self, program: Program, work: Work, mask: Bool[np.ndarray, " n"]) -> Pattern:
         """A pattern, compressed now or before."""
-        key = (np.packbits(mask).tobytes(), program.device)
+        key = (np.packbits(mask).tobytes(), program.devices)
         with self._lock:
             if key not in self._known:
                 while len(self._known) >= _KEPT:
@@ -90,7 +90,7 @@ def _compress(program: Program, work: Work, mask: Bool[np.ndarray, " n"]) -> Pat
     shared = compression.shared
     host = (shared, prepare(program.solver, shared, program.reml))
     host = jax.tree.map(lambda a: np.asarray(a, program.dtype), host)
-    placed = jax.device_put(host, program.device)
+    placed = jax.device_put(host, program.devices.everywhere)
     return Pattern(status, n, compression, column_covariance(design.X, compression), placed)
 
 

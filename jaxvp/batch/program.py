@@ -1,13 +1,17 @@
-"""The compiled solver of a call on one device, and the blocks that it takes."""
+"""The compiled solver of a call, on one device or several, and the blocks that it takes."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Hashable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
+from jaxvp.batch.devices import GENES, Devices
 from jaxvp.batch.fitted import at_optimum
 from jaxvp.solver import (
     MAX_ITERATIONS,
@@ -20,8 +24,6 @@ from jaxvp.solver import (
 )
 from jaxvp.statistics import PerGene, Shared, SlopeShared
 
-Device: TypeAlias = Any  # jax.Device, which is a variable to type checkers
-
 
 def capacity_for(genes: int, width: int) -> int:
     """Genes that a block's buffers hold: tiles in powers of two, for few shapes to compile."""
@@ -32,28 +34,53 @@ def capacity_for(genes: int, width: int) -> int:
 class Program(NamedTuple):
     """What every block of a call shares."""
 
-    shared: tuple[Shared | SlopeShared, Surface | Table | None]  # on the device
+    shared: tuple[Shared | SlopeShared, Surface | Table | None]  # on the devices
     solver: str
     width: int
     reml: bool
     capacity: int  # genes that the buffers hold: a multiple of the tile's width
     dtype: np.dtype
-    device: Device
+    devices: Devices
 
 
 # XLA prefers vectors of 256 bits, also where a processor has 512.
 _WIDE = {"xla_cpu_prefer_vector_width": 512}
 
 
-def _programs(options: dict[str, int] | None) -> tuple[Any, Any]:
-    """The solvers of intercepts and of slopes, for these options of XLA."""
-    return (
-        jax.jit(solve, static_argnums=(0, 1, 2, 3), compiler_options=options),
-        jax.jit(solve_slopes, static_argnums=(0, 1, 2), compiler_options=options),
-    )
+def _solve_spread(
+    mesh: Mesh, solver: str, fixed: tuple[int, bool, str], shared: Any, gene: Any, wanted: Any,
+    limit: Any, table: Any,
+) -> Any:  # fmt: skip
+    """A block of genes on every device of a mesh: those of genes have an axis of blocks in front.
+
+    Genes that are sharded automatically would make the devices agree, in every iteration, whether
+    any of them has one left.
+    """
+
+    def solve_one(shared, block, limit, table):
+        gene, wanted = jax.tree.map(lambda a: a[0], block)
+        if isinstance(shared, SlopeShared):
+            found = solve_slopes(*fixed, shared, gene, wanted, limit)
+        else:
+            found = solve(solver, *fixed, shared, gene, wanted, limit, table)
+        return jax.tree.map(lambda a: a[None], found)
+
+    every, each = PartitionSpec(), PartitionSpec(GENES)
+    specs = {"in_specs": (every, each, every, every), "out_specs": each}
+    spread = jax.shard_map(solve_one, mesh=mesh, check_vma=False, **specs)
+    return spread(shared, (gene, wanted), limit, table)
 
 
-_solve, _solve_slopes = _programs(_WIDE)
+def _programs(options: dict[str, int] | None) -> dict[str, Any]:
+    """The solvers of intercepts and of slopes, and both on several devices, for options of XLA."""
+    return {
+        "intercepts": jax.jit(solve, static_argnums=(0, 1, 2, 3), compiler_options=options),
+        "slopes": jax.jit(solve_slopes, static_argnums=(0, 1, 2), compiler_options=options),
+        "spread": jax.jit(_solve_spread, static_argnums=(0, 1, 2), compiler_options=options),
+    }
+
+
+_solvers = _programs(_WIDE)
 _compiled: set[Any] = set()
 _compiling = threading.Lock()
 # Programs that are kept, for a process that fits one design after the other. One holds some 600
@@ -98,27 +125,40 @@ def _once_more(
 
 
 def _run(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | SlopeSolution:
-    """The compiled program; two threads do not compile the same one (but after `_forget`)."""
+    """The compiled program; on several devices it runs beside other blocks."""
     genes = len(wanted)
     stepped = np.zeros(program.capacity, dtype=bool)
     stepped[:genes] = wanted
     gene = jax.tree.map(lambda a: _pad(a, program.capacity).astype(program.dtype, copy=False), gene)
+    devices = program.devices
+    leaves, structure = jax.tree.flatten((program.shared, gene))
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    key = (program.solver, program.width, program.reml, devices.all, structure, shapes)
+    launch = partial(_launch, program, key)
+    if devices.mesh is None:
+        found = launch(*jax.device_put((gene, stepped), devices.everywhere))
+    else:
+        # Blocks of one launch have the same design, not only its shapes.
+        same = tuple(id(leaf) for leaf in jax.tree.leaves(program.shared) if leaf.size)
+        found = devices.spread((key, same), gene, stepped, launch)
+    # Out of the device, and out of float32, before the context ends.
+    return jax.tree.map(lambda a: np.asarray(a)[..., :genes], found)
+
+
+def _launch(program: Program, key: Hashable, gene: Any, wanted: Any) -> Solution | SlopeSolution:
+    """Two threads do not compile the same program (but after `_forget`)."""
     shared, table = program.shared
-    placed = jax.device_put((gene, stepped, np.int32(MAX_ITERATIONS)), program.device)
-    arguments = (shared, *placed, table)
-    fixed = (program.width, program.reml, program.device.platform)
+    fixed = (program.width, program.reml, program.devices.platform)
+    limit = np.int32(MAX_ITERATIONS)
 
     def run() -> Solution | SlopeSolution:
+        if program.devices.mesh is not None:
+            settings = (program.devices.mesh, program.solver, fixed)
+            return _solvers["spread"](*settings, shared, gene, wanted, limit, table)
         if isinstance(shared, SlopeShared):
-            found = _solve_slopes(*fixed, *arguments[:-1])
-        else:
-            found = _solve(program.solver, *fixed, *arguments)
-        # Out of the device, and out of float32, before the context ends.
-        return jax.tree.map(lambda a: np.asarray(a)[..., :genes], found)
+            return _solvers["slopes"](*fixed, shared, gene, wanted, limit)
+        return _solvers["intercepts"](program.solver, *fixed, shared, gene, wanted, limit, table)
 
-    leaves, structure = jax.tree.flatten(arguments)
-    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    key = (program.solver, program.width, program.reml, program.device, structure, shapes)
     if key not in _compiled:
         with _compiling:
             if key not in _compiled:
@@ -138,14 +178,13 @@ def _run(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | Slop
 
 def _without_options() -> None:
     """From now on: this version of XLA does not know them."""
-    global _solve, _solve_slopes
-    _solve, _solve_slopes = _programs(None)
+    _solvers.update(_programs(None))
 
 
 def _forget() -> None:
     """Drop all programs, of other threads too: those that run end, the next call compiles."""
     _compiled.clear()
-    for program in (_solve, _solve_slopes):
+    for program in _solvers.values():
         program.clear_cache()
 
 
