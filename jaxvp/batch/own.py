@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int, Num
 
 from jaxvp import threads
 from jaxvp.batch.fitted import Fitted, Undo, write
-from jaxvp.batch.program import Program, capacity_for, solve_block
+from jaxvp.batch.program import Device, Program, capacity_for, solve_block
 from jaxvp.design import Design, explain_anything
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates
 from jaxvp.solver import SlopeSolution, Status, relative_factors, slope_lanes
@@ -35,7 +35,6 @@ from jaxvp.statistics import (
     needed_nodes,
     own,
     own_slopes,
-    room_for,
     room_for_slopes,
     slope_structure,
     structure,
@@ -68,6 +67,8 @@ class Own:
             self.base[weighting.rows] = weighting.root[:, 0] ** 2 * weighting.mean
         self._structure: Structure | SlopeStructure | None = None
         self._lock = threading.Lock()
+        self._plans: dict[Device, Any] = {}
+        self._compiled: set[int] = set()
         self._rooms = threading.local()
 
     @property
@@ -79,17 +80,22 @@ class Own:
                 self._structure = make(self.design, self.shared)
             return self._structure
 
-    def products(self, found: Sums, nodes: int) -> PerGene:
-        """Of a chunk of genes, in arrays of this thread."""
-        rooms: dict[int, Any] = vars(self._rooms).setdefault("of", {})
+    def products(self, found: Sums, nodes: int, device: Device) -> PerGene:
+        """Of a chunk of genes."""
         s, genes = self.structure, self.chunk(nodes)
         if isinstance(s, SlopeStructure):
+            rooms: dict[int, PerGene] = vars(self._rooms).setdefault("of", {})
             if nodes not in rooms:
                 rooms[nodes] = room_for_slopes(s, genes)
             return own_slopes(s, found, rooms[nodes])
-        if nodes not in rooms:
-            rooms[nodes] = room_for(s, nodes, genes)
-        return own(s, found, nodes, rooms[nodes])
+        if nodes in self._compiled:
+            return own(s, found, nodes, genes, self._plans[device])
+        with self._lock:  # two threads do not compile the same
+            if device not in self._plans:
+                self._plans[device] = jax.device_put(s.plan, device)
+            gene = own(s, found, nodes, genes, self._plans[device])
+            self._compiled.add(nodes)
+        return gene
 
     def needed_nodes(self, found: Sums) -> Int[np.ndarray, " genes"]:
         """Genes of one number of nodes are solved together."""
@@ -257,7 +263,7 @@ def _fit_chunk(
         capacity=work.own.chunk(nodes),
         width=min(work.own.width(nodes), work.own.chunk(nodes)),
     )
-    gene = work.own.products(here, nodes)
+    gene = work.own.products(here, nodes, program.device)
     solved = solve_block(program, gene, np.ones(len(genes), dtype=bool))
     part = out.take(genes)
     if isinstance(solved, SlopeSolution):

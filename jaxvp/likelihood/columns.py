@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxvp.likelihood.lanes import diagonal, largest, total
-from jaxvp.likelihood.system import Scalar, fence, lift
-from jaxvp.likelihood.target import accelerated
+from jaxvp.likelihood.system import Scalar, lift
 from jaxvp.statistics import Array
+from jaxvp.target import accelerated, fence
 
 _UNROLLED = 5  # columns in one round of an accelerator's loop
 

@@ -157,11 +157,16 @@ def _gathered(gene: Any, index: Int[Array, " width"]) -> Any:
         return jax.tree.map(lambda leaf: cut(jnp.asarray(leaf), index[0], len(index)), gene)
 
     def numbers():
-        return jax.tree.map(lambda leaf: take(leaf, index), gene)
+        return jax.tree.map(lambda leaf: _rows_first(take(leaf, index)), gene)
 
     if accelerated():
         return numbers()
     return jax.lax.cond(jnp.all(index == index[0] + jnp.arange(len(index))), rows, numbers)
+
+
+def _rows_first(leaf: Array) -> Array:
+    from jax.experimental.layout import Layout, with_layout_constraint
+    return with_layout_constraint(leaf, Layout(major_to_minor=tuple(range(leaf.ndim))))
 
 
 def take(leaf: Array, index: Int[Array, " some"]) -> Array:

@@ -48,7 +48,7 @@ from .compression import (
     room_for_losses,
 )
 from .nodes import node_counts
-from .own_products import own, room_for
+from .own_products import own
 from .own_slopes import own_slopes, room_for_slopes
 from .products import statistics
 from .slope_structure import SlopeStructure, slope_structure
@@ -108,7 +108,6 @@ __all__ = [
     "own",
     "residualise",
     "own_slopes",
-    "room_for",
     "room_for_losses",
     "room_for_slopes",
     "slope_structure",

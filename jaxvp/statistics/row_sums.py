@@ -1,0 +1,66 @@
+"""Sums of rows, the same rows for all genes, in compiled code.
+
+A sum over the levels or cells of a design is a sparse matrix of ones times a table whose rows are
+samples, with the genes of a tile on the last axis. XLA's own sums of segments go through the rows
+one by one. Here groups of eight rows are added by one fused kernel, whose inner loop runs over the
+genes; then groups of eight of the results, until every sum is one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+from operator import add
+from typing import TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxvp.target import fence
+
+from .types import Array
+
+_AT_ONCE = 8
+
+# Stage after stage: the numbers of the rows that are added, (at once, sums).
+RowSums: TypeAlias = "tuple[Int[np.ndarray, 'at_once sums'], ...]"
+
+
+def row_sums(
+    indptr: Int[np.ndarray, " sums_and_1"], members: Int[np.ndarray, " all"], rows: int
+) -> RowSums:
+    """Sum i is that of the rows ``members[indptr[i] : indptr[i + 1]]``; row ``rows`` is zero."""
+    stages = []
+    while True:
+        counts = np.diff(indptr)
+        width = int(np.clip(counts.max(initial=1), 1, _AT_ONCE))
+        last = counts.max(initial=1) <= width
+        groups = np.ones_like(counts) if last else -(-counts // width)
+        place = np.arange(len(members)) - np.repeat(indptr[:-1], counts)
+        group = np.repeat(np.cumsum(groups) - groups, counts) + place // width
+        # One group more, of nothing: the next stage's row of zeros.
+        table = np.full((width, groups.sum() + (not last)), rows, dtype=np.int32)
+        table[place % width, group] = members
+        stages.append(table)
+        if last:
+            return tuple(stages)
+        rows = int(groups.sum())
+        indptr, members = np.append(0, np.cumsum(groups)), np.arange(rows)
+
+
+def summed(stages: RowSums, table: Float[Array, "rows ..."]) -> Float[Array, "sums ..."]:
+    """The sums of a table whose last row is zero."""
+    for stage in stages:
+        table = fence(lambda t, s: added(take(t, numbers) for numbers in s), table, stage)
+    return table
+
+
+def added(terms: Iterable[Float[Array, "sums ..."]]) -> Float[Array, "sums ..."]:
+    """Their sum."""
+    return reduce(add, terms)
+
+
+def take(table: Float[Array, "rows ..."], numbers: Int[Array, "some"]) -> Float[Array, "some ..."]:
+    """Rows of these numbers."""
+    return jnp.asarray(table).at[numbers].get(mode="promise_in_bounds")
