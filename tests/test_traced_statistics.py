@@ -36,7 +36,7 @@ def prepared():
 def test_same_as_on_the_host(prepared, nodes, monkeypatch):
     # Of fewer nodes than it needs the host would take some for extreme levels.
     enough = np.zeros(GENES, dtype=int)
-    monkeypatch.setattr("jaxvp.statistics.own_products.node_counts", lambda *_: enough)
+    monkeypatch.setattr("jaxvp.statistics.nodes.node_counts", lambda *_: enough)
     design, shared, y, w = prepared
     s = structure(design, shared)
     found = sums(s, y, w)

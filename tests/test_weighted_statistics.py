@@ -1,5 +1,6 @@
-"""Products of genes with weights of their own against n x n algebra; nothing is compiled."""
+"""Products of genes with weights of their own against n x n algebra."""
 
+import jax
 import numpy as np
 import oracles
 import pandas as pd
@@ -13,11 +14,12 @@ from jaxvp.statistics.nodes import (
     class_counts,
     ends,
     from_unit,
+    interpolated,
     log_range,
     node_counts,
+    nodes_of,
     to_unit,
 )
-from jaxvp.statistics.own_products import shares_with_ends
 
 GENES = 4
 FORMULAS = [
@@ -146,8 +148,10 @@ def test_levels_far_from_the_others_are_classes():
     half = log_range(sizes)[1]
     classes = int(class_counts(sizes, 1000)[0])
     assert ends(sizes[:, 0], 1000)[1:] == (1, 1) and classes < node_counts(half, 300, 1000)[0]
-    shares = np.empty((classes, 300))
-    nodes = shares_with_ends(sizes[:, 0], 1000, shares)
+    at = nodes_of(sizes, classes, 1000)
+    with jax.enable_x64(True):
+        shares = np.asarray(interpolated(sizes, at))[..., 0].T
+    nodes = at.sizes[:, 0]
     there = sizes[:, 0] > 0
     for gamma in 10.0 ** np.arange(-8, 9):
         exact = 1 / (1 + gamma * sizes[there, 0])

@@ -166,6 +166,7 @@ def _gathered(gene: Any, index: Int[Array, " width"]) -> Any:
 
 def _rows_first(leaf: Array) -> Array:
     from jax.experimental.layout import Layout, with_layout_constraint
+
     return with_layout_constraint(leaf, Layout(major_to_minor=tuple(range(leaf.ndim))))
 
 

@@ -48,12 +48,12 @@ from .compression import (
     room_for_losses,
 )
 from .nodes import node_counts
-from .own_products import own
+from .own_products import Genes, chunk_of, chunk_products, own
 from .own_slopes import own_slopes, room_for_slopes
 from .products import statistics
 from .slope_structure import SlopeStructure, slope_structure
 from .slopes import CHUNK, RandomBlock, Slopes, SlopeShared, compress_slopes
-from .structure import Structure, structure
+from .structure import Plan, Structure, structure
 from .traced import (
     Classes,
     Layout,
@@ -68,7 +68,19 @@ from .traced import (
     traced_statistics,
     weigh,
 )
-from .types import EPS, Array, Block, Own, Packed, PerGene, Shared, SlopeOwn, namespace, triangle
+from .types import (
+    EPS,
+    Array,
+    Block,
+    Own,
+    Packed,
+    PerGene,
+    Shared,
+    SlopeOwn,
+    namespace,
+    padded,
+    triangle,
+)
 from .weighted import Sums, needed_nodes, sums
 
 __all__ = [
@@ -78,12 +90,14 @@ __all__ = [
     "Block",
     "Classes",
     "Compression",
+    "Genes",
     "Layout",
     "LevelProducts",
     "LevelRows",
     "Own",
     "Packed",
     "PerGene",
+    "Plan",
     "RandomBlock",
     "Shared",
     "SlopeOwn",
@@ -94,6 +108,8 @@ __all__ = [
     "Sums",
     "Weighted",
     "basis",
+    "chunk_of",
+    "chunk_products",
     "class_nodes",
     "compress",
     "compress_slopes",
@@ -108,6 +124,7 @@ __all__ = [
     "own",
     "residualise",
     "own_slopes",
+    "padded",
     "room_for_losses",
     "room_for_slopes",
     "slope_structure",

@@ -14,80 +14,78 @@ interpreter, and the solver takes them where they are.
 from __future__ import annotations
 
 import math
-from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxvp.target import accelerated, fence
+from jaxvp.target import accelerated, fence, traced_for
 
 from .nodes import Nodes, interpolated, nodes_of
 from .row_sums import added, summed, take
 from .structure import Plan, Structure
-from .types import Array, Packed, PerGene, triangle
+from .types import Array, Packed, PerGene, padded, triangle
 from .weighted import Sums
 
 # Bytes of the sums of eight products, of a tile of genes: such that they stay in a cache.
 _TILE_BYTES, _FEWEST, _MOST = 2 << 20, 8, 32
 
 
-def own(
-    s: Structure, found: Sums, nodes: int, capacity: int | None = None, plan: Plan | None = None
+class Genes(NamedTuple):
+    """Of a chunk of genes, with room for more: the last of them again."""
+
+    w: Float[np.ndarray, "n genes"]
+    y: Float[np.ndarray, "n genes"]
+    size: Float[np.ndarray, "J genes"]
+    n: Float[np.ndarray, " genes"]
+    nodes: Nodes | None  # None: every level is a class
+
+
+def chunk_of(s: Structure, found: Sums, nodes: int, capacity: int) -> Genes:
+    """Genes whose class sums need no more than ``nodes`` nodes (J of them: a class a level)."""
+    at = None if nodes == s.levels else nodes_of(found.level_size, nodes, len(s.Q))
+    genes = Genes(found.w, found.y, found.level_size, found.n, at)
+    return jax.tree.map(lambda a: padded(a, capacity), genes)
+
+
+def own(s: Structure, found: Sums, nodes: int) -> PerGene:
+    """Products of a few genes."""
+    count = len(found.n)
+    with jax.enable_x64(True):
+        chunk = chunk_of(s, found, nodes, count)
+        return jax.tree.map(np.asarray, _alone(nodes, "cpu", s.plan, chunk, np.int32(count)))
+
+
+def chunk_products(
+    nodes: int, platform: str, plan: Plan, genes: Genes, count: Int[Array, ""]
 ) -> PerGene:
-    """Products of genes that need no more than ``nodes`` nodes (J of them: one class a level).
+    """Products of the first ``count`` genes of a chunk, to be compiled for a platform.
 
-    Parameters
-    ----------
-    s
-        Of the design.
-    found
-        Of the genes.
-    nodes
-        Classes of every gene.
-    capacity
-        Genes that there is room for: one program serves all that fit. Those after the last one
-        have products of no meaning. By default no more than there are.
-    plan
-        That of ``s``, where it lies on a device, and the products shall.
+    Those of the others mean nothing.
     """
-    genes = len(found.n)
-    capacity = genes if capacity is None else capacity
-    ranges = None if nodes == s.levels else nodes_of(found.level_size, nodes, len(s.Q))
-    arrays = (found.w, found.y, found.level_size, found.n, ranges)
-    arrays = jax.tree.map(lambda a: _with_room(a, capacity), arrays)
-    return jax.block_until_ready(products(nodes, s.plan if plan is None else plan, arrays, np.int32(genes)))
+    with traced_for(platform):
+        capacity = genes.w.shape[1]
+        width = math.gcd(capacity, _lanes(nodes, plan))
+
+        def tile(begin: Int[Array, ""] | int) -> PerGene:
+            part = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, begin, width, -1), genes)
+            return _products(plan, part)
+
+        def fill(i: Int[Array, ""], room: PerGene) -> PerGene:
+            return jax.tree.map(
+                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * width, -1),
+                room,
+                tile(i * width),
+            )
+
+        shapes = jax.eval_shape(tile, 0)
+        room = jax.tree.map(lambda a: jnp.ones((*a.shape[:-1], capacity), a.dtype), shapes)
+        return jax.lax.fori_loop(0, (count + width - 1) // width, fill, room)
 
 
-def _with_room(array: np.ndarray, capacity: int) -> np.ndarray:
-    spare = capacity - array.shape[-1]
-    return np.concatenate([array, np.repeat(array[..., -1:], spare, -1)], -1) if spare else array
-
-
-@partial(jax.jit, static_argnums=0)
-def products(nodes: int, plan: Plan, genes: tuple, count: Int[Array, ""]) -> PerGene:
-    """Products of the first ``count`` of these genes, whose arrays have room for more."""
-    w, y, size, n, ranges = genes
-    capacity = w.shape[1]
-    width = math.gcd(capacity, _lanes(nodes, plan))
-    shapes = jax.eval_shape(
-        lambda *arrays: _products(nodes, plan, *arrays),
-        *jax.tree.map(lambda a: a[..., :width], (w, y, size, n, ranges)),
-    )
-    room = jax.tree.map(lambda a: jnp.ones((*a.shape[:-1], capacity), a.dtype), shapes)
-
-    def fill(i: Int[Array, ""], room: PerGene) -> PerGene:
-        part = jax.tree.map(
-            lambda a: jax.lax.dynamic_slice_in_dim(a, i * width, width, -1), (w, y, size, n, ranges)
-        )
-        return jax.tree.map(
-            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * width, -1),
-            room,
-            _products(nodes, plan, *part),
-        )
-
-    return jax.lax.fori_loop(0, (count + width - 1) // width, fill, room)
+_alone = jax.jit(chunk_products, static_argnums=(0, 1))
 
 
 def _lanes(nodes: int, plan: Plan) -> int:
@@ -98,16 +96,9 @@ def _lanes(nodes: int, plan: Plan) -> int:
     return int(np.clip(1 << (fits.bit_length() - 1), _FEWEST, _MOST))
 
 
-def _products(
-    nodes: int,
-    plan: Plan,
-    w: Float[Array, "n g"],
-    y: Float[Array, "n g"],
-    size: Float[Array, "J g"],
-    n: Float[Array, " g"],
-    ranges: Nodes | None,
-) -> PerGene:
+def _products(plan: Plan, genes: Genes) -> PerGene:
     """Of one tile of genes."""
+    w, y, size, n, at = genes
     (q, _), (p, g), J = plan.pair.shape, (plan.Q.shape[1], w.shape[1]), len(size)
     K = q + p
     there = size > 0
@@ -119,16 +110,15 @@ def _products(
 
     cells = summed(plan.cells, _with_zeros(w))
     entries = jnp.concatenate([cells, level_sums.swapaxes(0, 1).reshape(-1, g)])
-    root = fence(jnp.sqrt, share)
-    entries = fence(lambda e, r, l: _with_zeros(e * take(r, l)), entries, root, plan.entry_level)
-    if ranges is None:
+    entries = fence(_scaled, entries, fence(jnp.sqrt, share), plan.entry_level)
+    if at is None:
         sizes = jnp.where(there, size, 1.0)
         one = take(entries, plan.first) * take(entries, plan.second)
         classes = jnp.zeros((J * (K * (K + 3) // 2 + 1), g)).at[plan.slot].set(one)
         classes = classes.reshape(-1, J, g)
     else:
-        sizes = ranges.sizes
-        shares = fence(interpolated, size, ranges)
+        sizes = at.sizes
+        shares = fence(interpolated, size, at)
         classes = summed(
             plan.places,
             fence(_first_stage, entries, shares, plan.groups),
@@ -153,6 +143,11 @@ def _products(
         classes[-1],
         Packed(jnp.concatenate([above, below]), packed, sizes, size, jnp.ones_like(size), n),
     )
+
+
+def _scaled(entries: Array, root: Array, level: Array) -> Array:
+    """By the root of the share of their level; a row of zeros after them."""
+    return _with_zeros(entries * take(root, level))
 
 
 def _first_stage(

@@ -24,7 +24,7 @@ from .types import Array
 _AT_ONCE = 8
 
 # Stage after stage: the numbers of the rows that are added, (at once, sums).
-RowSums: TypeAlias = "tuple[Int[np.ndarray, 'at_once sums'], ...]"
+RowSums: TypeAlias = tuple[Int[Array, "_ _"], ...]
 
 
 def row_sums(
@@ -49,18 +49,18 @@ def row_sums(
         indptr, members = np.append(0, np.cumsum(groups)), np.arange(rows)
 
 
-def summed(stages: RowSums, table: Float[Array, "rows ..."]) -> Float[Array, "sums ..."]:
+def summed(stages: RowSums, table: Float[Array, "rows ..."]) -> Float[Array, "..."]:
     """The sums of a table whose last row is zero."""
     for stage in stages:
         table = fence(lambda t, s: added(take(t, numbers) for numbers in s), table, stage)
     return table
 
 
-def added(terms: Iterable[Float[Array, "sums ..."]]) -> Float[Array, "sums ..."]:
+def added(terms: Iterable[Float[Array, "sums ..."]]) -> Float[Array, "..."]:
     """Their sum."""
     return reduce(add, terms)
 
 
-def take(table: Float[Array, "rows ..."], numbers: Int[Array, "some"]) -> Float[Array, "some ..."]:
+def take(table: Float[Array, "rows ..."], numbers: Int[Array, "*some"]) -> Float[Array, "..."]:
     """Rows of these numbers."""
     return jnp.asarray(table).at[numbers].get(mode="promise_in_bounds")

@@ -3,7 +3,7 @@
 With weights ``W`` of a gene's own every product is a sum of weights over samples, ``Z_1'WZ_1``,
 ``Z_1'WZ_2``, ``Q'WQ``. Which sums there are depends on the design alone: the *cells* (level of term
 1, column of another term) that hold a sample, the pairs of columns that meet in one. They are found
-once; a gene then costs sparse matrices times its weights.
+once (`Plan`).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _plan(
     sum_levels: sp.csr_array,
     sum_others: sp.csr_array,
 ) -> Plan:
-    (n, p), levels, q = Q.shape, sum_levels.shape[0], sum_others.shape[0]
+    (n, p), levels, q = Q.shape, len(sum_levels.indptr) - 1, len(sum_others.indptr) - 1
     K = q + p
     cells, cell_of = _numbered([level_of.astype(np.int64) * max(q, 1) + c for c in columns])
     pairs, pair_of = _numbered(
@@ -122,10 +122,10 @@ def _plan(
     return Plan(
         Q,
         level_of.astype(np.int32),
-        _of_rows(sum_levels),
-        _of_rows(sum_others),
-        _of_rows(_indicators(cell_of, len(cells), n)),
-        _of_rows(_indicators(pair_of, len(pairs), n)),
+        _of_rows(sum_levels, n),
+        _of_rows(sum_others, n),
+        _of_rows(_indicators(cell_of, len(cells), n), n),
+        _of_rows(_indicators(pair_of, len(pairs), n), n),
         pair.astype(np.int32),
         entry_level.astype(np.int32),
         one.astype(np.int32),
@@ -136,8 +136,8 @@ def _plan(
     )
 
 
-def _of_rows(ones: sp.csr_array) -> RowSums:
-    return row_sums(ones.indptr, ones.indices, ones.shape[1])
+def _of_rows(ones: sp.csr_array, n: int) -> RowSums:
+    return row_sums(ones.indptr, ones.indices, n)
 
 
 def _numbered(
