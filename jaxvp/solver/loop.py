@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Int
 
 from jaxvp.likelihood import accelerated, every
@@ -21,7 +22,9 @@ from jaxvp.statistics import Array
 
 # Genes whose tables are filled at once, on a CPU and on an accelerator.
 _TABLE_GENES, _TABLE_GENES_ACCELERATED = 128, 2048
-_BURSTS = (4, 2, 3, 6, 12, 24)
+BURSTS = (4, 2, 3, 6, 12, 24)
+# Statistics of a gene's own are large: gathering them costs as much as an evaluation.
+BURSTS_OF_OWN = (6, 1, 1, 2, 4, 8)
 
 
 def iterate(
@@ -31,7 +34,7 @@ def iterate(
     records: Records,
     limit: Int[Array, ""],
     genes: int | None = None,
-    bursts: tuple[int, ...] = _BURSTS,
+    bursts: tuple[int, ...] = BURSTS,
     group: Int[Array, " searches"] | None = None,
     groups: int = 1,
     enter: Callable[[Any, Array], Any] = lambda statistics, _: statistics,
@@ -157,16 +160,16 @@ def _gathered(gene: Any, index: Int[Array, " width"]) -> Any:
         return jax.tree.map(lambda leaf: cut(jnp.asarray(leaf), index[0], len(index)), gene)
 
     def numbers():
-        return jax.tree.map(lambda leaf: _rows_first(take(leaf, index)), gene)
+        # A gather has the genes first in memory; rows would be turned to be like it, and back.
+        return jax.tree.map(lambda leaf: _as_numbered(take(leaf, index)), gene)
 
     if accelerated():
         return numbers()
     return jax.lax.cond(jnp.all(index == index[0] + jnp.arange(len(index))), rows, numbers)
 
 
-def _rows_first(leaf: Array) -> Array:
-    from jax.experimental.layout import Layout, with_layout_constraint
-
+def _as_numbered(leaf: Array) -> Array:
+    """In memory as its axes are numbered."""
     return with_layout_constraint(leaf, Layout(major_to_minor=tuple(range(leaf.ndim))))
 
 

@@ -114,7 +114,7 @@ def _products(plan: Plan, genes: Genes) -> PerGene:
     if at is None:
         sizes = jnp.where(there, size, 1.0)
         one = take(entries, plan.first) * take(entries, plan.second)
-        classes = jnp.zeros((J * (K * (K + 3) // 2 + 1), g)).at[plan.slot].set(one)
+        classes = jnp.zeros((J * (K * (K + 3) // 2 + 1), g)).at[plan.slot].set(one, mode="drop")
         classes = classes.reshape(-1, J, g)
     else:
         sizes = at.sizes

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from jaxvp.design import Design
 
 from .compression import indicator
-from .row_sums import RowSums, row_sums
+from .row_sums import RowSums, rounded, row_sums
 from .types import Shared, triangle
 
 
@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     entry_level: Int[np.ndarray, " entries"]
     first: Int[np.ndarray, " products"]  # entries
     second: Int[np.ndarray, " products"]
-    slot: Int[np.ndarray, " products"]  # place * J + level
+    slot: Int[np.ndarray, " products"]  # place * J + level; none for what fills up
     # The first stage of the sums of products over levels, and the others.
     groups: tuple[Int[np.ndarray, "at_once groups"], ...]  # first, second and level
     places: RowSums
@@ -97,11 +97,13 @@ def _plan(
     pairs, pair_of = _numbered(
         [a.astype(np.int64) * q + b for i, a in enumerate(columns) for b in columns[i:]]
     )
-    pair = np.full((q, q), len(pairs))
+    cell_rows, pair_rows = rounded(len(cells)), rounded(len(pairs))
+    pair = np.full((q, q), pair_rows)
     one, two = pairs // max(q, 1), pairs % max(q, 1)
     pair[one, two] = pair[two, one] = np.arange(len(pairs))
 
-    entry_level = np.concatenate([cells // max(q, 1), np.tile(np.arange(levels), p + 1)])
+    whole = np.tile(np.arange(levels), p + 1)
+    entry_level = np.concatenate([cells // max(q, 1), whole])
     entry_column = np.concatenate([cells % max(q, 1), np.repeat(np.arange(q, K + 1), levels)])
     one, two = _products(entry_level, entry_column)
     a, b = entry_column[one], entry_column[two]  # the smaller one first
@@ -113,31 +115,37 @@ def _plan(
     count = K * (K + 1) // 2 + K + 1
     indptr = np.append(0, np.cumsum(np.bincount(place, minlength=count)))
     products, *stages = row_sums(indptr, np.arange(len(place)), len(place))
-    # What a group lacks is the product of two entries that are zero.
-    nothing = len(entry_level)
+    # Rows that are there for their number: entries that are zero, products of these.
+    entry = np.append(np.arange(len(cells)), cell_rows + np.arange(len(whole)))
+    nothing, none = cell_rows + len(whole), rounded(len(place)) - len(place)
+    one, two = entry[one], entry[two]
     groups = tuple(
-        np.append(numbers, none).astype(np.int32)[products]
-        for numbers, none in ((one, nothing), (two, nothing), (level, 0))
+        np.append(numbers, zero).astype(np.int32)[products]
+        for numbers, zero in ((one, nothing), (two, nothing), (level, 0))
     )
     return Plan(
         Q,
         level_of.astype(np.int32),
-        _of_rows(sum_levels, n),
-        _of_rows(sum_others, n),
-        _of_rows(_indicators(cell_of, len(cells), n), n),
-        _of_rows(_indicators(pair_of, len(pairs), n), n),
+        _of_rows(sum_levels, n, levels),
+        _of_rows(sum_others, n, q),
+        _of_rows(_indicators(cell_of, len(cells), n), n, cell_rows),
+        _of_rows(_indicators(pair_of, len(pairs), n), n, pair_rows),
         pair.astype(np.int32),
-        entry_level.astype(np.int32),
-        one.astype(np.int32),
-        two.astype(np.int32),
-        place * levels + level,
+        np.concatenate([cells // max(q, 1), np.zeros(cell_rows - len(cells)), whole]).astype(
+            np.int32
+        ),
+        np.pad(one, (0, none), constant_values=nothing).astype(np.int32),
+        np.pad(two, (0, none), constant_values=nothing).astype(np.int32),
+        np.pad(place * levels + level, (0, none), constant_values=count * levels),
         groups,
         tuple(stages),
     )
 
 
-def _of_rows(ones: sp.csr_array, n: int) -> RowSums:
-    return row_sums(ones.indptr, ones.indices, n)
+def _of_rows(ones: sp.csr_array, n: int, sums: int) -> RowSums:
+    """As many sums, some of them of nothing."""
+    indptr = np.append(ones.indptr, np.repeat(ones.indptr[-1:], sums + 1 - len(ones.indptr)))
+    return row_sums(indptr, ones.indices, n)
 
 
 def _numbered(
