@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxvp.statistics.row_sums import row_sums, rounded, summed
+from jaxvp.statistics.row_sums import rounded, row_sums, summed
 
 ROWS, COLUMNS = 40, 3
 
