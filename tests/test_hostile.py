@@ -35,7 +35,7 @@ from jaxvp.batch import compiled
 
 OURS = (jaxvp.FormulaError, jaxvp.DesignError, jaxvp.DataError, jaxvp.FitError)
 FUZZ = settings().max_examples > 200
-CASES, PROGRAMS = (2000, 16) if FUZZ else (200, 2)
+CASES, PROGRAMS = (2000, 32) if FUZZ else (200, 4)  # a fit with weights takes two
 COMPILED = ("none", "one", "two")
 SECONDS = (
     600 if FUZZ else 120
