@@ -8,7 +8,7 @@ from operator import mul
 import jax
 import jax.numpy as jnp
 
-from jaxvp.likelihood.lanes import diagonal, largest, total
+from jaxvp.likelihood.lanes import diagonal, largest
 from jaxvp.likelihood.system import Scalar, lift
 from jaxvp.statistics import Array
 from jaxvp.target import accelerated, fence
