@@ -6,9 +6,10 @@ import oracles
 import pandas as pd
 import pytest
 
+from jaxvp.batch import own_products
 from jaxvp.design import build
 from jaxvp.formula import Formula
-from jaxvp.statistics import compress, needed_nodes, own, statistics, structure, sums, triangle
+from jaxvp.statistics import compress, needed_nodes, statistics, structure, sums, triangle
 from jaxvp.statistics.nodes import (
     chebyshev,
     class_counts,
@@ -72,7 +73,7 @@ def test_products(study, formula):
     assert (needed < s.levels).any(), "interpolation is not tested"
     U = np.concatenate([*others, X @ shared.r_inverse], axis=1)
     for nodes in (int(needed.max()), s.levels):
-        gene = own(s, found, nodes)
+        gene = own_products(s, found, nodes)
         for j in range(GENES):
             here = w[:, j] > 0
             weights = w[here, j] / w[here, j].mean()
@@ -99,6 +100,20 @@ def test_products(study, formula):
                 assert log_det == pytest.approx(np.linalg.slogdet(V)[1], rel=1e-9, abs=1e-9)
 
 
+def test_a_gene_has_its_bits_whoever_is_beside_it(study):
+    """One whose ends are classes of their own, too."""
+    metadata, y, w = study
+    design = build(Formula.parse(FORMULAS[0]), metadata)
+    s = structure(design, compress(design).shared)
+    extreme = w.copy()
+    extreme[metadata["Large"] == metadata["Large"].iloc[-1], 3] = 1e-6
+    nodes = int(needed_nodes(s, sums(s, y, w)).max())
+    plain, beside = (own_products(s, sums(s, y, v), nodes) for v in (w, extreme))
+    for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(beside), strict=True):
+        np.testing.assert_array_equal(one[..., :3], other[..., :3])
+    assert not np.array_equal(plain.own.sizes[:, 3], beside.own.sizes[:, 3])
+
+
 def test_weights_of_all_genes_are_rows_times_their_roots(study):
     """The same products by `compress(design, weights)`, which knows no gene."""
     metadata, y, w = study
@@ -110,7 +125,7 @@ def test_weights_of_all_genes_are_rows_times_their_roots(study):
         gene = statistics(compression, y[rows]).gene
         s = structure(design, plain)
         alone = sums(s, y[:, [j]], w[:, [j]])
-        its = own(s, alone, s.levels)
+        its = own_products(s, alone, s.levels)
         turn = np.eye(len(shared.within))
         turn[-3:, -3:] = np.linalg.inv(plain.r_inverse) @ shared.r_inverse  # another basis of X
         for gamma in (0.0, 0.7, 1e3):

@@ -59,7 +59,7 @@ _compiling = threading.Lock()
 # Programs that are kept, for a process that fits one design after the other. One holds some 600
 # mappings of memory, of which Linux allows a process 65,530: where there are no more the compiler
 # dies of a segmentation fault.
-_KEPT = 32
+_KEPT = 64
 
 
 def run_compiled(key: Hashable, run: Callable[[], Found]) -> Found:

@@ -13,7 +13,17 @@ from jaxvp.batch.compiled import PROGRAMS, run_compiled
 from jaxvp.batch.devices import Devices
 from jaxvp.batch.fitted import at_optimum
 from jaxvp.solver import MAX_ITERATIONS, SlopeSolution, Solution, Surface, Table
-from jaxvp.statistics import Genes, PerGene, Plan, Shared, SlopeShared, padded
+from jaxvp.statistics import (
+    Genes,
+    PerGene,
+    Plan,
+    Shared,
+    SlopeShared,
+    Structure,
+    Sums,
+    chunk_of,
+    padded,
+)
 
 
 def capacity_for(genes: int, width: int) -> int:
@@ -118,3 +128,13 @@ def form_products(devices: Devices, nodes: int, plan: Plan, genes: Genes, count:
     key = (nodes, devices.all[0], structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
     arguments = (nodes, devices.platform, plan, genes, np.int32(count))
     return run_compiled(key, lambda: PROGRAMS["products"](*arguments))
+
+
+def own_products(s: Structure, found: Sums, nodes: int) -> PerGene:
+    """Products of any number of genes, on a CPU and back from it."""
+    genes = len(found.n)
+    chunk = chunk_of(s, found, nodes, 1 << (genes - 1).bit_length())
+    with jax.enable_x64(True):
+        cpu = Devices(jax.local_devices(backend="cpu")[:1])
+        products = form_products(cpu, nodes, s.plan, chunk, genes)
+        return jax.tree.map(lambda a: np.asarray(a)[..., :genes], products)

@@ -26,7 +26,7 @@ _TABLE_GENES, _TABLE_GENES_ACCELERATED = 128, 2048
 # Rows that flags are counted in, and how many of them at most.
 _ROW, _ROWS = 128, 1024
 BURSTS = (4, 2, 3, 6, 12, 24)
-# Statistics of a gene's own are large: gathering them costs as much as an evaluation.
+# Products of a gene's own are large: gathering them costs as much as an evaluation.
 BURSTS_OF_OWN = (6, 1, 1, 2, 4, 8)
 
 

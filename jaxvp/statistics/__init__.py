@@ -49,7 +49,7 @@ from .compression import (
     room_for_losses,
 )
 from .nodes import node_counts
-from .own_products import Genes, chunk_of, chunk_products, own
+from .own_products import Genes, chunk_of, chunk_products
 from .own_slopes import own_slopes, room_for_slopes
 from .products import statistics
 from .slope_structure import SlopeStructure, slope_structure
@@ -122,7 +122,6 @@ __all__ = [
     "namespace",
     "needed_nodes",
     "node_counts",
-    "own",
     "residualise",
     "own_slopes",
     "padded",

@@ -80,16 +80,15 @@ class Nodes(NamedTuple):
     knots: Float[np.ndarray, "C genes"]
     barycentric: Float[np.ndarray, "C genes"]  # zero: not a node
     sizes: Float[np.ndarray, "C genes"]
-    own: Int[np.ndarray, "J genes"] | None  # which class a level is, or -1; None: no gene has some
+    own: Int[np.ndarray, "J genes"]  # which class a level is, or -1
 
 
 def nodes_of(sizes: Float[np.ndarray, "J genes"], count: int, n: int) -> Nodes:
     """So many nodes for every gene; where they are too few, the ends are classes of their own."""
     middle, half = log_range(sizes)
     knots, barycentric = (np.repeat(a[:, None], len(half), 1) for a in chebyshev(count))
-    own = None
+    own = np.full(sizes.shape, -1, np.int32)
     for gene in np.flatnonzero(node_counts(half, len(sizes), n) > count):
-        own = np.full(sizes.shape, -1, np.int32) if own is None else own
         _, below, above = ends(sizes[:, gene], n)
         there = np.flatnonzero(sizes[:, gene] > 0)
         order = there[np.argsort(sizes[there, gene], kind="stable")]
@@ -100,9 +99,8 @@ def nodes_of(sizes: Float[np.ndarray, "J genes"], count: int, n: int) -> Nodes:
         knots[:few, gene], barycentric[:few, gene] = chebyshev(few)
         own[np.setdiff1d(there, rest), gene] = np.arange(few, count)
     at = np.exp(middle + from_unit(knots, half))
-    if own is not None:
-        level, gene = np.nonzero(own >= 0)
-        at[own[level, gene], gene] = sizes[level, gene]
+    level, gene = np.nonzero(own >= 0)
+    at[own[level, gene], gene] = sizes[level, gene]
     return Nodes(middle, half, knots, barycentric, at, own)
 
 
@@ -113,8 +111,6 @@ def interpolated(sizes: Float[Array, "J genes"], nodes: Nodes) -> Float[Array, "
     gap = to_unit(t, nodes.half)[:, None] - nodes.knots + 1e-300
     shares = nodes.barycentric / gap
     shares = shares * (1 / shares.sum(axis=1, keepdims=True))
-    if nodes.own is None:
-        return shares
     own = nodes.own[:, None]
     return jnp.where(own < 0, shares, own == jnp.arange(len(nodes.knots))[:, None])
 

@@ -50,14 +50,6 @@ def chunk_of(s: Structure, found: Sums, nodes: int, capacity: int) -> Genes:
     return jax.tree.map(lambda a: padded(a, capacity), genes)
 
 
-def own(s: Structure, found: Sums, nodes: int) -> PerGene:
-    """Products of a few genes."""
-    count = len(found.n)
-    with jax.enable_x64(True):
-        chunk = chunk_of(s, found, nodes, count)
-        return jax.tree.map(np.asarray, _alone(nodes, "cpu", s.plan, chunk, np.int32(count)))
-
-
 def chunk_products(
     nodes: int, platform: str, plan: Plan, genes: Genes, count: Int[Array, ""]
 ) -> PerGene:
@@ -83,9 +75,6 @@ def chunk_products(
         shapes = jax.eval_shape(tile, 0)
         room = jax.tree.map(lambda a: jnp.ones((*a.shape[:-1], capacity), a.dtype), shapes)
         return jax.lax.fori_loop(0, (count + width - 1) // width, fill, room)
-
-
-_alone = jax.jit(chunk_products, static_argnums=(0, 1))
 
 
 def _lanes(nodes: int, plan: Plan) -> int:

@@ -4,7 +4,7 @@ A sum over the levels or cells of a design is a sparse matrix of ones times a ta
 samples, with the genes of a tile on the last axis. XLA's own sums of segments go through the rows
 one by one. Here groups of eight rows are added by one fused kernel, whose inner loop runs over the
 genes; then groups of eight of the results, until every sum is one row. Numbers of rows are rounded
-up: designs that differ in few cells run the same program.
+up, so that many designs of the same sizes run the same program.
 """
 
 from __future__ import annotations
@@ -35,16 +35,14 @@ def row_sums(
     stages = []
     while True:
         counts = np.diff(indptr)
-        most = int(counts.max(initial=1))
-        last = most <= _AT_ONCE
-        width = 1 << (most - 1).bit_length() if last else _AT_ONCE
-        groups = np.ones_like(counts) if last else -(-counts // width)
+        last = counts.max(initial=0) <= _AT_ONCE
+        groups = np.ones_like(counts) if last else -(-counts // _AT_ONCE)
         place = np.arange(len(members)) - np.repeat(indptr[:-1], counts)
-        group = np.repeat(np.cumsum(groups) - groups, counts) + place // width
+        group = np.repeat(np.cumsum(groups) - groups, counts) + place // _AT_ONCE
         # One group more at least, of nothing: the next stage's row of zeros.
         groups_and_more = len(groups) if last else rounded(int(groups.sum()) + 1)
-        table = np.full((width, groups_and_more), rows, dtype=np.int32)
-        table[place % width, group] = members
+        table = np.full((_AT_ONCE, groups_and_more), rows, dtype=np.int32)
+        table[place % _AT_ONCE, group] = members
         stages.append(table)
         if last:
             return tuple(stages)
@@ -53,8 +51,8 @@ def row_sums(
 
 
 def rounded(count: int) -> int:
-    """Up to one of few numbers: by an eighth at most, or to a multiple of 64."""
-    step = max(64, 1 << max(0, count.bit_length() - 4))
+    """Up to one of few numbers: by a quarter at most, or to a multiple of 64."""
+    step = max(64, 1 << max(0, count.bit_length() - 3))
     return -(-count // step) * step
 
 
