@@ -56,11 +56,11 @@ def _room_for_programs():
     """Forget what was compiled before memory's mappings run out: tests compile thousands."""
     import jax
 
-    from jaxvp.batch import program
+    from jaxvp.batch import compiled
 
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:  # of 65,530
-        program._forget()
+        compiled._forget()
         jax.clear_caches()
     yield
 

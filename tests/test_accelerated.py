@@ -9,9 +9,9 @@ from jaxvp.batch import block_genes
 from jaxvp.design import build
 from jaxvp.formula import Formula
 from jaxvp.likelihood import SWEEP_COLUMNS
-from jaxvp.likelihood.target import accelerated, traced_for
 from jaxvp.solver import prepare_many, solve, solve_slopes, surface
 from jaxvp.statistics import compress, compress_slopes, statistics
+from jaxvp.target import accelerated, traced_for
 
 GENES = 16
 CASES = [

@@ -14,7 +14,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_log_compiles", True)
 import numpy as np, pandas as pd
 import jaxvp
-from jaxvp.batch import program
+from jaxvp.batch.compiled import PROGRAMS
 
 compiled, calls = [], {}
 
@@ -28,11 +28,11 @@ logger = logging.getLogger("jax")
 logger.addHandler(Listener())
 logger.propagate = False
 
-spread = program._solvers["spread"]
+spread = PROGRAMS["spread"]
 def spy(*arguments):
     calls.setdefault(str(jax.tree.map(np.shape, arguments[3:])), arguments)  # one of each shape
     return spread(*arguments)
-program._solvers["spread"] = spy
+PROGRAMS["spread"] = spy
 
 def without_collectives():
     assert calls
@@ -187,12 +187,13 @@ def test_a_fit_in_a_child_process_ends(fits):
 
 def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
     import jaxvp
-    from jaxvp.batch import program
+    from jaxvp.batch import compiled
 
-    solvers = program._programs({"xla_cpu_no_such_option": 1})
-    monkeypatch.setattr(program, "_solvers", dict(solvers))
-    monkeypatch.setattr(program, "_compiled", set())
+    programs = compiled._programs({"xla_cpu_no_such_option": 1})
+    for name, program in programs.items():
+        monkeypatch.setitem(compiled.PROGRAMS, name, program)
+    monkeypatch.setattr(compiled, "_compiled", set())
     study = jaxvp.simulate(4, 20, {"g": 4}, seed=1)
     result = jaxvp.fit(study.expression, study.formula, study.metadata)
     assert (result.diagnostics.status == "converged").all()
-    assert program._solvers["intercepts"] is not solvers["intercepts"]
+    assert compiled.PROGRAMS["intercepts"] is not programs["intercepts"]

@@ -18,7 +18,7 @@ import pytest
 
 import jaxvp
 from jaxvp import functional, solver
-from jaxvp.batch import program as of_fit
+from jaxvp.batch import compiled, program
 from jaxvp.design import build
 from jaxvp.formula import Formula
 from jaxvp.functional import optimum
@@ -294,9 +294,9 @@ def test_the_type_is_that_of_the_measurements(study, fixed):
 
 def test_one_loop_is_run_by_both():
     """`jaxvp.fit` compiles the very function that the functional core calls, to the same limit."""
-    assert optimum.solve is of_fit.solve is solver.solve
-    assert optimum.MAX_ITERATIONS is of_fit.MAX_ITERATIONS
-    assert of_fit._solve.__wrapped__ is solver.solve
+    assert optimum.solve is compiled.solve is solver.solve
+    assert optimum.MAX_ITERATIONS is program.MAX_ITERATIONS
+    assert compiled.PROGRAMS["intercepts"].__wrapped__ is solver.solve
 
 
 def test_no_callback_and_no_setting(study, fixed):

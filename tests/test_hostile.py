@@ -31,11 +31,11 @@ from hypothesis import strategies as st
 
 import jaxvp
 from jaxvp import api
-from jaxvp.batch import program
+from jaxvp.batch import compiled
 
 OURS = (jaxvp.FormulaError, jaxvp.DesignError, jaxvp.DataError, jaxvp.FitError)
 FUZZ = settings().max_examples > 200
-CASES, PROGRAMS = (2000, 16) if FUZZ else (200, 2)
+CASES, PROGRAMS = (2000, 32) if FUZZ else (200, 4)  # a fit with weights takes two
 COMPILED = ("none", "one", "two")
 SECONDS = (
     600 if FUZZ else 120
@@ -132,8 +132,8 @@ def fitted(programs, tmp_path_factory):
         known = given.study is not None and given.study.shape in COMPILED
         programs.more = FUZZ or (known and exact(given.options))
         programs.refused = 0
-        real, compiled = api.prepare, program._compiled
-        api.prepare, program._compiled = prepare, programs
+        real, before = api.prepare, compiled._compiled
+        api.prepare, compiled._compiled = prepare, programs
         cache, jaxvp.enable_compile_cache = jaxvp.enable_compile_cache, lambda: None
         # Users have no checked annotations: what is passed must be looked at without them.
         jaxtyping.config.update("jaxtyping_disable", True)
@@ -148,7 +148,7 @@ def fitted(programs, tmp_path_factory):
                 raise
             result = None
         finally:
-            api.prepare, program._compiled = real, compiled
+            api.prepare, compiled._compiled = real, before
             jaxvp.enable_compile_cache = cache
             jaxtyping.config.update("jaxtyping_disable", False)
         return result, seen[-1]

@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "jaxvp"
 
 ORDER = [
-    *("warning", "memory", "threads", "runtime", "formula", "design", "expression"),
+    *("warning", "memory", "threads", "runtime", "target", "formula", "design", "expression"),
     "statistics",
     *("likelihood", "solver", "batch", "fractions", "functional", "prediction", "collinearity"),
     *("checks", "results", "executors", "study", "progress", "api", "runs", "plots", "reporting"),

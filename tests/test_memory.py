@@ -7,7 +7,7 @@ import pytest
 
 import jaxvp
 from jaxvp import memory
-from jaxvp.batch import program
+from jaxvp.batch import compiled
 
 
 def test_the_smaller_of_system_and_control_group(tmp_path, monkeypatch):
@@ -59,14 +59,14 @@ def _mappings():
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counts mappings as Linux does")
 def test_a_process_keeps_few_programs(monkeypatch):
     """One design after the other: each compiles, and mappings of memory do not run out."""
-    monkeypatch.setattr(program, "_KEPT", 1)
-    program._forget()
+    monkeypatch.setattr(compiled, "_KEPT", 1)
+    compiled._forget()
     after, keys = [], set()
     for levels in ({"g": 4}, {"g": 4, "h": 3}, {"g": 4, "h": 5}):
         study = jaxvp.simulate(4, 20, levels, seed=1)
         jaxvp.fit(study.expression, study.formula, study.metadata)
-        assert len(program._compiled) == 1
-        keys |= program._compiled
+        assert len(compiled._compiled) == 1
+        keys |= compiled._compiled
         after.append(_mappings())
     assert len(keys) == 3
     # The third program is in the place of the second, which was as large.

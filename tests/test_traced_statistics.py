@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from jaxvp.batch import own_products
 from jaxvp.design import build
 from jaxvp.formula import Formula
 from jaxvp.likelihood import evaluate
-from jaxvp.statistics import compress, layout, own, structure, sums, traced_statistics
+from jaxvp.statistics import compress, layout, structure, sums, traced_statistics
 
 N, GENES = 40, 3
 
@@ -36,11 +37,11 @@ def prepared():
 def test_same_as_on_the_host(prepared, nodes, monkeypatch):
     # Of fewer nodes than it needs the host would take some for extreme levels.
     enough = np.zeros(GENES, dtype=int)
-    monkeypatch.setattr("jaxvp.statistics.own_products.node_counts", lambda *_: enough)
+    monkeypatch.setattr("jaxvp.statistics.nodes.node_counts", lambda *_: enough)
     design, shared, y, w = prepared
     s = structure(design, shared)
     found = sums(s, y, w)
-    host = own(s, found, nodes)
+    host = own_products(s, found, nodes)
     measured = np.where(w > 0, y, np.nan)
     with jax.enable_x64(True):
         where = layout(design, shared)

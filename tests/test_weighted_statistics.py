@@ -1,23 +1,26 @@
-"""Products of genes with weights of their own against n x n algebra; nothing is compiled."""
+"""Products of genes with weights of their own against n x n algebra."""
 
+import jax
 import numpy as np
 import oracles
 import pandas as pd
 import pytest
 
+from jaxvp.batch import own_products
 from jaxvp.design import build
 from jaxvp.formula import Formula
-from jaxvp.statistics import compress, needed_nodes, own, statistics, structure, sums, triangle
+from jaxvp.statistics import compress, needed_nodes, statistics, structure, sums, triangle
 from jaxvp.statistics.nodes import (
     chebyshev,
     class_counts,
     ends,
     from_unit,
+    interpolated,
     log_range,
     node_counts,
+    nodes_of,
     to_unit,
 )
-from jaxvp.statistics.own_products import shares_with_ends
 
 GENES = 4
 FORMULAS = [
@@ -70,7 +73,7 @@ def test_products(study, formula):
     assert (needed < s.levels).any(), "interpolation is not tested"
     U = np.concatenate([*others, X @ shared.r_inverse], axis=1)
     for nodes in (int(needed.max()), s.levels):
-        gene = own(s, found, nodes)
+        gene = own_products(s, found, nodes)
         for j in range(GENES):
             here = w[:, j] > 0
             weights = w[here, j] / w[here, j].mean()
@@ -97,6 +100,20 @@ def test_products(study, formula):
                 assert log_det == pytest.approx(np.linalg.slogdet(V)[1], rel=1e-9, abs=1e-9)
 
 
+def test_a_gene_has_its_bits_whoever_is_beside_it(study):
+    """One whose ends are classes of their own, too."""
+    metadata, y, w = study
+    design = build(Formula.parse(FORMULAS[0]), metadata)
+    s = structure(design, compress(design).shared)
+    extreme = w.copy()
+    extreme[metadata["Large"] == metadata["Large"].iloc[-1], 3] = 1e-6
+    nodes = int(needed_nodes(s, sums(s, y, w)).max())
+    plain, beside = (own_products(s, sums(s, y, v), nodes) for v in (w, extreme))
+    for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(beside), strict=True):
+        np.testing.assert_array_equal(one[..., :3], other[..., :3])
+    assert not np.array_equal(plain.own.sizes[:, 3], beside.own.sizes[:, 3])
+
+
 def test_weights_of_all_genes_are_rows_times_their_roots(study):
     """The same products by `compress(design, weights)`, which knows no gene."""
     metadata, y, w = study
@@ -108,7 +125,7 @@ def test_weights_of_all_genes_are_rows_times_their_roots(study):
         gene = statistics(compression, y[rows]).gene
         s = structure(design, plain)
         alone = sums(s, y[:, [j]], w[:, [j]])
-        its = own(s, alone, s.levels)
+        its = own_products(s, alone, s.levels)
         turn = np.eye(len(shared.within))
         turn[-3:, -3:] = np.linalg.inv(plain.r_inverse) @ shared.r_inverse  # another basis of X
         for gamma in (0.0, 0.7, 1e3):
@@ -146,8 +163,10 @@ def test_levels_far_from_the_others_are_classes():
     half = log_range(sizes)[1]
     classes = int(class_counts(sizes, 1000)[0])
     assert ends(sizes[:, 0], 1000)[1:] == (1, 1) and classes < node_counts(half, 300, 1000)[0]
-    shares = np.empty((classes, 300))
-    nodes = shares_with_ends(sizes[:, 0], 1000, shares)
+    at = nodes_of(sizes, classes, 1000)
+    with jax.enable_x64(True):
+        shares = np.asarray(interpolated(sizes, at))[..., 0].T
+    nodes = at.sizes[:, 0]
     there = sizes[:, 0] > 0
     for gamma in 10.0 ** np.arange(-8, 9):
         exact = 1 / (1 + gamma * sizes[there, 0])

@@ -26,7 +26,7 @@ from jaxvp.batch.devices import Device, Devices
 from jaxvp.batch.fitted import Fitted, FixedPart
 from jaxvp.batch.own import Own, losses
 from jaxvp.batch.patterns import Patterns
-from jaxvp.batch.program import Program, capacity_for
+from jaxvp.batch.program import Program, capacity_for, own_products
 from jaxvp.batch.shared import column_covariance
 from jaxvp.batch.work import Blocks, Work
 from jaxvp.design import Design
@@ -44,6 +44,7 @@ __all__ = [
     "blocks_of",
     "compression_of",
     "empty",
+    "own_products",
     "fit_all",
     "platform_of",
     "status_of",

@@ -78,7 +78,7 @@ def form(
     if columns is not None:
         b, within = b[:, list(columns)], within[(..., *np.ix_(columns, columns))]
     if within.ndim == 2:
-        return xp.einsum("gi,ij,gj->g", b, within, b, optimize=True)
+        return xp.einsum("gi,gi->g", b @ within, b)
     return xp.einsum("gi,gij,gj->g", b, within, b)
 
 

@@ -12,30 +12,31 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from jaxvp import threads
+from jaxvp.batch.devices import Devices
 from jaxvp.batch.fitted import Fitted, Undo, write
-from jaxvp.batch.program import Program, capacity_for, solve_block
+from jaxvp.batch.program import Program, capacity_for, form_products, solve_block
 from jaxvp.design import Design, explain_anything
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates
 from jaxvp.solver import SlopeSolution, Status, relative_factors, slope_lanes
 from jaxvp.statistics import (
     Compression,
     PerGene,
+    Plan,
     Shared,
     SlopeShared,
     SlopeStructure,
     Structure,
     Sums,
+    chunk_of,
     needed_nodes,
-    own,
     own_slopes,
-    room_for,
     room_for_slopes,
     slope_structure,
     structure,
@@ -68,6 +69,7 @@ class Own:
             self.base[weighting.rows] = weighting.root[:, 0] ** 2 * weighting.mean
         self._structure: Structure | SlopeStructure | None = None
         self._lock = threading.Lock()
+        self._plans: dict[Devices, Plan] = {}
         self._rooms = threading.local()
 
     @property
@@ -79,17 +81,26 @@ class Own:
                 self._structure = make(self.design, self.shared)
             return self._structure
 
-    def products(self, found: Sums, nodes: int) -> PerGene:
-        """Of a chunk of genes, in arrays of this thread."""
-        rooms: dict[int, Any] = vars(self._rooms).setdefault("of", {})
+    def products(self, found: Sums, nodes: int, devices: Devices) -> PerGene:
+        """Of a chunk of genes."""
         s, genes = self.structure, self.chunk(nodes)
         if isinstance(s, SlopeStructure):
+            rooms: dict[int, PerGene] = vars(self._rooms).setdefault("of", {})
             if nodes not in rooms:
                 rooms[nodes] = room_for_slopes(s, genes)
             return own_slopes(s, found, rooms[nodes])
-        if nodes not in rooms:
-            rooms[nodes] = room_for(s, nodes, genes)
-        return own(s, found, nodes, rooms[nodes])
+        return form_products(
+            devices, nodes, self._plan(devices), chunk_of(s, found, nodes, genes), len(found.n)
+        )
+
+    def _plan(self, devices: Devices) -> Plan:
+        """On the device that forms the products."""
+        s = self.structure
+        assert isinstance(s, Structure)
+        with self._lock:
+            if devices not in self._plans:
+                self._plans[devices] = jax.device_put(s.plan, devices.all[0])
+            return self._plans[devices]
 
     def needed_nodes(self, found: Sums) -> Int[np.ndarray, " genes"]:
         """Genes of one number of nodes are solved together."""
@@ -257,7 +268,7 @@ def _fit_chunk(
         capacity=work.own.chunk(nodes),
         width=min(work.own.width(nodes), work.own.chunk(nodes)),
     )
-    gene = work.own.products(here, nodes)
+    gene = work.own.products(here, nodes, program.devices)
     solved = solve_block(program, gene, np.ones(len(genes), dtype=bool))
     part = out.take(genes)
     if isinstance(solved, SlopeSolution):

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Hashable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
 
-from jaxvp.batch.devices import GENES, Devices
+from jaxvp.batch.compiled import PROGRAMS, run_compiled
+from jaxvp.batch.devices import Devices
 from jaxvp.batch.fitted import at_optimum
-from jaxvp.solver import (
-    MAX_ITERATIONS,
-    SlopeSolution,
-    Solution,
-    Surface,
-    Table,
-    solve,
-    solve_slopes,
+from jaxvp.solver import MAX_ITERATIONS, SlopeSolution, Solution, Surface, Table
+from jaxvp.statistics import (
+    Genes,
+    PerGene,
+    Plan,
+    Shared,
+    SlopeShared,
+    Structure,
+    Sums,
+    chunk_of,
+    padded,
 )
-from jaxvp.statistics import PerGene, Shared, SlopeShared
 
 
 def capacity_for(genes: int, width: int) -> int:
@@ -41,52 +42,6 @@ class Program(NamedTuple):
     capacity: int  # genes that the buffers hold: a multiple of the tile's width
     dtype: np.dtype
     devices: Devices
-
-
-# XLA prefers vectors of 256 bits, also where a processor has 512.
-_WIDE = {"xla_cpu_prefer_vector_width": 512}
-
-
-def _solve_spread(
-    mesh: Mesh, solver: str, fixed: tuple[int, bool, str], shared: Any, gene: Any, wanted: Any,
-    limit: Any, table: Any,
-) -> Any:  # fmt: skip
-    """A block of genes on every device of a mesh: those of genes have an axis of blocks in front.
-
-    Genes that are sharded automatically would make the devices agree, in every iteration, whether
-    any of them has one left.
-    """
-
-    def solve_one(shared, block, limit, table):
-        gene, wanted = jax.tree.map(lambda a: a[0], block)
-        if isinstance(shared, SlopeShared):
-            found = solve_slopes(*fixed, shared, gene, wanted, limit)
-        else:
-            found = solve(solver, *fixed, shared, gene, wanted, limit, table)
-        return jax.tree.map(lambda a: a[None], found)
-
-    every, each = PartitionSpec(), PartitionSpec(GENES)
-    specs = {"in_specs": (every, each, every, every), "out_specs": each}
-    spread = jax.shard_map(solve_one, mesh=mesh, check_vma=False, **specs)
-    return spread(shared, (gene, wanted), limit, table)
-
-
-def _programs(options: dict[str, int] | None) -> dict[str, Any]:
-    """The solvers of intercepts and of slopes, and both on several devices, for options of XLA."""
-    return {
-        "intercepts": jax.jit(solve, static_argnums=(0, 1, 2, 3), compiler_options=options),
-        "slopes": jax.jit(solve_slopes, static_argnums=(0, 1, 2), compiler_options=options),
-        "spread": jax.jit(_solve_spread, static_argnums=(0, 1, 2), compiler_options=options),
-    }
-
-
-_solvers = _programs(_WIDE)
-_compiled: set[Any] = set()
-_compiling = threading.Lock()
-# Programs that are kept, for a process that fits one design after the other. One holds some 600
-# mappings of memory, of which Linux allows a process 65,530: where there are no more the compiler
-# dies of a segmentation fault.
-_KEPT = 32
 
 
 def solve_block(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | SlopeSolution:
@@ -129,7 +84,9 @@ def _run(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | Slop
     genes = len(wanted)
     stepped = np.zeros(program.capacity, dtype=bool)
     stepped[:genes] = wanted
-    gene = jax.tree.map(lambda a: _pad(a, program.capacity).astype(program.dtype, copy=False), gene)
+    gene = jax.tree.map(
+        lambda a: padded(a, program.capacity).astype(program.dtype, copy=False), gene
+    )
     devices = program.devices
     leaves, structure = jax.tree.flatten((program.shared, gene))
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
@@ -154,44 +111,30 @@ def _launch(program: Program, key: Hashable, gene: Any, wanted: Any) -> Solution
     def run() -> Solution | SlopeSolution:
         if program.devices.mesh is not None:
             settings = (program.devices.mesh, program.solver, fixed)
-            return _solvers["spread"](*settings, shared, gene, wanted, limit, table)
+            return PROGRAMS["spread"](*settings, shared, gene, wanted, limit, table)
         if isinstance(shared, SlopeShared):
-            return _solvers["slopes"](*fixed, shared, gene, wanted, limit)
-        return _solvers["intercepts"](program.solver, *fixed, shared, gene, wanted, limit, table)
+            return PROGRAMS["slopes"](*fixed, shared, gene, wanted, limit)
+        return PROGRAMS["intercepts"](program.solver, *fixed, shared, gene, wanted, limit, table)
 
-    if key not in _compiled:
-        with _compiling:
-            if key not in _compiled:
-                if len(_compiled) >= _KEPT:
-                    _forget()
-                try:
-                    found = run()
-                except jax.errors.JaxRuntimeError as error:
-                    if "No such compile option" not in str(error):
-                        raise
-                    _without_options()
-                    found = run()
-                _compiled.add(key)
-                return found
-    return run()
+    return run_compiled(key, run)
 
 
-def _without_options() -> None:
-    """From now on: this version of XLA does not know them."""
-    _solvers.update(_programs(None))
+def form_products(devices: Devices, nodes: int, plan: Plan, genes: Genes, count: int) -> PerGene:
+    """Products of genes with weights of their own, on the device that they are solved on.
+
+    Of several the first one forms them.
+    """
+    leaves, structure = jax.tree.flatten((plan, genes))
+    key = (nodes, devices.all[0], structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
+    arguments = (nodes, devices.platform, plan, genes, np.int32(count))
+    return run_compiled(key, lambda: PROGRAMS["products"](*arguments))
 
 
-def _forget() -> None:
-    """Drop all programs, of other threads too: those that run end, the next call compiles."""
-    _compiled.clear()
-    for program in _solvers.values():
-        program.clear_cache()
-
-
-def _pad(array: np.ndarray, capacity: int) -> np.ndarray:
-    spare = capacity - array.shape[-1]
-    return (
-        array
-        if not spare
-        else np.concatenate([array, np.repeat(array[..., -1:], spare, axis=-1)], axis=-1)
-    )
+def own_products(s: Structure, found: Sums, nodes: int) -> PerGene:
+    """Products of any number of genes, on a CPU and back from it."""
+    genes = len(found.n)
+    chunk = chunk_of(s, found, nodes, 1 << (genes - 1).bit_length())
+    with jax.enable_x64(True):
+        cpu = Devices(jax.local_devices(backend="cpu")[:1])
+        products = form_products(cpu, nodes, s.plan, chunk, genes)
+        return jax.tree.map(lambda a: np.asarray(a)[..., :genes], products)

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvp import fractions
+from jaxvp.batch import own_products
 from jaxvp.design import Design
 from jaxvp.statistics import (
     Compression,
@@ -31,7 +32,6 @@ from jaxvp.statistics import (
     Sums,
     compress,
     compress_slopes,
-    own,
     own_slopes,
     room_for_slopes,
     slope_structure,
@@ -116,7 +116,7 @@ class Model:
 def _products(s: Structure | SlopeStructure, found: Sums) -> PerGene:
     if isinstance(s, SlopeStructure):
         return own_slopes(s, found, room_for_slopes(s, len(found.n)))
-    return own(s, found, s.levels)
+    return own_products(s, found, s.levels)
 
 
 def _with_intercepts(

@@ -124,7 +124,7 @@ def _read_parquet(
     from pyarrow.parquet import ParquetFile
 
     if compression is None:
-        table = ParquetFile(path).read()
+        table = ParquetFile(path, pre_buffer=True).read()
     else:
         with pa.input_stream(str(path), compression=compression) as stream:
             table = ParquetFile(pa.BufferReader(stream.read())).read()

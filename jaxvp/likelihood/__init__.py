@@ -63,11 +63,10 @@ from jaxvp.likelihood.system import (
     Scalar,
     Vector,
     class_weights,
-    fence,
     lift,
 )
-from jaxvp.likelihood.target import accelerated, traced_for
 from jaxvp.statistics import Array, PerGene, Shared
+from jaxvp.target import accelerated, fence, traced_for
 
 __all__ = [
     "SWEEP_COLUMNS",

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool
 
-from jaxvp.likelihood.system import Scalar, fence, lift
-from jaxvp.likelihood.target import accelerated
+from jaxvp.likelihood.system import Scalar, lift
 from jaxvp.statistics import Array
+from jaxvp.target import accelerated, fence
 
 # Steps of an elimination that are a formula, and that are written out on an accelerator.
 _FORMULA, WRITTEN_OUT = 2, 4

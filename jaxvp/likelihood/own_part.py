@@ -26,8 +26,8 @@ from jaxtyping import Float
 
 from jaxvp.likelihood.lanes import dot
 from jaxvp.likelihood.system import Scalar, class_weights, spread, term_slices
-from jaxvp.likelihood.target import accelerated
 from jaxvp.statistics import Array, PerGene, Shared
+from jaxvp.target import accelerated
 
 
 class OwnPart(NamedTuple):

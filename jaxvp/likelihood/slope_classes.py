@@ -16,8 +16,9 @@ from jaxtyping import Float
 from jaxvp.likelihood.lanes import inverse, total
 from jaxvp.likelihood.slope_system import product
 from jaxvp.likelihood.slope_terms import between, entries, offsets
-from jaxvp.likelihood.system import Scalar, fence, lift
+from jaxvp.likelihood.system import Scalar, lift
 from jaxvp.statistics import CHUNK, Array, PerGene, RandomBlock, SlopeShared
+from jaxvp.target import fence
 
 
 class _Weights(NamedTuple):

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from jaxvp.likelihood import sweep
 from jaxvp.likelihood.lanes import apply, dot, inverse
 from jaxvp.likelihood.slope_terms import Basis, offsets
-from jaxvp.likelihood.system import FixedSystem, Scalar, fence, lift
+from jaxvp.likelihood.system import FixedSystem, Scalar, lift
 from jaxvp.statistics import Array, RandomBlock, SlopeShared
+from jaxvp.target import fence
 
 # Larger systems are inverted in a loop over the pivots.
 _PIVOTS = 6

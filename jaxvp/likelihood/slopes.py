@@ -46,8 +46,9 @@ from jaxvp.likelihood.lanes import apply, dot, total
 from jaxvp.likelihood.slope_classes import Sums, contract, eliminate
 from jaxvp.likelihood.slope_system import System, product, solve
 from jaxvp.likelihood.slope_terms import Basis, between, block_diagonal, entries
-from jaxvp.likelihood.system import Scalar, fence
+from jaxvp.likelihood.system import Scalar
 from jaxvp.statistics import Array, PerGene, RandomBlock, SlopeOwn, SlopeShared
+from jaxvp.target import fence
 
 # Sums of more terms are left to XLA: written out they would take long to compile.
 _UNROLLED = 400

@@ -44,14 +44,13 @@ from jaxvp.likelihood.system import (
     Vector,
     by_term,
     class_weights,
-    fence,
     lift,
     log_det_eliminated,
     spread,
     term_slices,
 )
-from jaxvp.likelihood.target import accelerated
 from jaxvp.statistics import Array, PerGene, Shared, triangle
+from jaxvp.target import accelerated, fence
 
 
 class System(NamedTuple):

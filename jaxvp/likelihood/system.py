@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Float, Shaped
 
-from jaxvp.likelihood.target import accelerated
 from jaxvp.statistics import Array, Shared
 
 # Up to this many columns the system is swept as elementwise arithmetic over a tile of genes; larger
@@ -42,28 +39,6 @@ class FixedSystem(NamedTuple):
     rss: Scalar  # y'P y
     log_det: Scalar  # log|V|
     log_det_fixed: Scalar  # log|X'V^-1 X|
-
-
-def fence(compute: Callable[..., Any], *arguments: Any) -> Any:
-    """``compute(*arguments)``, written to memory once.
-
-    Where several results depend on an intermediate one, XLA's CPU compiler computes that again
-    inside each of them (measured: 6 to 80 times slower, and compile times that grow exponentially
-    with the depth). A call that is not inlined is a boundary that fusion does not cross. On an
-    accelerator nothing inside of such a call would be fused: there a barrier is the boundary.
-    """
-    if accelerated():
-        return jax.lax.optimization_barrier(compute(*arguments))
-
-    # Only the call is marked: what is called inside of it (`jnp.where` is) shall be inlined.
-    def unmarked(*arguments: Any) -> Any:
-        with set_xla_metadata(inlineable=None):
-            return compute(*arguments)
-
-    # Fences nest: without jit, tracing would take twice as long for every level.
-    traced_once = jax.jit(unmarked)
-    with set_xla_metadata(inlineable="false"):
-        return traced_once(*arguments)
 
 
 def lift(

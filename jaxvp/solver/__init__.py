@@ -32,7 +32,7 @@ from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, accelerated, evaluate, tr
 from jaxvp.solver import lbfgs, newton, surface
 from jaxvp.solver import table as table_of_starts
 from jaxvp.solver.large import solve_large
-from jaxvp.solver.loop import by_tiles, iterate
+from jaxvp.solver.loop import BURSTS, BURSTS_OF_OWN, by_tiles, iterate
 from jaxvp.solver.records import Records
 from jaxvp.solver.slopes import SlopeSolution, relative_factors, slope_lanes, solve_slopes
 from jaxvp.solver.status import Status
@@ -170,6 +170,7 @@ def _solve(
 
     # What is large, a gene's own or of a large system, is not copied once more.
     known = gene if large or gene.own is not None else Records.of(gene)
+    bursts = BURSTS if gene.own is None else BURSTS_OF_OWN
 
     begin = method.start(shared)
     start = Records.repeated(begin, count).replaced(done=~wanted)
@@ -190,13 +191,13 @@ def _solve(
             over = jnp.where(number < tabled, newton.certified(ended), done)
             trial, done = jnp.where(given, of_table, trial), jnp.where(given, False, over)
         state = start.replaced(trial=trial, evaluations=ended.evaluations, done=done | ~wanted)
-        found = iterate(stepped, width, known, state, limit)
+        found = iterate(stepped, width, known, state, limit, bursts=bursts)
         return best.chosen(found, method.better(ended, found.tree()), always="evaluations")
 
     if method.RESTARTS:
         found = jax.lax.fori_loop(0, max(tabled, 1) + 1, attempt, start)
     else:
-        found = iterate(stepped, width, known, start, limit)
+        found = iterate(stepped, width, known, start, limit, bursts=bursts)
     return _solution(found.tree(), shared)
 
 

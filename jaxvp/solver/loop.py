@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Int
 
 from jaxvp.likelihood import accelerated, every
@@ -21,7 +23,11 @@ from jaxvp.statistics import Array
 
 # Genes whose tables are filled at once, on a CPU and on an accelerator.
 _TABLE_GENES, _TABLE_GENES_ACCELERATED = 128, 2048
-_BURSTS = (4, 2, 3, 6, 12, 24)
+# Rows that flags are counted in, and how many of them at most.
+_ROW, _ROWS = 128, 1024
+BURSTS = (4, 2, 3, 6, 12, 24)
+# Products of a gene's own are large: gathering them costs as much as an evaluation.
+BURSTS_OF_OWN = (6, 1, 1, 2, 4, 8)
 
 
 def iterate(
@@ -31,7 +37,7 @@ def iterate(
     records: Records,
     limit: Int[Array, ""],
     genes: int | None = None,
-    bursts: tuple[int, ...] = _BURSTS,
+    bursts: tuple[int, ...] = BURSTS,
     group: Int[Array, " searches"] | None = None,
     groups: int = 1,
     enter: Callable[[Any, Array], Any] = lambda statistics, _: statistics,
@@ -98,7 +104,7 @@ def iterate(
         # The fourth: is any of the searches that the last burst stepped not done?
         number, spent, ids, _, records = carry
         key = jnp.where(records.tree().done, groups, take(of_group, ids))
-        order = jnp.argsort(key, stable=True)
+        order = _zeros_first(key) if groups == 1 else jnp.argsort(key, stable=True)
         ids, records = take(ids, order), records.take(order)
         steps = jnp.minimum(jnp.asarray(bursts, limit.dtype)[number], limit - spent)
         members = jnp.zeros(groups, jnp.int32).at[key].add(1, mode="drop")
@@ -157,11 +163,39 @@ def _gathered(gene: Any, index: Int[Array, " width"]) -> Any:
         return jax.tree.map(lambda leaf: cut(jnp.asarray(leaf), index[0], len(index)), gene)
 
     def numbers():
-        return jax.tree.map(lambda leaf: take(leaf, index), gene)
+        # A gather has the genes first in memory; rows would be turned to be like it, and back.
+        return jax.tree.map(lambda leaf: _as_numbered(take(leaf, index)), gene)
 
     if accelerated():
         return numbers()
     return jax.lax.cond(jnp.all(index == index[0] + jnp.arange(len(index))), rows, numbers)
+
+
+def _zeros_first(key: Int[Array, " searches"]) -> Int[Array, " searches"]:
+    """Where zeros and ones are, the zeros first and each in their order: a sort for two keys.
+
+    XLA's sort takes ten times as long. How many zeros there are up to each place are sums, of rows
+    and then of what is above them: products with triangles of ones.
+    """
+    count = len(key)
+    row = math.gcd(count, _ROW)
+    if count // row > _ROWS:
+        return jnp.argsort(key, stable=True)
+    zero = (key == 0).astype(jnp.float32).reshape(-1, row)
+    inside = jnp.dot(zero, np.tri(row, dtype=np.float32).T, precision="highest")
+    above = jnp.dot(
+        np.tri(count // row, k=-1, dtype=np.float32), inside[:, -1], precision="highest"
+    )
+    zeros = (inside + above[:, None]).reshape(-1).astype(jnp.int32)
+    here = jnp.arange(count, dtype=jnp.int32)
+    place = jnp.where(key == 0, zeros - 1, zeros[-1] + here - zeros)
+    order = jnp.zeros(count, jnp.int32)
+    return order.at[place].set(here, unique_indices=True, mode="promise_in_bounds")
+
+
+def _as_numbered(leaf: Array) -> Array:
+    """In memory as its axes are numbered."""
+    return with_layout_constraint(leaf, Layout(major_to_minor=tuple(range(leaf.ndim))))
 
 
 def take(leaf: Array, index: Int[Array, " some"]) -> Array:

@@ -32,7 +32,8 @@ square root, and all of the above holds for these. Weights and missing values of
 it products of its own (`weighted`, in place of `Shared`'s: `Own`; `traced` forms the same in pure
 JAX, differentiable).
 
-*Host code.* Sparse matrices times a tile of measurements; they never enter JAX. Six passes over a
+*Host code.* Sparse matrices times a tile of measurements; they never enter JAX (the products of a
+gene's own are formed by a compiled program: they are many more). Six passes over a
 tile that is in the cache: copy (turned), a shift, level sums of term 1, of the others, and
 ``y'y`` with ``Q'y``. Everything else follows from those sums, residualising and the within-products
 included, as differences. Where such a difference loses more digits than the log-likelihood can
@@ -48,12 +49,12 @@ from .compression import (
     room_for_losses,
 )
 from .nodes import node_counts
-from .own_products import own, room_for
+from .own_products import Genes, chunk_of, chunk_products
 from .own_slopes import own_slopes, room_for_slopes
 from .products import statistics
 from .slope_structure import SlopeStructure, slope_structure
 from .slopes import CHUNK, RandomBlock, Slopes, SlopeShared, compress_slopes
-from .structure import Structure, structure
+from .structure import Plan, Structure, structure
 from .traced import (
     Classes,
     Layout,
@@ -68,7 +69,19 @@ from .traced import (
     traced_statistics,
     weigh,
 )
-from .types import EPS, Array, Block, Own, Packed, PerGene, Shared, SlopeOwn, namespace, triangle
+from .types import (
+    EPS,
+    Array,
+    Block,
+    Own,
+    Packed,
+    PerGene,
+    Shared,
+    SlopeOwn,
+    namespace,
+    padded,
+    triangle,
+)
 from .weighted import Sums, needed_nodes, sums
 
 __all__ = [
@@ -78,12 +91,14 @@ __all__ = [
     "Block",
     "Classes",
     "Compression",
+    "Genes",
     "Layout",
     "LevelProducts",
     "LevelRows",
     "Own",
     "Packed",
     "PerGene",
+    "Plan",
     "RandomBlock",
     "Shared",
     "SlopeOwn",
@@ -94,6 +109,8 @@ __all__ = [
     "Sums",
     "Weighted",
     "basis",
+    "chunk_of",
+    "chunk_products",
     "class_nodes",
     "compress",
     "compress_slopes",
@@ -105,10 +122,9 @@ __all__ = [
     "namespace",
     "needed_nodes",
     "node_counts",
-    "own",
     "residualise",
     "own_slopes",
-    "room_for",
+    "padded",
     "room_for_losses",
     "room_for_slopes",
     "slope_structure",

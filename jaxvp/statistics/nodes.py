@@ -17,6 +17,9 @@ nodes are those of the rest.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -67,6 +70,49 @@ def ends(sizes: Float[np.ndarray, " J"], n: int) -> tuple[float, int, int]:
     count = np.ceil(_needed(np.maximum(half, 1e-3), n)) + below + above
     a, b = np.unravel_index(np.argmin(count), count.shape)
     return float(count[a, b]), int(a), int(b)
+
+
+class Nodes(NamedTuple):
+    """Interpolation nodes of some genes: C of them, on [-1, 1] or classes of one level each."""
+
+    middle: Float[np.ndarray, " genes"]  # of the logarithms of sizes
+    half: Float[np.ndarray, " genes"]
+    knots: Float[np.ndarray, "C genes"]
+    barycentric: Float[np.ndarray, "C genes"]  # zero: not a node
+    sizes: Float[np.ndarray, "C genes"]
+    own: Int[np.ndarray, "J genes"]  # which class a level is, or -1
+
+
+def nodes_of(sizes: Float[np.ndarray, "J genes"], count: int, n: int) -> Nodes:
+    """So many nodes for every gene; where they are too few, the ends are classes of their own."""
+    middle, half = log_range(sizes)
+    knots, barycentric = (np.repeat(a[:, None], len(half), 1) for a in chebyshev(count))
+    own = np.full(sizes.shape, -1, np.int32)
+    for gene in np.flatnonzero(node_counts(half, len(sizes), n) > count):
+        _, below, above = ends(sizes[:, gene], n)
+        there = np.flatnonzero(sizes[:, gene] > 0)
+        order = there[np.argsort(sizes[there, gene], kind="stable")]
+        rest = order[below : len(order) - above]
+        few = count - below - above
+        (middle[gene],), (half[gene],) = log_range(sizes[rest, gene][:, None])
+        knots[:, gene], barycentric[:, gene] = 0.0, 0.0
+        knots[:few, gene], barycentric[:few, gene] = chebyshev(few)
+        own[np.setdiff1d(there, rest), gene] = np.arange(few, count)
+    at = np.exp(middle + from_unit(knots, half))
+    level, gene = np.nonzero(own >= 0)
+    at[own[level, gene], gene] = sizes[level, gene]
+    return Nodes(middle, half, knots, barycentric, at, own)
+
+
+def interpolated(sizes: Float[Array, "J genes"], nodes: Nodes) -> Float[Array, "J C genes"]:
+    """How much of each level is at each node, in compiled code."""
+    t = jnp.where(sizes > 0, jnp.log(jnp.where(sizes > 0, sizes, 1.0)) - nodes.middle, 0.0)
+    # A level at a node has a gap of rounding, or none: its share is one, to rounding.
+    gap = to_unit(t, nodes.half)[:, None] - nodes.knots + 1e-300
+    shares = nodes.barycentric / gap
+    shares = shares * (1 / shares.sum(axis=1, keepdims=True))
+    own = nodes.own[:, None]
+    return jnp.where(own < 0, shares, own == jnp.arange(len(nodes.knots))[:, None])
 
 
 def _needed(half: Float[np.ndarray, "..."], n: int) -> Float[np.ndarray, "..."]:

@@ -1,195 +1,155 @@
 r"""Products of genes that have weights, or observations, of their own.
 
 The class sums of `weighted` are those of the interpolation nodes of `nodes`, ``C_c = sum_j L_c(log
-n_j) F_j F_j' / n_j``, and cost most: they are formed from the products of `structure` that may
-differ from zero, as one sparse matrix (genes and places x levels) times the nodes' shares L_c. The
-shares of a level that a gene has add up to one: the sum over the nodes is ``sum_j F_j F_j' / n_j``,
-which `within` lacks. ``log|V_1|`` uses the true sizes. All that is *within* levels is formed from
-deviations from the weighted level means.
+n_j) F_j F_j' / n_j``, and cost most: the products of `structure` that may differ from zero, times
+the nodes' shares L_c of their level, summed over the levels. The shares of a level that a gene has
+add up to one: the sum over the nodes is ``sum_j F_j F_j' / n_j``, which `within` lacks.
+``log|V_1|`` uses the true sizes. All that is *within* levels is formed from deviations from the
+weighted level means.
+
+One compiled program for a chunk of genes, a tile at a time: threads that form products wait for no
+interpreter, and the solver takes them where they are.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from jaxvp.memory import filled
+from jaxvp.target import accelerated, fence, traced_for
 
-from .nodes import chebyshev, ends, from_unit, log_range, node_counts, to_unit
-from .structure import Structure
-from .types import Packed, PerGene, triangle
-from .weighted import Sums, over_samples
+from .nodes import Nodes, interpolated, nodes_of
+from .row_sums import added, summed, take
+from .structure import Plan, Structure
+from .types import Array, Packed, PerGene, padded, triangle
+from .weighted import Sums
 
-
-class Room(NamedTuple):
-    """Arrays that `own` uses again and again: new memory costs more than what is done with it."""
-
-    gene: PerGene
-    one: Float[np.ndarray, "g products"]
-    two: Float[np.ndarray, "g products"]
-    shares: Float[np.ndarray, "g J C"]
-    turned: Float[np.ndarray, "C g J"]
+# Bytes of the sums of eight products, of a tile of genes: such that they stay in a cache.
+_TILE_BYTES, _FEWEST, _MOST = 2 << 20, 8, 32
 
 
-def room_for(s: Structure, nodes: int, genes: int) -> Room:
-    """For the products of so many genes."""
-    K, tile = len(s.term_of_other) + s.Q.shape[1], s.tile.genes
-    gene = PerGene(
-        filled(0.0, K, genes),
-        filled(1.0, genes),
-        filled(0.0, nodes, K, genes),
-        filled(0.0, nodes, genes),
-        Packed(
-            filled(0.0, K, K, genes),
-            filled(0.0, K * (K + 1) // 2, nodes, genes),
-            filled(1.0, nodes, genes),
-            filled(1.0, s.levels, genes),
-            filled(1.0, s.levels, genes),
-            filled(1.0, genes),
-        ),
-    )
-    one, two = np.empty((2, tile, len(s.first)))
-    shares = np.empty((tile, s.levels, nodes))
-    return Room(gene, one, two, shares, np.empty((nodes, tile, s.levels)))
+class Genes(NamedTuple):
+    """Of a chunk of genes, with room for more: the last of them again."""
+
+    w: Float[np.ndarray, "n genes"]
+    y: Float[np.ndarray, "n genes"]
+    size: Float[np.ndarray, "J genes"]
+    n: Float[np.ndarray, " genes"]
+    nodes: Nodes | None  # None: every level is a class
 
 
-def own(s: Structure, found: Sums, nodes: int, room: Room | None = None) -> PerGene:
-    """Products of genes that need no more than ``nodes`` nodes (J of them: one class a level).
+def chunk_of(s: Structure, found: Sums, nodes: int, capacity: int) -> Genes:
+    """Genes whose class sums need no more than ``nodes`` nodes (J of them: a class a level)."""
+    at = None if nodes == s.levels else nodes_of(found.level_size, nodes, len(s.Q))
+    genes = Genes(found.w, found.y, found.level_size, found.n, at)
+    return jax.tree.map(lambda a: padded(a, capacity), genes)
 
-    They are written into the first genes of ``room``, whose products are returned; what no pair of
-    columns shares stays zero.
+
+def chunk_products(
+    nodes: int, platform: str, plan: Plan, genes: Genes, count: Int[Array, ""]
+) -> PerGene:
+    """Products of the first ``count`` genes of a chunk, to be compiled for a platform.
+
+    Those of the others mean nothing.
     """
-    genes = found.w.shape[1]
-    room = room_for(s, nodes, genes) if room is None else room
-    out = room.gene
-    assert isinstance(out.own, Packed)
-    out.own.level_sizes[:, :genes] = found.level_size
-    out.own.n[:genes] = found.n
-    tile = s.tile.genes
-    for start in range(0, genes, tile):
-        _fill(s, found, slice(start, min(start + tile, genes)), nodes, room)
-    return out
+    with traced_for(platform):
+        capacity = genes.w.shape[1]
+        width = math.gcd(capacity, _lanes(nodes, plan))
+
+        def tile(begin: Int[Array, ""] | int) -> PerGene:
+            part = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, begin, width, -1), genes)
+            return _products(plan, part)
+
+        def fill(i: Int[Array, ""], room: PerGene) -> PerGene:
+            return jax.tree.map(
+                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * width, -1),
+                room,
+                tile(i * width),
+            )
+
+        shapes = jax.eval_shape(tile, 0)
+        room = jax.tree.map(lambda a: jnp.ones((*a.shape[:-1], capacity), a.dtype), shapes)
+        return jax.lax.fori_loop(0, (count + width - 1) // width, fill, room)
 
 
-def _fill(s: Structure, found: Sums, part: slice, nodes: int, room: Room) -> None:
-    """One tile of genes."""
-    out = room.gene
-    assert isinstance(out.own, Packed)
-    w, size = found.w[:, part], found.level_size[:, part]
-    (n, p), q, J, g = s.Q.shape, len(s.term_of_other), s.levels, w.shape[1]
-    share = np.where(size > 0, 1 / np.where(size > 0, size, 1.0), 0.0)
-    columns = np.empty((n, p + 1, g))  # Q, and y
-    columns[:, :p] = s.Q[:, :, None]
-    columns[:, p] = found.y[:, part]
-    weighted = columns * w[:, None]
-    level_sums = (s.sum_levels @ weighted.reshape(n, -1)).reshape(J, p + 1, g)
-    sums = s.sum_weights @ w  # of cells, then of pairs
-    cells = len(sums) - len(s.pair[0])
-    entries = np.concatenate([sums[:cells], level_sums.swapaxes(0, 1).reshape(-1, g)])
-    between = _classes(s, entries, size, share, part, nodes, room)
-
-    level_sums *= share[:, None]
-    columns -= np.take(level_sums.reshape(J, -1), s.level_of, axis=0).reshape(n, p + 1, g)
-    np.multiply(columns, w[:, None], out=weighted)
-    others = (s.sum_others @ weighted.reshape(n, -1)).reshape(q, p + 1, g)
-    within = out.own.within
-    for i in range(p):
-        within[:q, q + i, part] = within[q + i, :q, part] = others[:, i]
-        for j in range(i + 1):
-            value = np.einsum("ng,ng->g", weighted[:, i], columns[:, j])
-            within[q + i, q + j, part] = within[q + j, q + i, part] = value
-    out.within_uy[:q, part] = others[:, p]
-    out.within_uy[q:, part] = over_samples(s.Q, weighted[:, p])
-    out.within_yy[part] = np.einsum("ng,ng->g", weighted[:, p], columns[:, p])
-    inner = s.place[1] < q
-    one, two = (columns[inner] for columns in s.place)
-    within[one, two, part] = -between[:, inner].T
-    one, two = s.pair
-    within[one, two, part] += sums[cells:]
-    lower = np.tril_indices(q, -1)
-    within[lower[0], lower[1], part] = within[lower[1], lower[0], part]
+def _lanes(nodes: int, plan: Plan) -> int:
+    """Genes of a tile."""
+    if accelerated():
+        return 1 << 30  # all of them
+    fits = max(1, _TILE_BYTES // (8 * nodes * plan.groups[0].shape[1]))
+    return int(np.clip(1 << (fits.bit_length() - 1), _FEWEST, _MOST))
 
 
-def _classes(
-    s: Structure,
-    entries: Float[np.ndarray, "entries g"],
-    size: Float[np.ndarray, "J g"],
-    share: Float[np.ndarray, "J g"],
-    part: slice,
-    nodes: int,
-    room: Room,
-) -> Float[np.ndarray, "g places"]:
-    """Class sums of all products of two entries of one level; the sums over all classes."""
-    own, out = room.gene.own, room.gene
-    assert isinstance(own, Packed)
-    K, g = out.within_uy.shape[0], size.shape[1]
-    entries *= np.take(np.sqrt(share), s.entry_level, axis=0)
-    # Genes first: the entries of one are in the cache while their products are formed.
-    scaled = np.ascontiguousarray(entries.T)
-    products, second = room.one[:g], room.two[:g]
-    np.take(scaled, s.first, axis=1, out=products, mode="clip")  # "raise" would buffer them
-    np.take(scaled, s.second, axis=1, out=second, mode="clip")
-    products *= second
-    if nodes == s.levels:
-        sums = np.zeros((g, len(s.indptr) - 1, nodes))
-        sums[:, np.repeat(np.arange(sums.shape[1]), np.diff(s.indptr)), s.level] = products
-        own.sizes[:, part] = np.where(size > 0, size, 1.0)
+def _products(plan: Plan, genes: Genes) -> PerGene:
+    """Of one tile of genes."""
+    w, y, size, n, at = genes
+    (q, _), (p, g), J = plan.pair.shape, (plan.Q.shape[1], w.shape[1]), len(size)
+    K = q + p
+    there = size > 0
+    share = jnp.where(there, 1 / jnp.where(there, size, 1.0), 0.0)
+    columns = jnp.concatenate(
+        [jnp.broadcast_to(plan.Q[:, :, None], (*plan.Q.shape, g)), y[:, None]], axis=1
+    )
+    level_sums = summed(plan.levels, _with_zeros(columns * w[:, None]))
+
+    cells = summed(plan.cells, _with_zeros(w))
+    entries = jnp.concatenate([cells, level_sums.swapaxes(0, 1).reshape(-1, g)])
+    entries = fence(_scaled, entries, fence(jnp.sqrt, share), plan.entry_level)
+    if at is None:
+        sizes = jnp.where(there, size, 1.0)
+        one = take(entries, plan.first) * take(entries, plan.second)
+        classes = jnp.zeros((J * (K * (K + 3) // 2 + 1), g)).at[plan.slot].set(one, mode="drop")
+        classes = classes.reshape(-1, J, g)
     else:
-        ranges, turned = log_range(size), room.turned[:, :g]
-        own.sizes[:, part] = shares_of(size, ranges, turned)
-        for gene in np.flatnonzero(node_counts(ranges[1], s.levels, len(s.Q)) > nodes):
-            sizes = shares_with_ends(size[:, gene], len(s.Q), turned[:, gene])
-            own.sizes[:, part.start + gene] = sizes
-        shares = room.shares[:g]
-        shares[:] = np.moveaxis(turned, 0, -1)
-        sums = s.tile.times(products, shares)
-    whole = s.inner  # places of two columns of U; those of y come after
-    places = triangle(K)[s.place[0][:whole], s.place[1][:whole]]
-    own.packed[places, :, part] = sums[:, :whole].transpose(1, 2, 0)
-    edge = s.place[0][whole:-1]
-    out.between_uy[:, edge, part] = sums[:, whole:-1].transpose(2, 1, 0)
-    out.between_yy[:, part] = sums[:, -1].T
-    return sums @ np.ones(nodes)
+        sizes = at.sizes
+        shares = fence(interpolated, size, at)
+        classes = summed(
+            plan.places,
+            fence(_first_stage, entries, shares, plan.groups),
+        )
+    T = K * (K + 1) // 2
+    packed = classes[:T]
+
+    means = level_sums * share[:, None]
+    columns = columns - take(means, plan.level_of)
+    weighted = columns * w[:, None]
+    others = summed(plan.others, _with_zeros(weighted))
+    inner = jnp.einsum("nig,njg->ijg", weighted, columns)
+    between = packed.sum(axis=1)[triangle(K)[:q, :q]] if q else jnp.zeros((0, 0, g))
+    pairs = summed(plan.pairs, _with_zeros(w))
+    zz = take(_with_zeros(pairs), plan.pair) - between
+    above = jnp.concatenate([zz, others[:, :p]], axis=1)
+    below = jnp.concatenate([others[:, :p].swapaxes(0, 1), inner[:p, :p]], axis=1)
+    return PerGene(
+        jnp.concatenate([others[:, p], inner[:p, p]]),
+        inner[p, p],
+        classes[T:-1].swapaxes(0, 1),
+        classes[-1],
+        Packed(jnp.concatenate([above, below]), packed, sizes, size, jnp.ones_like(size), n),
+    )
 
 
-def shares_of(
-    size: Float[np.ndarray, "J g"],
-    ranges: tuple[Float[np.ndarray, " g"], Float[np.ndarray, " g"]],
-    out: Float[np.ndarray, "C g J"],
-) -> Float[np.ndarray, "C g"]:
-    """Sizes of the nodes; into ``out``, how much of each level is at each of them."""
-    middle, half = ranges
-    knots, barycentric = chebyshev(len(out))
-    t = np.log(np.where(size > 0, size, np.exp(middle)))
-    z = np.ascontiguousarray(to_unit(t - middle, half).T)
-    total = np.zeros_like(z)
-    for share, knot, weight in zip(out, knots, barycentric, strict=True):
-        # A level at a node has a gap of rounding, or none: its share is one, to rounding.
-        np.subtract(z, knot, out=share)
-        np.add(share, 1e-300, out=share)
-        np.divide(weight, share, out=share)
-        total += share
-    np.divide(1.0, total, out=total)
-    out *= total
-    return np.exp(middle + from_unit(knots[:, None], half))
+def _scaled(entries: Array, root: Array, level: Array) -> Array:
+    """By the root of the share of their level; a row of zeros after them."""
+    return _with_zeros(entries * take(root, level))
 
 
-def shares_with_ends(
-    size: Float[np.ndarray, " J"], n: int, out: Float[np.ndarray, "C J"]
-) -> Float[np.ndarray, " C"]:
-    """The same of a gene whose ends are classes of their own."""
-    _, below, above = ends(size, n)
-    there = np.flatnonzero(size > 0)
-    order = there[np.argsort(size[there], kind="stable")]
-    middle = order[below : len(order) - above]
-    own = np.concatenate([order[:below], order[len(order) - above :]])
-    nodes = len(out) - len(own)
-    rest = size[middle, None]
-    shares = np.empty((nodes, 1, len(middle)))
-    sizes = shares_of(rest, log_range(rest), shares)[:, 0]
-    out[:] = 0.0
-    out[:nodes, middle] = shares[:, 0]
-    out[np.arange(nodes, len(out)), own] = 1.0
-    return np.concatenate([sizes, size[own]])
+def _first_stage(
+    entries: Float[Array, "entries_and_1 g"],
+    shares: Float[Array, "J C g"],
+    groups: tuple[Array, Array, Array],
+) -> Float[Array, "groups C g"]:
+    """Groups of products times the shares of their levels."""
+    return added(
+        (take(entries, one) * take(entries, two))[:, None] * take(shares, level)
+        for one, two, level in zip(*groups, strict=True)
+    )
+
+
+def _with_zeros(rows: Float[Array, "rows ..."]) -> Float[Array, "rows_and_1 ..."]:
+    return jnp.concatenate([rows, jnp.zeros((1, *rows.shape[1:]), rows.dtype)])

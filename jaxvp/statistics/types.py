@@ -22,6 +22,14 @@ def namespace(array: Array) -> Any:
     return jnp if isinstance(array, jax.Array) else np
 
 
+def padded(array: Array, genes: int) -> Array:
+    """With the last gene again, as often as so many genes need."""
+    spare = genes - array.shape[-1]
+    if not spare:
+        return array
+    return np.concatenate([array, np.repeat(array[..., -1:], spare, axis=-1)], axis=-1)
+
+
 class Own(eqx.Module):
     """What weights and lost observations give each gene for itself, in place of `Shared`'s."""
 

@@ -1,0 +1,96 @@
+"""The programs that are compiled, and the compiler's options."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+import jax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxvp.batch.devices import GENES
+from jaxvp.solver import solve, solve_slopes
+from jaxvp.statistics import SlopeShared, chunk_products
+
+Found = TypeVar("Found")
+
+# XLA prefers vectors of 256 bits, also where a processor has 512.
+_WIDE = {"xla_cpu_prefer_vector_width": 512}
+
+
+def _solve_spread(
+    mesh: Mesh, solver: str, fixed: tuple[int, bool, str], shared: Any, gene: Any, wanted: Any,
+    limit: Any, table: Any,
+) -> Any:  # fmt: skip
+    """A block of genes on every device of a mesh: those of genes have an axis of blocks in front.
+
+    Genes that are sharded automatically would make the devices agree, in every iteration, whether
+    any of them has one left.
+    """
+
+    def solve_one(shared, block, limit, table):
+        gene, wanted = jax.tree.map(lambda a: a[0], block)
+        if isinstance(shared, SlopeShared):
+            found = solve_slopes(*fixed, shared, gene, wanted, limit)
+        else:
+            found = solve(solver, *fixed, shared, gene, wanted, limit, table)
+        return jax.tree.map(lambda a: a[None], found)
+
+    every, each = PartitionSpec(), PartitionSpec(GENES)
+    specs = {"in_specs": (every, each, every, every), "out_specs": each}
+    spread = jax.shard_map(solve_one, mesh=mesh, check_vma=False, **specs)
+    return spread(shared, (gene, wanted), limit, table)
+
+
+def _programs(options: dict[str, int] | None) -> dict[str, Any]:
+    """What is compiled, by its name, for these options of XLA."""
+    return {
+        "intercepts": jax.jit(solve, static_argnums=(0, 1, 2, 3), compiler_options=options),
+        "slopes": jax.jit(solve_slopes, static_argnums=(0, 1, 2), compiler_options=options),
+        "products": jax.jit(chunk_products, static_argnums=(0, 1), compiler_options=options),
+        "spread": jax.jit(_solve_spread, static_argnums=(0, 1, 2), compiler_options=options),
+    }
+
+
+PROGRAMS = _programs(_WIDE)
+_compiled: set[Any] = set()
+_compiling = threading.Lock()
+# Programs that are kept, for a process that fits one design after the other. One holds some 600
+# mappings of memory, of which Linux allows a process 65,530: where there are no more the compiler
+# dies of a segmentation fault.
+_KEPT = 64
+
+
+def run_compiled(key: Hashable, run: Callable[[], Found]) -> Found:
+    """``run``, which calls one of the programs; two threads do not compile the same one.
+
+    (But after `_forget`.) A key is of one program and one set of shapes.
+    """
+    if key not in _compiled:
+        with _compiling:
+            if key not in _compiled:
+                if len(_compiled) >= _KEPT:
+                    _forget()
+                try:
+                    found = run()
+                except jax.errors.JaxRuntimeError as error:
+                    if "No such compile option" not in str(error):
+                        raise
+                    _without_options()
+                    found = run()
+                _compiled.add(key)
+                return found
+    return run()
+
+
+def _without_options() -> None:
+    """From now on: this version of XLA does not know them."""
+    PROGRAMS.update(_programs(None))
+
+
+def _forget() -> None:
+    """Drop all programs, of other threads too: those that run end, the next call compiles."""
+    _compiled.clear()
+    for program in PROGRAMS.values():
+        program.clear_cache()
