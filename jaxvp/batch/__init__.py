@@ -5,10 +5,11 @@ loop of the solver with the estimates (`jaxvp.solver.solve`, one compiled progra
 of scales. Blocks have one size, a smaller last one is padded, so that one program serves all; a
 block's numbers never depend on other blocks.
 
-Blocks are independent: worker threads take them in turn, on a CPU one a core (programs of different
-threads run at the same time on one device), on an accelerator four a device, so that the
-statistics of some blocks are formed while another is solved. Devices that are alike run one program
-(`jaxvp.batch.devices`). Each thread enters the float64 context itself: threads do not inherit it.
+Blocks are independent: worker threads take them in turn, on a CPU one a core and one more (programs
+of different threads run at the same time on one device), on an accelerator four a device, so that
+the statistics of some blocks are formed while another is solved. Devices that are alike run one
+program (`jaxvp.batch.devices`). Each thread enters the float64 context itself: threads do not
+inherit it.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def that_fits(shared: Shared | SlopeShared, samples: int, genes: int) -> int:
     free = memory.available()
     if free is None:
         return genes
-    workers = _threads(jax.local_devices()[0], 1)
+    workers = _threads(shared, jax.local_devices()[0], 1)
     smallest = lanes(shared)
     while workers * block_bytes(shared, samples, genes) > free and genes > smallest:
         genes = max(smallest, genes // 2 // smallest * smallest)
@@ -187,7 +188,7 @@ class Fitter:
             group
             for group in groups
             for device in group.all
-            for _ in range(_threads(device, len(devices)))
+            for _ in range(_threads(shared, device, len(devices)))
         ][:blocks]
         self._work = Work(
             compression,
@@ -257,7 +258,10 @@ def blocks_of(genes: int, block_size: int) -> list[tuple[int, int]]:
     return [(start, min(start + block_size, genes)) for start in range(0, genes, block_size)]
 
 
-def _threads(device: Device, devices: int) -> int:
+def _threads(shared: Shared | SlopeShared, device: Device, devices: int) -> int:
     if device.platform != "cpu":
         return _ACCELERATED_THREADS
-    return max(1, threads.cores() // devices)
+    cores = threads.cores() // devices
+    # While one waits for the interpreter, its core solves the block of another. Blocks of large
+    # systems seldom wait, and take much memory.
+    return max(1, cores + (cores > 1 and shared.n_columns <= SWEEP_COLUMNS))

@@ -93,7 +93,8 @@ def _run(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | Slop
     key = (program.solver, program.width, program.reml, devices.all, structure, shapes)
     launch = partial(_launch, program, key)
     if devices.mesh is None:
-        found = launch(*jax.device_put((gene, stepped), devices.everywhere))
+        # They go where the arguments are that all blocks share: sooner than by `jax.device_put`.
+        found = launch(gene, stepped)
     else:
         # Blocks of one launch have the same design, not only its shapes.
         same = tuple(id(leaf) for leaf in jax.tree.leaves(program.shared) if leaf.size)
