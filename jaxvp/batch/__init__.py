@@ -5,9 +5,9 @@ loop of the solver with the estimates (`jaxvp.solver.solve`, one compiled progra
 of scales. Blocks have one size, a smaller last one is padded, so that one program serves all; a
 block's numbers never depend on other blocks.
 
-Blocks are independent: worker threads take them in turn, on a CPU one a core and one more (programs
-of different threads run at the same time on one device), on an accelerator four a device, so that
-the statistics of some blocks are formed while another is solved. Devices that are alike run one
+Blocks are independent: worker threads take them in turn, on a CPU one a core, for small systems one more
+(programs of different threads run at the same time on one device), on an accelerator four a device,
+so that the statistics of some blocks are formed while another is solved. Devices that are alike run one
 program (`jaxvp.batch.devices`). Each thread enters the float64 context itself: threads do not
 inherit it.
 """
@@ -63,6 +63,8 @@ _LARGEST_BLOCK_LARGE, _LARGEST_BLOCK_OF_MANY, _MANY_LARGE = 512, 1024, 1536
 # flight, and how much larger the tiles of their statistics are, which many threads form.
 _ACCELERATED_BYTES, _SMALLEST_ACCELERATED, _LARGEST_ACCELERATED = 1 << 30, 64, 8192
 _ACCELERATED_THREADS, _ACCELERATED_TILES = 4, 4
+# Columns up to which a CPU has a thread more than cores (5 % for A; nothing for B, which has 27).
+_WAITING_COLUMNS = 16
 
 
 def block_genes(
@@ -262,6 +264,6 @@ def _threads(shared: Shared | SlopeShared, device: Device, devices: int) -> int:
     if device.platform != "cpu":
         return _ACCELERATED_THREADS
     cores = threads.cores() // devices
-    # While one waits for the interpreter, its core solves the block of another. Blocks of large
-    # systems seldom wait, and take much memory.
-    return max(1, cores + (cores > 1 and shared.n_columns <= SWEEP_COLUMNS))
+    # While one waits for the interpreter, its core solves the block of another. The larger a system
+    # the less of its time is spent there, and blocks take memory.
+    return max(1, cores + (cores > 1 and shared.n_columns <= _WAITING_COLUMNS))
