@@ -5,11 +5,11 @@ loop of the solver with the estimates (`jaxvp.solver.solve`, one compiled progra
 of scales. Blocks have one size, a smaller last one is padded, so that one program serves all; a
 block's numbers never depend on other blocks.
 
-Blocks are independent: worker threads take them in turn, on a CPU one a core, for small systems one more
-(programs of different threads run at the same time on one device), on an accelerator four a device,
-so that the statistics of some blocks are formed while another is solved. Devices that are alike run one
-program (`jaxvp.batch.devices`). Each thread enters the float64 context itself: threads do not
-inherit it.
+Blocks are independent: worker threads take them in turn, on a CPU one a core, for small systems one
+more (programs of different threads run at the same time on one device), on an accelerator four a
+device, so that the statistics of some blocks are formed while another is solved. Devices that are
+alike run one program (`jaxvp.batch.devices`). Each thread enters the float64 context itself:
+threads do not inherit it.
 """
 
 from __future__ import annotations
