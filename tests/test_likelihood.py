@@ -16,6 +16,7 @@ import pytest
 from jaxvp.design import build
 from jaxvp.formula import Formula
 from jaxvp.likelihood import evaluate
+from jaxvp.likelihood.columns import sweep_columns
 from jaxvp.statistics import class_nodes, compress, statistics
 
 GENES = 5
@@ -228,3 +229,13 @@ def gauss_jordan(matrix):
         column[i] = 0
         a, inverse = a - np.outer(column, a[i]), inverse - np.outer(column, inverse[i])
     return inverse
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_logarithm_of_large_pivots(dtype):
+    """Twelve columns whose pivots have a product that float32 cannot hold."""
+    columns, square, gamma = 12, 200.0, 1e4
+    with jax.enable_x64(dtype == np.float64):
+        m = jnp.asarray(np.diag(np.full(columns + 1, square)).astype(dtype))[:, :, None]
+        log_det = sweep_columns(jnp.full((columns, 1), gamma, dtype), m)[1]
+    np.testing.assert_allclose(log_det, columns * np.log1p(square * gamma), rtol=1e-6)

@@ -12,6 +12,7 @@ from jaxvp.design import build
 from jaxvp.formula import Formula
 from jaxvp.likelihood import every
 from jaxvp.solver import prepare, solve
+from jaxvp.solver.loop import _zeros_first
 from jaxvp.solver.records import Records
 from jaxvp.statistics import compress, statistics
 
@@ -90,3 +91,14 @@ def test_genes_that_are_not_wanted_are_never_stepped():
             "newton", 16, False, "cpu", compression.shared, block.gene, wanted, np.int32(99), table
         )
     np.testing.assert_array_equal(np.asarray(found.evaluations) > 0, wanted)
+
+
+@pytest.mark.parametrize("count", [1, 7, 96, 384, 2048, 1027])
+def test_what_is_done_goes_behind_the_others_in_order(count):
+    """As a stable sort; 1,027 rows of one are too many to count, and are sorted."""
+    rng = np.random.default_rng(count)
+    for share in (0.0, 0.3, 1.0):
+        key = (rng.random(count) < share).astype(np.int32)
+        np.testing.assert_array_equal(
+            _zeros_first(jnp.asarray(key)), np.argsort(key, kind="stable")
+        )

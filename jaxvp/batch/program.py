@@ -104,7 +104,7 @@ def _run(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | Slop
 
 
 def _launch(program: Program, key: Hashable, gene: Any, wanted: Any) -> Solution | SlopeSolution:
-    """Two threads do not compile the same program (but after `_forget`)."""
+    """The solver for a block, or for one on every device."""
     shared, table = program.shared
     fixed = (program.width, program.reml, program.devices.platform)
     limit = np.int32(MAX_ITERATIONS)

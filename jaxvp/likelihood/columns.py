@@ -29,7 +29,10 @@ def sweep_columns(gammas: Array, m: Array) -> tuple[Array, Scalar, Scalar]:
     m, pivots = (_on_accelerator if accelerated() else _on_cpu)(gammas, m)
 
     def ends(gammas, squares, pivots):
-        products = [reduce(mul, pivots[i : i + 8]) for i in range(0, len(pivots), 8)]
+        # XLA calls the library's logarithm, number by number. A pivot is below 2^128: of that many
+        # the product is finite, eight in float64 and one in float32.
+        some = jnp.finfo(pivots.dtype).maxexp // 128
+        products = [reduce(mul, pivots[i : i + some]) for i in range(0, len(pivots), some)]
         return sum(jnp.log(p) for p in products), largest(gammas * squares / pivots)
 
     return m, *fence(ends, gammas, squares, pivots)
