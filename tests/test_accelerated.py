@@ -5,12 +5,19 @@ import numpy as np
 import pytest
 
 import jaxvp
-from jaxvp.batch import block_genes
+from jaxvp import batch
+from jaxvp.batch import block_genes, shared
 from jaxvp.design import build
 from jaxvp.formula import Formula
 from jaxvp.likelihood import SWEEP_COLUMNS
 from jaxvp.solver import prepare_many, solve, solve_slopes, surface
-from jaxvp.statistics import compress, compress_slopes, statistics
+from jaxvp.statistics import (
+    SharedPlan,
+    compress,
+    compress_slopes,
+    shared_products,
+    statistics,
+)
 from jaxvp.target import accelerated, traced_for
 
 GENES = 16
@@ -67,6 +74,88 @@ def test_slopes_too():
     np.testing.assert_allclose(other.deviations, one.deviations, rtol=1e-6, atol=1e-6)
     likelihoods = (found.estimates.log_likelihood for found in (other, one))
     np.testing.assert_allclose(*likelihoods, rtol=1e-9)
+
+
+def as_an_accelerator(monkeypatch):
+    """From here on fits take a CPU for an accelerator."""
+    alike = batch.Devices.alike
+
+    def called_so(devices):
+        groups = alike(devices)
+        for group in groups:
+            group.platform = "cuda"
+        return groups
+
+    monkeypatch.setattr(batch.Devices, "alike", called_so)
+
+
+SHARED = [
+    pytest.param({"g": 12}, {}, id="one term"),
+    pytest.param({"g": 12, "h": 5, "i": 3}, {}, id="three terms"),
+    pytest.param({"g": 12, "h": 5}, {"weights": True}, id="weights of samples"),
+    pytest.param({"g": 16, "h": 3}, {"formula": "~ t + (t|g) + (1|h)"}, id="slopes"),
+    pytest.param({"g": 60}, {"n": 2400}, id="interpolated classes", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("levels, others", SHARED)
+@pytest.mark.parametrize("genes_are_rows", [True, False], ids=["genes first", "samples first"])
+def test_products_are_those_of_the_host(levels, others, genes_are_rows):
+    n, formula = others.get("n", 80), others.get("formula")
+    study = jaxvp.simulate(GENES, n, levels, zero_probability=0.4, imbalance=0.5, seed=4)
+    metadata = study.metadata.assign(t=np.tile(np.arange(5.0), n // 5))
+    design = build(Formula.parse(formula or study.formula), metadata)
+    weights = np.random.default_rng(4).gamma(2, 0.5, n) if "weights" in others else None
+    compression = (compress_slopes if design.slopes else compress)(design, weights)
+    y = study.expression.to_numpy().T + 20.0
+    host = statistics(compression, y)
+    plan = SharedPlan.of(compression)
+    sent = np.ascontiguousarray(y.T if genes_are_rows else y)
+
+    def run(kind, *arguments):
+        return shared_products(kind, genes_are_rows, *arguments)
+
+    for found in both(run, plan, sent):
+        assert found.plain.all()
+        expected = (host.gene, host.scale, host.ols)
+        for mine, its in zip(jax.tree.leaves(found[:3]), jax.tree.leaves(expected), strict=True):
+            assert mine.shape == its.shape
+            np.testing.assert_allclose(mine, its, rtol=1e-11, atol=1e-11 * np.abs(its).max())
+
+
+@pytest.mark.parametrize("container", ["genes x samples", "samples x genes", "float32"])
+def test_fits_form_them_there(monkeypatch, container):
+    """Blocks that are not full, and genes of every kind: the same as on a CPU."""
+    study = jaxvp.simulate(40, 60, {"g": 8, "h": 4}, zero_probability=0.4, seed=5)
+    table, rng = study.expression.copy(), np.random.default_rng(5)
+    table.iloc[3] = 7.0
+    table.iloc[5, 2] = np.inf
+    table.iloc[7, ::9] = np.nan
+    table.iloc[9] *= 1e-200
+    table.iloc[11] = np.repeat(table.iloc[11, :8].to_numpy(), 8)[:60]
+    level = study.metadata["g"].astype("category").cat.codes.to_numpy()
+    table.iloc[13] = 1e4 * level + rng.normal(size=60)  # all but explained by a term
+    table.iloc[20:30] = np.nan
+    if container == "samples x genes":
+        table = table.T.copy()
+    elif container == "float32":
+        table = table.astype(np.float32)
+
+    def fit():
+        with np.errstate(all="ignore"):
+            return jaxvp.fit(table, study.formula, study.metadata, block_size=16, progress=False)
+
+    one, formed = fit(), []
+    as_an_accelerator(monkeypatch)
+    form = shared.form_block
+    monkeypatch.setattr(shared, "form_block", lambda *a: formed.append(a) or form(*a))
+    other = fit()
+    assert len(formed) == 3
+    assert (one.diagnostics["status"] == other.diagnostics["status"]).all()
+    assert one.diagnostics["status"].nunique() > 3
+    for name in ("fractions", "log_likelihood", "coefficients", "sigma", "theta"):
+        mine, its = getattr(other, name), getattr(one, name)
+        np.testing.assert_allclose(mine, its, rtol=1e-6, atol=1e-8, err_msg=name)
 
 
 def test_the_target_is_what_is_asked_for():

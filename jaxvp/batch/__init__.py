@@ -34,7 +34,15 @@ from jaxvp.design import Design
 from jaxvp.expression import DataError
 from jaxvp.likelihood import SWEEP_COLUMNS
 from jaxvp.solver import Status, lanes, prepare_many
-from jaxvp.statistics import Compression, Shared, SlopeShared, compress, compress_slopes, sums
+from jaxvp.statistics import (
+    Compression,
+    Shared,
+    SharedPlan,
+    SlopeShared,
+    compress,
+    compress_slopes,
+    sums,
+)
 
 __all__ = [
     "Device",
@@ -209,6 +217,7 @@ class Fitter:
             host = (shared, prepare_many(solver, compression, reml, many) if tabulated else None)
             host = jax.tree.map(lambda a: np.asarray(a, dtype), host)
             placed = {group: jax.device_put(host, group.everywhere) for group in groups}
+            plans = {g: _plan(g, compression) for g in groups if not own_weights}
         self.threads = len(workers)
         self._programs: queue.SimpleQueue[Program] = queue.SimpleQueue()
         for group in workers:
@@ -216,8 +225,9 @@ class Fitter:
             if group.platform != "cpu":  # where the lanes are more than there are genes
                 width = min(width, max(16, 1 << (min(block_size, genes) - 1).bit_length()))
             capacity = capacity_for(min(block_size, genes), width)
+            kind = np.dtype(dtype)
             self._programs.put(
-                Program(placed[group], solver, width, reml, capacity, np.dtype(dtype), group)
+                Program(placed[group], solver, width, reml, capacity, kind, group, plans.get(group))
             )
 
     def __call__(
@@ -258,6 +268,13 @@ def fit_all(
 def blocks_of(genes: int, block_size: int) -> list[tuple[int, int]]:
     """Where blocks begin and end."""
     return [(start, min(start + block_size, genes)) for start in range(0, genes, block_size)]
+
+
+def _plan(devices: Devices, compression: Compression) -> SharedPlan | None:
+    """Of the products that an accelerator forms; None where the host does: several want a core."""
+    if devices.platform == "cpu" or devices.mesh is not None or compression.grouping is None:
+        return None
+    return jax.device_put(SharedPlan.of(compression), devices.all[0])
 
 
 def _threads(shared: Shared | SlopeShared, device: Device, devices: int) -> int:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxvp.batch.devices import GENES
 from jaxvp.solver import solve, solve_slopes
-from jaxvp.statistics import SlopeShared, chunk_products
+from jaxvp.statistics import SlopeShared, chunk_products, shared_products
 
 Found = TypeVar("Found")
 
@@ -43,12 +44,28 @@ def _solve_spread(
     return spread(shared, (gene, wanted), limit, table)
 
 
+def _filled_up(capacity: int, turned: bool, y: Any) -> Any:
+    """Measurements with zeros for the genes that a block lacks."""
+    spare = ((0, 0), (0, capacity - y.shape[0 if turned else 1]))
+    return jnp.pad(y, spare[::-1] if turned else spare)
+
+
+def _put(gene: Any, columns: Any, places: Any) -> Any:
+    """Statistics with those of some genes put in their places."""
+    return jax.tree.map(lambda all, some: all.at[..., places].set(some), gene, columns)
+
+
 def _programs(options: dict[str, int] | None) -> dict[str, Any]:
     """What is compiled, by its name, for these options of XLA."""
     return {
         "intercepts": jax.jit(solve, static_argnums=(0, 1, 2, 3), compiler_options=options),
         "slopes": jax.jit(solve_slopes, static_argnums=(0, 1, 2), compiler_options=options),
         "products": jax.jit(chunk_products, static_argnums=(0, 1), compiler_options=options),
+        "shared products": jax.jit(
+            shared_products, static_argnums=(0, 1), compiler_options=options
+        ),
+        "filled up": jax.jit(_filled_up, static_argnums=(0, 1)),
+        "put": jax.jit(_put),
         "spread": jax.jit(_solve_spread, static_argnums=(0, 1, 2), compiler_options=options),
     }
 

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Bool
+from jaxtyping import Bool, Num
 
 Device: TypeAlias = Any  # jax.Device, which is a variable to type checkers
 GENES = "genes"  # the axis of the mesh
@@ -50,6 +50,7 @@ class Devices:
         self._running = 0
         self._first = 0  # the device whose turn it is
         self._empty: dict[Hashable, list[Any]] = {}
+        self._sending = threading.Lock()
 
     @classmethod
     def alike(cls, devices: Sequence[Device]) -> list[Devices]:
@@ -58,6 +59,14 @@ class Devices:
         for device in devices:
             kinds.setdefault((device.platform, device.device_kind), []).append(device)
         return [cls(some) for some in kinds.values()]
+
+    def send(self, measurements: Num[np.ndarray, "_ _"]) -> Any:
+        """Measurements, to the first device.
+
+        One block after the other: the first that is there is solved while the second is sent.
+        """
+        with self._sending:
+            return jax.block_until_ready(jax.device_put(measurements, self.all[0]))
 
     def spread(
         self,

@@ -140,5 +140,7 @@ def _fit_common(
         part.blank()
     else:
         work = work._replace(compression=pattern.compression, covariance=pattern.covariance)
-        fit_shared(program._replace(shared=pattern.placed), work, y[:, genes], part)
+        # The host forms the products: for every pattern they would be another program.
+        program = program._replace(shared=pattern.placed, plan=None)
+        fit_shared(program, work, y[:, genes], part)
     out.put(genes, part)

@@ -8,19 +8,24 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Int, Num
 
 from jaxvp.batch.compiled import PROGRAMS, run_compiled
 from jaxvp.batch.devices import Devices
 from jaxvp.batch.fitted import at_optimum
 from jaxvp.solver import MAX_ITERATIONS, SlopeSolution, Solution, Surface, Table
 from jaxvp.statistics import (
+    Block,
+    Compression,
     Genes,
     PerGene,
     Plan,
     Shared,
+    SharedPlan,
     SlopeShared,
     Structure,
     Sums,
+    careful_statistics,
     chunk_of,
     padded,
 )
@@ -42,6 +47,7 @@ class Program(NamedTuple):
     capacity: int  # genes that the buffers hold: a multiple of the tile's width
     dtype: np.dtype
     devices: Devices
+    plan: SharedPlan | None  # on the device that forms products of the design; None: the host does
 
 
 def solve_block(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | SlopeSolution:
@@ -129,6 +135,42 @@ def form_products(devices: Devices, nodes: int, plan: Plan, genes: Genes, count:
     key = (nodes, devices.all[0], structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
     arguments = (nodes, devices.platform, plan, genes, np.int32(count))
     return run_compiled(key, lambda: PROGRAMS["products"](*arguments))
+
+
+def form_block(program: Program, compression: Compression, y: Num[np.ndarray, "n genes"]) -> Block:
+    """Statistics of a block whose genes share the design, on the device that they are solved on.
+
+    Genes that want care are formed on the host, and put in their places.
+    """
+    genes = y.shape[1]
+    turned = y.T.flags.c_contiguous
+    sent = program.devices.send(y.T if turned else np.ascontiguousarray(y))
+    if genes < program.capacity:
+        sent = PROGRAMS["filled up"](program.capacity, turned, sent)
+    key = (turned, sent.shape, sent.dtype, program.devices, program.capacity)
+    leaves, structure = jax.tree.flatten(program.plan)
+    key = (*key, structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
+    arguments = (program.devices.platform, turned, program.plan, sent)
+    gene, scale, ols, plain = run_compiled(key, lambda: PROGRAMS["shared products"](*arguments))
+    scale, ols = np.array(scale)[:genes], np.array(ols)[:, :genes]
+    flags = (np.zeros(genes, dtype=bool) for _ in range(3))
+    block = Block(gene, scale, ols, *flags)
+    again = np.flatnonzero(~np.asarray(plain)[:genes])
+    return _with_care(block, again, careful_statistics(compression, y[:, again]))
+
+
+def _with_care(block: Block, places: Int[np.ndarray, " some"], careful: Block) -> Block:
+    """The block with some genes of another."""
+    for mine, its in zip(block[1:], careful[1:], strict=True):
+        mine[..., places] = its
+    fitted = np.flatnonzero(~(careful.non_finite | careful.constant | careful.explained))
+    if not len(fitted):
+        return block
+    # As many as a power of two, for few programs.
+    room = 1 << (len(fitted) - 1).bit_length()
+    fitted = padded(fitted, room)
+    columns = jax.tree.map(lambda a: a[..., fitted], careful.gene)
+    return block._replace(gene=PROGRAMS["put"](block.gene, columns, places[fitted]))
 
 
 def own_products(s: Structure, found: Sums, nodes: int) -> PerGene:

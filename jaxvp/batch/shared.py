@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from jaxvp.batch.fitted import Fitted, Undo, write
-from jaxvp.batch.program import Program, solve_block
+from jaxvp.batch.program import Program, form_block, solve_block
 from jaxvp.likelihood import least_squares
 from jaxvp.solver import SlopeSolution, Status, relative_factors
 from jaxvp.statistics import Compression, statistics
@@ -29,8 +29,11 @@ def fit_shared(
     out.n_obs[:] = int(shared.n)
     if weighting is not None and len(weighting.rows) < len(y):
         y = y[weighting.rows]
-    capacity = program.capacity if shared.levels else 0
-    block = statistics(compression, y, work.helpers, work.larger_tiles, capacity)
+    if program.plan is None:
+        capacity = program.capacity if shared.levels else 0
+        block = statistics(compression, y, work.helpers, work.larger_tiles, capacity)
+    else:
+        block = form_block(program, compression, y)
     out.status[block.non_finite] = Status.NON_FINITE
     out.status[block.constant] = Status.ZERO_VARIANCE
     out.status[block.explained] = Status.ZERO_RESIDUAL

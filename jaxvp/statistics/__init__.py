@@ -51,7 +51,8 @@ from .compression import (
 from .nodes import node_counts
 from .own_products import Genes, chunk_of, chunk_products
 from .own_slopes import own_slopes, room_for_slopes
-from .products import statistics
+from .products import careful_statistics, statistics
+from .shared_products import Formed, SharedPlan, shared_products
 from .slope_structure import SlopeStructure, slope_structure
 from .slopes import CHUNK, RandomBlock, Slopes, SlopeShared, compress_slopes
 from .structure import Plan, Structure, structure
@@ -91,6 +92,7 @@ __all__ = [
     "Block",
     "Classes",
     "Compression",
+    "Formed",
     "Genes",
     "Layout",
     "LevelProducts",
@@ -101,6 +103,7 @@ __all__ = [
     "Plan",
     "RandomBlock",
     "Shared",
+    "SharedPlan",
     "SlopeOwn",
     "SlopeShared",
     "SlopeStructure",
@@ -109,6 +112,7 @@ __all__ = [
     "Sums",
     "Weighted",
     "basis",
+    "careful_statistics",
     "chunk_of",
     "chunk_products",
     "class_nodes",
@@ -127,6 +131,7 @@ __all__ = [
     "padded",
     "room_for_losses",
     "room_for_slopes",
+    "shared_products",
     "slope_structure",
     "statistics",
     "structure",

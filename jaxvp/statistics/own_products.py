@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from jaxvp.target import accelerated, fence, traced_for
 
 from .nodes import Nodes, interpolated, nodes_of
-from .row_sums import added, summed, take
+from .row_sums import added, summed, take, with_zeros
 from .structure import Plan, Structure
 from .types import Array, Packed, PerGene, padded, triangle
 from .weighted import Sums
@@ -95,9 +95,9 @@ def _products(plan: Plan, genes: Genes) -> PerGene:
     columns = jnp.concatenate(
         [jnp.broadcast_to(plan.Q[:, :, None], (*plan.Q.shape, g)), y[:, None]], axis=1
     )
-    level_sums = summed(plan.levels, _with_zeros(columns * w[:, None]))
+    level_sums = summed(plan.levels, with_zeros(columns * w[:, None]))
 
-    cells = summed(plan.cells, _with_zeros(w))
+    cells = summed(plan.cells, with_zeros(w))
     entries = jnp.concatenate([cells, level_sums.swapaxes(0, 1).reshape(-1, g)])
     entries = fence(_scaled, entries, fence(jnp.sqrt, share), plan.entry_level)
     if at is None:
@@ -118,11 +118,11 @@ def _products(plan: Plan, genes: Genes) -> PerGene:
     means = level_sums * share[:, None]
     columns = columns - take(means, plan.level_of)
     weighted = columns * w[:, None]
-    others = summed(plan.others, _with_zeros(weighted))
+    others = summed(plan.others, with_zeros(weighted))
     inner = jnp.einsum("nig,njg->ijg", weighted, columns)
     between = packed.sum(axis=1)[triangle(K)[:q, :q]] if q else jnp.zeros((0, 0, g))
-    pairs = summed(plan.pairs, _with_zeros(w))
-    zz = take(_with_zeros(pairs), plan.pair) - between
+    pairs = summed(plan.pairs, with_zeros(w))
+    zz = take(with_zeros(pairs), plan.pair) - between
     above = jnp.concatenate([zz, others[:, :p]], axis=1)
     below = jnp.concatenate([others[:, :p].swapaxes(0, 1), inner[:p, :p]], axis=1)
     return PerGene(
@@ -136,7 +136,7 @@ def _products(plan: Plan, genes: Genes) -> PerGene:
 
 def _scaled(entries: Array, root: Array, level: Array) -> Array:
     """By the root of the share of their level; a row of zeros after them."""
-    return _with_zeros(entries * take(root, level))
+    return with_zeros(entries * take(root, level))
 
 
 def _first_stage(
@@ -149,7 +149,3 @@ def _first_stage(
         (take(entries, one) * take(entries, two))[:, None] * take(shares, level)
         for one, two, level in zip(*groups, strict=True)
     )
-
-
-def _with_zeros(rows: Float[Array, "rows ..."]) -> Float[Array, "rows_and_1 ..."]:
-    return jnp.concatenate([rows, jnp.zeros((1, *rows.shape[1:]), rows.dtype)])

@@ -40,19 +40,7 @@ def statistics(
     """
     n, genes = y.shape
     room = max(genes, capacity)
-    shared = compression.shared
-    classes, k_columns = shared.between.shape[:2]
-    block = Block(
-        PerGene(
-            aligned(k_columns, room),
-            aligned(room),
-            aligned(classes, k_columns, room),
-            aligned(classes, room),
-        ),
-        np.ones(genes),
-        np.zeros((shared.p, genes)),
-        *(np.zeros(genes, dtype=bool) for _ in range(3)),
-    )
+    block = _empty(compression, genes, room)
     tile = larger * int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES))
     tile = max(1, min(tile, genes))
     rooms = threading.local()  # fresh memory would cost as much as what is written into it
@@ -72,9 +60,45 @@ def statistics(
     return block
 
 
+def careful_statistics(compression: Compression, y: Float[np.ndarray, "n genes"]) -> Block:
+    """The same of a few genes, none of them formed by differences of sums."""
+    genes = y.shape[1]
+    block = _empty(compression, genes, genes)
+    with np.errstate(all="ignore"):
+        _fill_carefully(compression, y, block, np.arange(genes))
+    return block
+
+
+def _empty(compression: Compression, genes: int, room: int) -> Block:
+    """To be filled; products have ``room`` for more genes."""
+    shared = compression.shared
+    classes, k_columns = shared.between.shape[:2]
+    return Block(
+        PerGene(
+            aligned(k_columns, room),
+            aligned(room),
+            aligned(classes, k_columns, room),
+            aligned(classes, room),
+        ),
+        np.ones(genes),
+        np.zeros((shared.p, genes)),
+        *(np.zeros(genes, dtype=bool) for _ in range(3)),
+    )
+
+
 # Smallest share of a sum of squares that may be what is left of a difference: the statistics keep
 # twelve digits, and for the more samples the log-likelihood, a multiple of n, eight.
 _SMALLEST_SHARE, _SMALLEST_SHARE_PER_SAMPLE = 1e-4, 1e-8
+
+
+def lowest_share(n: int) -> float:
+    """Of n samples."""
+    return max(_SMALLEST_SHARE, _SMALLEST_SHARE_PER_SAMPLE * n)
+
+
+def rows_of_shift(n: int) -> slice:
+    """The samples whose mean genes are shifted by."""
+    return slice(None, None, -(-n // _SAMPLES_OF_SHIFT))
 
 
 def _fill(
@@ -86,7 +110,7 @@ def _fill(
     y[...] = raw
     shift = np.zeros(raw.shape[1])
     if c.has_intercept:
-        shift = y[:: -(-n // _SAMPLES_OF_SHIFT)].mean(axis=0)
+        shift = y[rows_of_shift(n)].mean(axis=0)
         shift[~np.isfinite(shift)] = 0.0
         y -= shift
     if c.weighting is not None:
@@ -94,7 +118,7 @@ def _fill(
     ols = _on_columns(c.q, y)
     yy = np.einsum("ng,ng->g", y, y)
     squares = yy - np.einsum("pg,pg->g", ols, ols)
-    limit = max(_SMALLEST_SHARE, _SMALLEST_SHARE_PER_SAMPLE * n)
+    limit = lowest_share(n)
     # NaN fails every comparison, so it is looked at again, too.
     plain = (yy > 1e-280) & (yy < 1e280) & (squares > limit * yy)
     scale = np.sqrt(np.where(plain, squares, 1.0) / n)

@@ -63,6 +63,11 @@ def summed(stages: RowSums, table: Float[Array, "rows ..."]) -> Float[Array, "..
     return table
 
 
+def with_zeros(rows: Float[Array, "rows ..."]) -> Float[Array, "rows_and_1 ..."]:
+    """A row of zeros after the last."""
+    return jnp.concatenate([rows, jnp.zeros((1, *rows.shape[1:]), rows.dtype)])
+
+
 def added(terms: Iterable[Float[Array, "sums ..."]]) -> Float[Array, "..."]:
     """Their sum."""
     return reduce(add, terms)
