@@ -69,7 +69,7 @@ _BLOCK_BYTES_LARGE = 192 << 20
 _LARGEST_BLOCK_LARGE, _LARGEST_BLOCK_OF_MANY, _MANY_LARGE = 512, 1024, 1536
 # On an accelerator, by measurement on an H100: bytes and genes of a block, how many blocks are in
 # flight, and how much larger the tiles of their statistics are, which many threads form.
-_ACCELERATED_BYTES, _SMALLEST_ACCELERATED, _LARGEST_ACCELERATED = 1 << 30, 64, 8192
+_ACCELERATED_BYTES, _SMALLEST_ACCELERATED, _LARGEST_ACCELERATED = 1 << 30, 64, 1 << 15
 _ACCELERATED_THREADS, _ACCELERATED_TILES = 4, 4
 # Columns up to which a CPU has a thread more than cores (5 % for A; nothing for B, which has 27).
 _WAITING_COLUMNS = 16

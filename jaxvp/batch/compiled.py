@@ -44,8 +44,9 @@ def _solve_spread(
     return spread(shared, (gene, wanted), limit, table)
 
 
-def _filled_up(capacity: int, turned: bool, y: Any) -> Any:
-    """Measurements with zeros for the genes that a block lacks."""
+def _put_together(capacity: int, turned: bool, pieces: list[Any]) -> Any:
+    """Measurements that came in pieces, with zeros for the genes that a block lacks."""
+    y = jnp.concatenate(pieces)
     spare = ((0, 0), (0, capacity - y.shape[0 if turned else 1]))
     return jnp.pad(y, spare[::-1] if turned else spare)
 
@@ -64,7 +65,7 @@ def _programs(options: dict[str, int] | None) -> dict[str, Any]:
         "shared products": jax.jit(
             shared_products, static_argnums=(0, 1), compiler_options=options
         ),
-        "filled up": jax.jit(_filled_up, static_argnums=(0, 1)),
+        "put together": jax.jit(_put_together, static_argnums=(0, 1)),
         "put": jax.jit(_put),
         "spread": jax.jit(_solve_spread, static_argnums=(0, 1, 2), compiler_options=options),
     }

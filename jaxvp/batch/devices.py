@@ -22,6 +22,8 @@ from jaxtyping import Bool, Num
 
 Device: TypeAlias = Any  # jax.Device, which is a variable to type checkers
 GENES = "genes"  # the axis of the mesh
+# A block is sent in so many: 20 GB/s from pageable memory, and 7 in one (measured on an H200).
+_PIECES = 8
 
 
 @dataclass(eq=False)
@@ -60,13 +62,15 @@ class Devices:
             kinds.setdefault((device.platform, device.device_kind), []).append(device)
         return [cls(some) for some in kinds.values()]
 
-    def send(self, measurements: Num[np.ndarray, "_ _"]) -> Any:
-        """Measurements, to the first device.
+    def send(self, measurements: Num[np.ndarray, "rows _"]) -> list[Any]:
+        """Measurements, to the first device: some rows, more rows and so on.
 
-        One block after the other: the first that is there is solved while the second is sent.
+        Pieces of one call are copied side by side. One block after the other: the first that is
+        there is solved while the second is sent.
         """
+        pieces = np.array_split(measurements, min(_PIECES, max(1, len(measurements))))
         with self._sending:
-            return jax.block_until_ready(jax.device_put(measurements, self.all[0]))
+            return jax.block_until_ready(jax.device_put(pieces, self.all[0]))
 
     def spread(
         self,

@@ -144,9 +144,8 @@ def form_block(program: Program, compression: Compression, y: Num[np.ndarray, "n
     """
     genes = y.shape[1]
     turned = y.T.flags.c_contiguous
-    sent = program.devices.send(y.T if turned else np.ascontiguousarray(y))
-    if genes < program.capacity:
-        sent = PROGRAMS["filled up"](program.capacity, turned, sent)
+    pieces = program.devices.send(y.T if turned else np.ascontiguousarray(y))
+    sent = PROGRAMS["put together"](program.capacity, turned, pieces)
     key = (turned, sent.shape, sent.dtype, program.devices, program.capacity)
     leaves, structure = jax.tree.flatten(program.plan)
     key = (*key, structure, *((leaf.shape, leaf.dtype) for leaf in leaves))

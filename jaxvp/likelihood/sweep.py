@@ -53,10 +53,6 @@ from jaxvp.statistics import Array, PerGene, Shared, triangle
 from jaxvp.target import accelerated, fence
 
 
-# Columns up to which an accelerator's class sums are fused with what is around them.
-_WRITTEN_OUT = 16
-
-
 class System(NamedTuple):
     """What sweeping leaves; q random columns, p fixed ones."""
 
@@ -77,10 +73,8 @@ def _class_sums(shared: Shared, weights: tuple[Array, ...], like: Scalar) -> lis
     if shared.packed is None:
         between = jnp.asarray(shared.between)
         # A gene's own have its axis; shared ones are a library's product on a CPU, where the sum
-        # written out is a slower loop, and on an accelerator from some size on: there every entry
-        # of a matrix reads all weights.
-        small = accelerated() and between.shape[1] <= _WRITTEN_OUT
-        written_out = small or between.ndim > 3
+        # written out is a slower loop.
+        written_out = accelerated() or between.ndim > 3
         placed = lift(between, like, 3) if written_out else jnp.moveaxis(between, 0, -1)
 
         def summed(w):

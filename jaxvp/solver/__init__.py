@@ -110,7 +110,9 @@ def lanes(shared: Shared | SlopeShared, platform: str = "cpu") -> int:
         entries, most = (2.5e5, 16) if platform == "cpu" else (6.4e6, 512)
         return int(np.clip(2 ** np.floor(np.log2(entries / shared.n_columns**2)), 4, most))
     if platform != "cpu":
-        return 4096
+        # The larger their systems, the more a tile that is nearly done costs.
+        fits = 2 ** np.floor(np.log2(2e6 / (shared.n_columns + 1) ** 2))
+        return int(np.clip(fits, 1024, 4096))
     return int(np.clip(2 ** np.floor(np.log2(3.2e4 / (shared.n_columns + 1) ** 2)), 16, 128))
 
 

@@ -20,7 +20,7 @@ _TILE_BYTES = 1 << 21
 _TILE_GENES = (16, 512)
 # Samples whose mean genes are shifted by: near enough to the mean of all for no digits to be lost.
 _SAMPLES_OF_SHIFT = 8
-_FEW_COLUMNS = 4
+FEW_COLUMNS = 4  # of the fixed part: one by one
 
 
 def statistics(
@@ -136,7 +136,7 @@ def _on_columns(
     q: Float[np.ndarray, "n p"], y: Float[np.ndarray, "n g"]
 ) -> Float[np.ndarray, "p g"]:
     """``q'y``; with few columns one by one, as a matrix product copies all of y first."""
-    if 0 < q.shape[1] <= _FEW_COLUMNS:
+    if 0 < q.shape[1] <= FEW_COLUMNS:
         return np.stack([column @ y for column in q.T])
     return (y.T @ q).T
 

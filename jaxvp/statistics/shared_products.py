@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from jaxvp.target import fence, traced_for
 
 from .compression import Compression
-from .products import lowest_share, rows_of_shift
+from .products import FEW_COLUMNS, lowest_share, rows_of_shift
 from .row_sums import RowSums, added, row_sums, summed, take, with_zeros
 from .types import Array, PerGene
 
@@ -124,21 +124,21 @@ def _products(plan: SharedPlan, y: Float[Array, "n g"]) -> Formed:
 
     table = fence(centred, y, shift)
     y = table[:n]
-    ols, yy = q.T @ y, (y * y).sum(axis=0)
+    ols, yy = _product(q.T, y), (y * y).sum(axis=0)
     squares = yy - (ols * ols).sum(axis=0)
     limit = lowest_share(n)
     plain = (yy > 1e-280) & (yy < 1e280) & (squares > limit * yy)
     squares = jnp.where(plain, squares, 1.0)
     scale = jnp.sqrt(squares / n)
 
-    sums = (plan.sum_levels.times(table) - q_of_levels @ ols) / scale
-    others = (plan.sum_others.times(table) - plan.q_of_others @ ols) / scale
+    sums = (plan.sum_levels.times(table) - _product(q_of_levels, ols)) / scale
+    others = (plan.sum_others.times(table) - _product(jnp.asarray(plan.q_of_others), ols)) / scale
     sums_and_0 = fence(with_zeros, sums)
     sums = sums_and_0[:-1]
     within_yy = n - (sums * sums / size).sum(axis=0)
     plain &= within_yy > limit * n
     within_uy = jnp.concatenate(
-        [others - plan.others_of_levels.times(sums_and_0), -(q_of_levels / size).T @ sums]
+        [others - plan.others_of_levels.times(sums_and_0), -_product((q_of_levels / size).T, sums)]
     )
     one, other = (sums, sums) if plan.pairs is None else (take(sums, rows) for rows in plan.pairs)
     uy = plan.class_products.times(sums_and_0)
@@ -154,3 +154,16 @@ def _products(plan: SharedPlan, y: Float[Array, "n g"]) -> Formed:
 
     gene = PerGene(numbers(within_uy), numbers(within_yy), numbers(uy), numbers(yy))
     return Formed(gene, scale, ols + shift * plan.q_of_ones[:, None], plain)
+
+
+def _product(a: Float[Array, "i j"], b: Float[Array, "j g"]) -> Float[Array, "i g"]:
+    """``a @ b``; of few rows or columns as sums that are fused with what is around them.
+
+    A library's product would be tried in many forms when it is compiled.
+    """
+    rows, columns = a.shape
+    if 0 < rows <= FEW_COLUMNS:
+        return jnp.stack([(row[:, None] * b).sum(axis=0) for row in a])
+    if 0 < columns <= FEW_COLUMNS:
+        return added(a[:, j, None] * b[j] for j in range(columns))
+    return a @ b
