@@ -13,7 +13,7 @@ from jaxvp.likelihood.system import Scalar, lift
 from jaxvp.statistics import Array
 from jaxvp.target import accelerated, fence
 
-_UNROLLED = 5  # columns in one round of an accelerator's loop
+_TOGETHER = 5  # columns in one round of an accelerator's loop
 
 
 def sweep_columns(gammas: Array, m: Array) -> tuple[Array, Scalar, Scalar]:
@@ -66,29 +66,49 @@ def _put(array: Array, row: Array, j: Array) -> Array:
 
 
 def _on_accelerator(gammas: Array, m: Array) -> tuple[Array, Array]:
-    """The same in two kernels a column: what it takes of the matrix, and the update.
+    """The same some columns at a time: a kernel for each of them, and one for the whole matrix.
 
     Pivots are kept as one more row: an array of their own would be one more kernel.
     """
     q, size = gammas.shape[0], m.shape[0]
     row = lift(jnp.arange(size + 1), m[0, 0])
 
-    def column(m, j):
-        """The column, and by how much of it every row changes; the pivot."""
-        c = jnp.where(row[:-1] < j, m[:-1, j], m[j])
-        pivot = 1 + gammas[j] * m[j, j]
+    def columns(m, first, some):
+        """As `_on_cpu` takes them of the matrix."""
+        number = lift(first + jnp.arange(some), m[0, 0])
+        above = jax.lax.dynamic_slice_in_dim(m[:-1], first, some, 1).swapaxes(0, 1)
+        rows = jax.lax.dynamic_slice_in_dim(m, first, some, 0)
+        return jnp.where(row[:-1][None] < number[:, None], above, rows)
+
+    def sweep_one(some, gammas, j):
+        """The columns after the first of some; by how much of that every row changes; its pivot."""
+        c = some[0]
+        pivot = 1 + gammas[j] * c[j]
         factor = jnp.where(row[:-1] == j, 1.0, -gammas[j] * c) / pivot
-        return jnp.concatenate([c, factor, jnp.zeros_like(pivot)[None], pivot[None]])
+        here = jax.lax.dynamic_slice_in_dim(c, j + 1, len(some) - 1, 0)
+        later = jnp.where(row[:-1] == j, 0.0, some[1:]) + factor[None] * here[:, None]
+        return jnp.concatenate([later, factor[None], jnp.broadcast_to(pivot, c.shape)[None]])
 
-    def update(m, taken, j):
-        c, factor, pivot = taken[:size], taken[size:-1], taken[-1]
-        here = (row == j)[:, None]
-        swept = jnp.where(here, 0.0, m) + factor[:, None] * c[None]
-        return jnp.where((row == size)[:, None] & (row[:-1] == j)[None], pivot, swept)
+    def update(m, taken, first):
+        for s, (c, factor, pivot) in enumerate(taken):
+            j = first + s
+            factor = jnp.concatenate([factor, jnp.zeros_like(factor[:1])])
+            m = jnp.where((row == j)[:, None], 0.0, m) + factor[:, None] * c[None]
+            m = jnp.where((row == size)[:, None] & (row[:-1] == j)[None], pivot[None], m)
+        return m
 
-    def sweep(j, m):
-        return fence(update, m, fence(column, m, j), j)
+    def sweep(first, some, m):
+        left, taken = fence(lambda m: columns(m, first, some), m), []
+        for s in range(some):
+            found = fence(sweep_one, left, gammas, first + s)
+            taken.append((left[0], found[-2], found[-1]))
+            left = found[:-2]
+        return fence(lambda m, taken: update(m, taken, first), m, taken)
 
     m = jnp.concatenate([m, jnp.ones_like(m[:1])])
-    m = jax.lax.fori_loop(0, q, sweep, m, unroll=min(_UNROLLED, q))
+    whole, rest = divmod(q, _TOGETHER)
+    if whole:
+        m = jax.lax.fori_loop(0, whole, lambda i, m: sweep(i * _TOGETHER, _TOGETHER, m), m)
+    if rest:
+        m = sweep(whole * _TOGETHER, rest, m)
     return m[:-1], m[-1, :q]
