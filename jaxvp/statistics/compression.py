@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -85,12 +86,22 @@ class Weighting(NamedTuple):
         return cls(rows, np.sqrt(relative)[:, None], mean, float(0.5 * np.log(relative).sum()))
 
 
-def indicator(
-    codes: Int[np.ndarray, " n"], levels: int, root: Float[np.ndarray, "n 1"] | None = None
+def indicators(
+    columns: Sequence[Int[np.ndarray, " n"]],
+    rows: int,
+    n: int,
+    root: Float[np.ndarray, "n 1"] | None = None,
 ) -> sp.csr_array:
-    n = len(codes)
+    """Row i marks the samples that have the code i in one of the columns."""
     values = np.ones(n) if root is None else root[:, 0]
-    return sp.csr_array((values, (codes, np.arange(n))), shape=(levels, n))
+    many = len(columns)
+    where = (np.concatenate([np.zeros(0, int), *columns]), np.tile(np.arange(n), many))
+    return sp.csr_array((np.tile(values, many), where), shape=(rows, n))
+
+
+def indicator(codes: Int[np.ndarray, " n"], levels: int) -> sp.csr_array:
+    """Of one factor."""
+    return indicators([codes], levels, len(codes))
 
 
 def class_nodes(
@@ -208,22 +219,25 @@ def compress(
         )
         return Compression(shared, q, q_of_ones, has_intercept, None, weighting)
 
-    level_of = all_codes[order[0]]
-    sum_levels = indicator(level_of, counts[order[0]], root)
-    others = [indicator(all_codes[i], counts[i], root) for i in order[1:]]
-    sum_others = sp.csr_array(sp.vstack(others)) if others else sp.csr_array((0, n))
-    by_weight = None if root is None else root[:, 0] ** 2
-    true_size = np.bincount(level_of, by_weight, counts[order[0]]).astype(np.float64)
+    level_of, levels = all_codes[order[0]], counts[order[0]]
+    ends = np.cumsum([0, *(counts[i] for i in order[1:])])
+    columns = [all_codes[i] + first for i, first in zip(order[1:], ends[:-1], strict=True)]
+    sum_levels = indicators([level_of], levels, n, root)
+    sum_others = indicators(columns, int(ends[-1]), n, root)
+    by_weight = np.ones(n) if root is None else root[:, 0] ** 2
+    true_size = np.bincount(level_of, by_weight, levels).astype(np.float64)
     level_size = np.where(true_size > 0, true_size, 1.0)
 
     # F_j (levels x K) and the products within levels: U minus its level means, squared up.
     q_of_levels, q_of_others = sum_levels @ q, sum_others @ q
-    cross = sp.csr_array(sp.hstack([sum_levels @ sum_others.T, sp.csr_array(q_of_levels)]))
-    scaled = sp.csr_array(cross.multiply(1 / level_size[:, None]))
+    meet = (np.concatenate([level_of[:0], *columns]), np.tile(level_of, len(columns)))
+    others_of_level = sp.csr_array(
+        (np.tile(by_weight, len(columns)), meet), shape=(int(ends[-1]), levels)
+    )
+    means = others_of_level.copy()
+    means.data /= level_size[means.indices]
     q_within = q - (sum_levels.T @ (q_of_levels / level_size[:, None]))
     z_q = sum_others @ q_within
-    others_of_level = sum_others @ sum_levels.T
-    means = others_of_level.multiply(1 / level_size[None, :])
     z_z = (sum_others @ sum_others.T - others_of_level @ means.T).toarray()
     within = np.block([[z_z, z_q], [z_q.T, q_within.T @ q_within]])
     k_columns = within.shape[0]
@@ -234,17 +248,23 @@ def compress(
     present = [len(np.unique(codes)) for codes in all_codes]
     interpolation = class_nodes(sizes)
     nodes, to_nodes = interpolation if interpolation is not None else (sizes, None)
-    of_class = [np.flatnonzero(class_of == c) for c in range(len(sizes))]
-    if k_columns <= _DENSE_COLUMNS:
-        left, right = cross.toarray(), scaled.toarray()
-        products = np.stack([(left[rows].T @ right[rows]).reshape(-1) for rows in of_class])
-        between = products if to_nodes is None else to_nodes @ products
+    # F, and row (c, i) of `class_products`, which picks F_ji / n_j for the levels j of class c.
+    cross = sp.csr_array(sp.hstack([others_of_level.T, sp.csr_array(q_of_levels)]))
+    level = np.repeat(np.arange(levels), np.diff(cross.indptr))
+    class_products = sp.csr_array(
+        (cross.data / level_size[level], (class_of[level] * k_columns + cross.indices, level)),
+        shape=(len(sizes) * k_columns, levels),
+    )
+    products = sp.csr_array(class_products @ cross)
+    if k_columns <= _DENSE_COLUMNS or to_nodes is None:
+        between = products.toarray().reshape(len(sizes), k_columns**2)
+        between = between if to_nodes is None else to_nodes @ between
     else:
-        # Sparse, one row a class, until the last moment: a class has few of the K x K products.
-        products = sp.vstack(
-            [(cross[rows].T @ scaled[rows]).reshape((1, k_columns**2)) for rows in of_class]
-        )
-        between = products.toarray() if to_nodes is None else (products.T @ to_nodes.T).T
+        # A class has few of the K x K products.
+        entry = products.tocoo()
+        pair = entry.row % k_columns * k_columns + entry.col
+        by_pair = (entry.data, (pair, entry.row // k_columns))
+        between = (sp.csr_array(by_pair, shape=(k_columns**2, len(sizes))) @ to_nodes.T).T
     between = np.ascontiguousarray(between).reshape(len(nodes), k_columns, k_columns)
     classes = len(sizes)
     if room is not None:  # classes that hold no level
@@ -254,15 +274,10 @@ def compress(
         if to_nodes is not None:
             to_nodes = np.concatenate([to_nodes, np.zeros((spare, len(sizes)))])
             classes = len(sizes)
+        class_products.resize((classes * k_columns, levels))
         unused = room[1] - len(distinct)
         distinct, repeats = np.append(distinct, np.zeros(unused)), np.append(repeats, [0] * unused)
 
-    # Row (c, i) of class_products picks F_ji / n_j for the levels j of class c.
-    entry = sp.coo_array(scaled)
-    class_products = sp.csr_array(
-        (entry.data, (class_of[entry.row] * k_columns + entry.col, entry.row)),
-        shape=(classes * k_columns, len(level_size)),
-    )
     class_indicator = sp.csr_array(
         (1 / level_size, (class_of, np.arange(len(level_size)))),
         shape=(classes, len(level_size)),

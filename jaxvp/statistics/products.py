@@ -20,6 +20,7 @@ _TILE_BYTES = 1 << 21
 _TILE_GENES = (16, 512)
 # Samples whose mean genes are shifted by: near enough to the mean of all for no digits to be lost.
 _SAMPLES_OF_SHIFT = 8
+_STREAMS, _NARROW = 8, 32  # genes that are copied at a time, of a tile that is no wider
 FEW_COLUMNS = 4  # of the fixed part: one by one
 
 
@@ -107,7 +108,7 @@ def _fill(
     """The products of one tile, written into ``block[..., part]``; ``y`` is room for a copy."""
     n = len(raw)
     # Of one layout from here on: the same bits, however the measurements lie in memory.
-    y[...] = raw
+    _copy(raw, y)
     shift = np.zeros(raw.shape[1])
     if c.has_intercept:
         shift = y[rows_of_shift(n)].mean(axis=0)
@@ -130,6 +131,19 @@ def _fill(
     again = np.flatnonzero(~plain)
     if len(again):
         _fill_carefully(c, raw[:, again], block, part.start + again)
+
+
+def _copy(raw: np.ndarray, y: Float[np.ndarray, "n g"]) -> None:
+    """The measurements of a tile, into ``y``.
+
+    A processor follows few streams: where every gene is one, some are copied at a time (E, 16
+    genes: 19 GB/s in place of 6). Many genes would be too many calls for it.
+    """
+    genes = raw.shape[1]
+    apart = raw.strides[1] > raw.strides[0] and _STREAMS < genes <= _NARROW
+    for first in range(0, genes, _STREAMS if apart else genes):
+        some = slice(first, first + _STREAMS if apart else genes)
+        y[:, some] = raw[:, some]
 
 
 def _on_columns(

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from jaxvp.design import Design
 
-from .compression import indicator
+from .compression import indicator, indicators
 from .row_sums import RowSums, rounded, row_sums
 from .types import Shared, triangle
 
@@ -73,7 +73,7 @@ def structure(design: Design, shared: Shared) -> Structure:
     ends = np.cumsum((0, *shared.levels[1:])).astype(np.int64)
     columns = [codes[t + 1] + ends[t] for t in range(len(codes) - 1)]
     sum_levels = indicator(first, levels) if codes else sp.csr_array((0, n))
-    sum_others = _indicators(columns, int(ends[-1]), n)
+    sum_others = indicators(columns, int(ends[-1]), n)
     return Structure(
         Q,
         design.X - design.X.mean(axis=0),
@@ -128,8 +128,8 @@ def _plan(
         level_of.astype(np.int32),
         _of_rows(sum_levels, n, levels),
         _of_rows(sum_others, n, q),
-        _of_rows(_indicators(cell_of, len(cells), n), n, cell_rows),
-        _of_rows(_indicators(pair_of, len(pairs), n), n, pair_rows),
+        _of_rows(indicators(cell_of, len(cells), n), n, cell_rows),
+        _of_rows(indicators(pair_of, len(pairs), n), n, pair_rows),
         pair.astype(np.int32),
         np.concatenate([cells // max(q, 1), np.zeros(cell_rows - len(cells)), whole]).astype(
             np.int32
@@ -156,15 +156,6 @@ def _numbered(
         return np.zeros(0, dtype=np.int64), []
     distinct, places = np.unique(np.concatenate(keys), return_inverse=True)
     return distinct, np.split(places.reshape(-1), len(keys))
-
-
-def _indicators(codes: list[Int[np.ndarray, " n"]], rows: int, n: int) -> sp.csr_array:
-    """One row a code; a sample has an entry for each of the lists."""
-    if not codes:
-        return sp.csr_array((rows, n))
-    samples = np.tile(np.arange(n), len(codes))
-    where = np.concatenate(codes)
-    return sp.csr_array((np.ones(len(where)), (where, samples)), shape=(rows, n))
 
 
 def _products(
