@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import jaxvp
-from jaxvp import batch
 from jaxvp.batch import block_genes, shared
+from jaxvp.batch.devices import Devices
 from jaxvp.design import build
 from jaxvp.formula import Formula
 from jaxvp.likelihood import SWEEP_COLUMNS
@@ -78,7 +78,7 @@ def test_slopes_too():
 
 def as_an_accelerator(monkeypatch):
     """From here on fits take a CPU for an accelerator."""
-    alike = batch.Devices.alike
+    alike = Devices.alike
 
     def called_so(devices):
         groups = alike(devices)
@@ -86,7 +86,7 @@ def as_an_accelerator(monkeypatch):
             group.platform = "cuda"
         return groups
 
-    monkeypatch.setattr(batch.Devices, "alike", called_so)
+    monkeypatch.setattr(Devices, "alike", called_so)
 
 
 SHARED = [

@@ -108,11 +108,11 @@ def test_what_is_finished_is_not_computed_again(folder, monkeypatch, capsys):
     stopped(monkeypatch, 3)
     assert not (folder / "out" / "fractions.parquet").exists()
     seen = []
-    real = jaxvp.batch.Fitter.__call__
+    real = jaxvp.batch.Fitter.begin
     monkeypatch.setattr(
         jaxvp.batch.Fitter,
-        "__call__",
-        lambda self, y, weights=None: seen.append(y.shape[1]) or real(self, y, weights),
+        "begin",
+        lambda self, y, weights: seen.append(y.shape[1]) or real(self, y, weights),
     )
     assert fit(size=None) == 0  # with the block size of the run that it continues
     assert "Continued: 12 genes were finished before" in capsys.readouterr().err
@@ -170,7 +170,7 @@ def test_a_queue_that_says_so_before_it_kills(folder, monkeypatch):
         if start == 8:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("jaxvp.batch._threads", lambda *_: 1)
+    monkeypatch.setattr("jaxvp.batch.fitter.threads_of", lambda *_: 1)
     with monkeypatch.context() as patch:
         patch.setattr(parts, "SHARE", 1e9)
         patch.setattr(parts.Parts, "add", told)
@@ -229,7 +229,7 @@ def test_something_else_is_refused(folder, study, monkeypatch, capsys, change, m
     changed = frame.copy()
     changed.iloc[1, 5] += 1
     changed.to_csv("changed.csv")
-    monkeypatch.setattr("jaxvp.batch._threads", lambda *_: 1)  # blocks in their order
+    monkeypatch.setattr("jaxvp.batch.fitter.threads_of", lambda *_: 1)  # blocks in their order
     stopped(monkeypatch, 2)
     before = sorted(Path("out/unfinished").iterdir())
     assert fit(**change) == 2
@@ -255,7 +255,7 @@ def test_options_and_versions_are_compared(folder, monkeypatch, capsys):
 @pytest.mark.parametrize("kind", ["of each gene", "of each sample"])
 def test_weights_are_part_of_the_run(folder, study, monkeypatch, capsys, kind):
     """Continued, in shards or left alone: the same bytes; other weights are another run."""
-    monkeypatch.setattr("jaxvp.batch._threads", lambda *_: 1)
+    monkeypatch.setattr("jaxvp.batch.fitter.threads_of", lambda *_: 1)
     table = study.expression.abs() + 0.1
     if kind == "of each sample":
         table = table.iloc[[0]].T.rename_axis("sample")
@@ -282,7 +282,7 @@ def test_weights_are_part_of_the_run(folder, study, monkeypatch, capsys, kind):
 def test_a_copy_of_the_file_is_the_same_data(folder, study, monkeypatch):
     """Its time differs: the finished blocks are read again and compared, and the run goes on."""
     assert fit(out="whole") == 0
-    monkeypatch.setattr("jaxvp.batch._threads", lambda *_: 1)
+    monkeypatch.setattr("jaxvp.batch.fitter.threads_of", lambda *_: 1)
     stopped(monkeypatch, 2)
     os.utime("x.csv", (1, 1))
     read = []
@@ -296,7 +296,7 @@ def test_a_copy_of_the_file_is_the_same_data(folder, study, monkeypatch):
 
 def test_the_old_file_put_back_is_noticed(folder, study, monkeypatch, capsys):
     """After blocks of a newer one were fitted: its time is that of the first start."""
-    monkeypatch.setattr("jaxvp.batch._threads", lambda *_: 1)
+    monkeypatch.setattr("jaxvp.batch.fitter.threads_of", lambda *_: 1)
     stopped(monkeypatch, 2)
     shutil.copy2("x.csv", "old.csv")
     frame = study.expression.copy()
@@ -310,7 +310,7 @@ def test_the_old_file_put_back_is_noticed(folder, study, monkeypatch, capsys):
 
 def test_what_is_not_fitted_yet_may_change(folder, study, monkeypatch):
     """No number of the old file is in the tables: they are those of the new one."""
-    monkeypatch.setattr("jaxvp.batch._threads", lambda *_: 1)
+    monkeypatch.setattr("jaxvp.batch.fitter.threads_of", lambda *_: 1)
     stopped(monkeypatch, 2)
     frame = study.expression.copy()
     frame.iloc[20] *= 3
@@ -321,14 +321,14 @@ def test_what_is_not_fitted_yet_may_change(folder, study, monkeypatch):
 
 
 def test_a_file_that_changes_during_the_run(folder, monkeypatch, capsys):
-    monkeypatch.setattr("jaxvp.batch._threads", lambda *_: 1)
-    real = jaxvp.batch.Fitter.__call__
+    monkeypatch.setattr("jaxvp.batch.fitter.threads_of", lambda *_: 1)
+    real = jaxvp.batch.Fitter.begin
 
-    def touched(self, y, weights=None):
+    def touched(self, y, weights):
         os.utime("x.npy", (5, 5))
         return real(self, y, weights)
 
-    monkeypatch.setattr(jaxvp.batch.Fitter, "__call__", touched)
+    monkeypatch.setattr(jaxvp.batch.Fitter, "begin", touched)
     assert fit(expression="x.npy") == 2
     assert "x.npy was changed while it was read: run again" in capsys.readouterr().err
     assert not tables("out")
@@ -438,7 +438,7 @@ def test_shards_are_merged_to_the_same_bytes(folder, monkeypatch, capsys):
     summary = json.loads(Path("out/run.json").read_text())
     assert (summary["genes"], summary["samples"], summary["block_size"]) == (26, 60, 4)
     # A finished shard is not fitted again; folders may be anywhere.
-    monkeypatch.setattr(jaxvp.batch.Fitter, "__call__", None)
+    monkeypatch.setattr(jaxvp.batch.Fitter, "begin", None)
     assert shard(2, 3) == 0
     shutil.move("out/shard-1-of-3", "shard-1-of-3")
     assert main(["merge", "shard-1-of-3", "out", "-o", "elsewhere", "--format", "csv"]) == 0

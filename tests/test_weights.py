@@ -261,7 +261,7 @@ def test_a_large_mean_and_units_do_no_harm():
 
 def test_nothing_is_tabulated_that_nobody_takes(monkeypatch):
     """Starting points that all genes share are of no use to genes with weights of their own."""
-    monkeypatch.setattr("jaxvp.batch.prepare_many", None)
+    monkeypatch.setattr("jaxvp.batch.fitter.prepare_many", None)
     expression, metadata = study()
     found = jaxvp.fit(expression, MIXED, metadata, weights=table())
     pd.testing.assert_frame_equal(found.fractions, fitted(MIXED, False, "own").fractions)

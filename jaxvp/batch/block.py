@@ -4,13 +4,14 @@ A gene whose measurements are all there is fitted with what all genes share. One
 lacks samples: genes with the same pattern share again, statistics of the samples that they have;
 rare patterns, and genes with weights of their own, go through `own`. Missing values are not looked
 for in a pass over the measurements: where a few samples of the block have none, their sums of
-squares tell.
+squares tell. Genes with rare patterns are fitted later, with those of other blocks
+(`jaxvp.batch.waiting`).
 """
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Int, Num
 
 from jaxvp.batch import patterns
 from jaxvp.batch.fitted import Fitted
@@ -31,12 +32,15 @@ def fit_block(
     y: Num[np.ndarray, "n genes"],
     weights: Num[np.ndarray, "n genes"] | None,
     out: Fitted,
-) -> None:
-    """Fit a block of genes into ``out``; ``weights`` are of each gene's own."""
+) -> Int[np.ndarray, " some"]:
+    """Fit a block of genes into ``out``; ``weights`` are of each gene's own.
+
+    But for genes with a rare pattern of missing values: their places are the result.
+    """
+    missing = np.zeros(0, dtype=np.int64)
     if weights is not None:
         fit_own(program, work, y, weights, out)
-        return
-    missing = np.zeros(0, dtype=np.int64)
+        return missing
     complete = slice(None)
     rows = np.linspace(0, len(y) - 1, min(len(y), _SAMPLES_TO_LOOK_AT)).astype(int)
     if np.isnan(y[rows]).any(axis=0).mean() > _MANY:
@@ -51,6 +55,5 @@ def fit_block(
         doubtful = np.flatnonzero(out.status == Status.NON_FINITE)
         more = doubtful[np.isnan(y[:, doubtful]).any(axis=0)]
         missing = np.union1d(missing, more)
-    if len(missing):
-        out.status[missing] = Status.CONVERGED
-        patterns.fit_missing(program, work, y, missing, out)
+    out.status[missing] = Status.CONVERGED
+    return patterns.fit_common(program, work, y, missing, out)

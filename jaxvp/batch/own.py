@@ -171,9 +171,10 @@ def _fit_some(
     none = ~(weights > 0).any(axis=0)
     out.status[~(np.isfinite(w) & (w >= 0)).all(axis=0) | none] = Status.BAD_WEIGHTS
     good = np.flatnonzero(out.status == Status.CONVERGED)
-    if len(good) == len(out.status):
+    if 1 < len(good) == len(out.status):
         _fit_good(program, work, y, w, out)
     elif len(good):
+        good = _not_alone(good)
         part = out.take(good)
         _fit_good(program, work, y[:, good], w[:, good], part)
         out.put(good, part)
@@ -260,7 +261,9 @@ def _fit_chunk(
     out: Fitted,
 ) -> None:
     """Fit genes of one number of nodes."""
-    here = take(found, genes)
+    if work.own.chunk(nodes) > 1:
+        genes = _not_alone(genes)
+    here = found.take(genes)
     shared, _ = program.shared
     program = program._replace(
         # The gene's own products stand in for these: one program, whatever the weights of samples.
@@ -286,6 +289,14 @@ def _fit_chunk(
     out.put(genes, part)
 
 
+def _not_alone(genes: Int[np.ndarray, " some"]) -> Int[np.ndarray, " two_or_more"]:
+    """One gene is its own neighbour, or its last bits would not be those that it has beside others.
+
+    NumPy and BLAS add a single column in another order.
+    """
+    return np.repeat(genes, 2) if len(genes) == 1 else genes
+
+
 def _without_classes(shared: Shared | SlopeShared) -> Shared | SlopeShared:
     if isinstance(shared, SlopeShared):
         return shared
@@ -294,17 +305,6 @@ def _without_classes(shared: Shared | SlopeShared) -> Shared | SlopeShared:
     return dataclasses.replace(
         shared, between=between, sizes=none, level_sizes=none, level_counts=none
     )
-
-
-def take(found: Sums, genes: Int[np.ndarray, " some"]) -> Sums:
-    """Some of the genes, in their order; of neighbours views."""
-    if len(genes) and genes[-1] - genes[0] == len(genes) - 1:
-        part = slice(int(genes[0]), int(genes[-1]) + 1)
-        some = Sums(*(array[..., part] for array in found))
-        return some._replace(covariance=found.covariance[part])
-    first = found._replace(covariance=np.moveaxis(found.covariance, 0, -1))
-    some = Sums(*(np.ascontiguousarray(array[..., genes]) for array in first))
-    return some._replace(covariance=np.moveaxis(some.covariance, -1, 0))
 
 
 def _least_squares(work: Work, found: Sums) -> Estimates:

@@ -94,34 +94,38 @@ def _compress(program: Program, work: Work, mask: Bool[np.ndarray, " n"]) -> Pat
     return Pattern(status, n, compression, column_covariance(design.X, compression), placed)
 
 
-def fit_missing(
+def fit_common(
     program: Program,
     work: Work,
     y: Num[np.ndarray, "samples genes"],
     missing: Int[np.ndarray, " some"],
     out: Fitted,
-) -> None:
-    """Fit the genes ``missing`` of a block, none of them complete."""
+) -> Int[np.ndarray, " rare"]:
+    """Fit the genes ``missing`` of a block, none of them complete, that share a pattern with many.
+
+    The places of the others are the result.
+    """
+    # With weights of the samples every size differs: there each gene has its own products.
+    if work.compression.weighting is not None or len(missing) < _ENOUGH:
+        return missing
     y = y[:, missing]
     part = out.take(missing)
     mask = ~np.isnan(y)
-    rare = np.ones(len(missing), dtype=bool)
-    # With weights of the samples every size differs: there each gene has its own products.
-    if work.compression.weighting is None and len(missing) >= _ENOUGH:
-        packed = np.ascontiguousarray(np.packbits(mask, axis=0).T)
-        _, kind, count = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
-        kind = kind.reshape(-1)
-        for common in np.flatnonzero(count >= _ENOUGH):
-            genes = np.flatnonzero(kind == common)
-            rare[genes] = False
-            _fit_common(program, work, y, mask[:, genes[0]], genes, part)
-    genes = np.flatnonzero(rare)
-    if len(genes):
-        alone = part.take(genes)
-        base = np.broadcast_to(work.own.base[:, None], (len(y), len(genes)))
-        fit_own(program, work, y[:, genes], base, alone)
-        part.put(genes, alone)
+    packed = np.ascontiguousarray(np.packbits(mask, axis=0).T)
+    _, kind, count = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
+    kind = kind.reshape(-1)
+    for common in np.flatnonzero(count >= _ENOUGH):
+        genes = np.flatnonzero(kind == common)
+        _fit_common(program, work, y, mask[:, genes[0]], genes, part)
     out.put(missing, part)
+    return missing[count[kind] < _ENOUGH]
+
+
+def fit_rare(
+    program: Program, work: Work, y: Num[np.ndarray, "samples genes"], out: Fitted
+) -> None:
+    """Fit genes that lack measurements, each by the weights that it has left."""
+    fit_own(program, work, y, np.broadcast_to(work.own.base[:, None], y.shape), out)
 
 
 def _fit_common(

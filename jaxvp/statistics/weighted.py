@@ -49,6 +49,16 @@ class Sums(NamedTuple):
     explained: Bool[np.ndarray, " genes"]
     deficient: Bool[np.ndarray, " genes"]
 
+    def take(self, genes: Int[np.ndarray, " some"]) -> Sums:
+        """Some of the genes, in their order; of neighbours views."""
+        if len(genes) and genes[-1] - genes[0] == len(genes) - 1:
+            part = slice(int(genes[0]), int(genes[-1]) + 1)
+            some = Sums(*(array[..., part] for array in self))
+            return some._replace(covariance=self.covariance[part])
+        first = self._replace(covariance=np.moveaxis(self.covariance, 0, -1))
+        some = Sums(*(np.ascontiguousarray(array[..., genes]) for array in first))
+        return some._replace(covariance=np.moveaxis(some.covariance, -1, 0))
+
 
 def sums(
     s: Structure | SlopeStructure,

@@ -1,0 +1,175 @@
+"""The fitter of a study: what all blocks of its genes share, and the programs of its devices."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+from jaxtyping import Num
+
+from jaxvp import threads
+from jaxvp.batch.block import fit_block
+from jaxvp.batch.devices import Device, Devices
+from jaxvp.batch.fitted import Fitted, FixedPart
+from jaxvp.batch.own import Own
+from jaxvp.batch.patterns import Patterns, fit_rare
+from jaxvp.batch.program import Program, capacity_for
+from jaxvp.batch.shared import column_covariance
+from jaxvp.batch.waiting import Rest
+from jaxvp.batch.work import Work
+from jaxvp.design import Design
+from jaxvp.likelihood import SWEEP_COLUMNS
+from jaxvp.solver import lanes, prepare_many
+from jaxvp.statistics import Compression, Shared, SharedPlan, SlopeShared
+
+# On an accelerator, by measurement on an H100: how many blocks are in flight, and how much larger
+# the tiles of statistics are that many threads form on the host.
+_ACCELERATED_THREADS, _ACCELERATED_TILES = 4, 4
+# Columns up to which a CPU has a thread more than cores (5 % for A; nothing for B, which has 27).
+_WAITING_COLUMNS = 16
+
+
+def empty(design: Design, genes: int) -> Fitted:
+    """Room for genes that are not fitted yet."""
+    return Fitted.empty(
+        genes,
+        len(design.random_names),
+        design.p,
+        len(FixedPart.of(design).names),
+        len(design.theta_names),
+    )
+
+
+class Fitter:
+    """Fits blocks of the genes of one study; threads may call it at the same time.
+
+    Parameters
+    ----------
+    design, compression
+        Of the study, and what `compression_of` made of it.
+    genes
+        How many genes the study has: with `block_size` it decides the shapes that are compiled, so
+        that a block has the same numbers whoever fits it, and which others are fitted.
+    devices
+        For a block each; those of one kind share a compiled program.
+    rescale_weights
+        Whether weights stay divided by their mean.
+    own_weights
+        Whether every gene comes with weights of its own: nothing is tabulated for all of them then.
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        compression: Compression,
+        genes: int,
+        *,
+        reml: bool,
+        solver: str,
+        dtype: str,
+        block_size: int,
+        devices: Sequence[Device],
+        rescale_weights: bool = True,
+        own_weights: bool = False,
+    ) -> None:
+        self.design = design
+        shared = compression.shared
+        blocks = -(-genes // block_size)
+        devices = list(dict.fromkeys(devices))[:blocks]
+        groups = Devices.alike(devices)
+        workers = [
+            group
+            for group in groups
+            for device in group.all
+            for _ in range(threads_of(shared, device, len(devices)))
+        ][:blocks]
+        self._work = Work(
+            compression,
+            column_covariance(design.X, compression),
+            FixedPart.of(design),
+            Own(design, compression, genes),
+            Patterns(),
+            rescale_weights,
+            helpers=max(1, threads.cores() // max(1, len(workers))),
+            larger_tiles=1 if all(d.platform == "cpu" for d in devices) else _ACCELERATED_TILES,
+        )
+        # The error of tabulated determinants is measured in float64.
+        many = genes if dtype == "float64" else 0
+        with jax.enable_x64(True):
+            tabulated = bool(workers) and not own_weights
+            host = (shared, prepare_many(solver, compression, reml, many) if tabulated else None)
+            host = jax.tree.map(lambda a: np.asarray(a, dtype), host)
+            placed = {group: jax.device_put(host, group.everywhere) for group in groups}
+            plans = {g: _plan(g, compression) for g in groups if not own_weights}
+        self.threads = len(workers)
+        # Genes of larger systems are fitted one by one: together they take no less time.
+        self.gathers = shared.n_columns <= SWEEP_COLUMNS
+        self._programs: queue.SimpleQueue[Program] = queue.SimpleQueue()
+        for group in workers:
+            width = lanes(shared, group.platform)
+            if group.platform != "cpu":  # where the lanes are more than there are genes
+                width = min(width, max(16, 1 << (min(block_size, genes) - 1).bit_length()))
+            capacity = capacity_for(min(block_size, genes), width)
+            kind = np.dtype(dtype)
+            self._programs.put(
+                Program(placed[group], solver, width, reml, capacity, kind, group, plans.get(group))
+            )
+
+    def __call__(
+        self, y: Num[np.ndarray, "n genes"], weights: Num[np.ndarray, "n genes"] | None = None
+    ) -> Fitted:
+        """Fit one block of genes; ``weights`` are of each gene's own."""
+        block = self.begin(y, weights)
+        self.finish([block])
+        return block.fitted
+
+    def begin(
+        self, y: Num[np.ndarray, "n genes"], weights: Num[np.ndarray, "n genes"] | None
+    ) -> Rest:
+        """Fit one block of genes but for those that had better be fitted with some of others."""
+        out = empty(self.design, y.shape[1])
+        with self._program() as program:
+            rare = fit_block(program, self._work, y, weights, out)
+        return Rest(out, rare, y[:, rare])
+
+    def finish(self, blocks: Sequence[Rest]) -> None:
+        """Fit what blocks lack."""
+        blocks = [block for block in blocks if len(block.genes)]
+        if not blocks:
+            return
+        y = np.concatenate([block.y for block in blocks], axis=1)
+        out = empty(self.design, y.shape[1])
+        with self._program() as program:
+            fit_rare(program, self._work, y, out)
+        ends = np.cumsum([len(block.genes) for block in blocks])
+        for block, end in zip(blocks, ends.tolist(), strict=True):
+            block.fitted.put(block.genes, out.take(slice(end - len(block.genes), end)))
+
+    @contextmanager
+    def _program(self) -> Iterator[Program]:
+        """A device's program, for one block at a time."""
+        program = self._programs.get()
+        try:
+            with jax.enable_x64(True):
+                yield program
+        finally:
+            self._programs.put(program)
+
+
+def _plan(devices: Devices, compression: Compression) -> SharedPlan | None:
+    """Of the products that an accelerator forms; None where the host does: several want a core."""
+    if devices.platform == "cpu" or devices.mesh is not None or compression.grouping is None:
+        return None
+    return jax.device_put(SharedPlan.of(compression), devices.all[0])
+
+
+def threads_of(shared: Shared | SlopeShared, device: Device, devices: int) -> int:
+    if device.platform != "cpu":
+        return _ACCELERATED_THREADS
+    cores = threads.cores() // devices
+    # While one waits for the interpreter, its core solves the block of another. The larger a system
+    # the less of its time is spent there, and blocks take memory.
+    return max(1, cores + (cores > 1 and shared.n_columns <= _WAITING_COLUMNS))
