@@ -144,8 +144,12 @@ def form_block(program: Program, compression: Compression, y: Num[np.ndarray, "n
     """
     genes = y.shape[1]
     turned = y.T.flags.c_contiguous
-    pieces = program.devices.send(y.T if turned else np.ascontiguousarray(y))
-    sent = PROGRAMS["put together"](program.capacity, turned, pieces)
+    # Nobody keeps the pieces: they are freed once they are put together.
+    sent = PROGRAMS["put together"](
+        program.capacity,
+        turned,
+        program.devices.send(y.T if turned else np.ascontiguousarray(y)),
+    )
     key = (turned, sent.shape, sent.dtype, program.devices, program.capacity)
     leaves, structure = jax.tree.flatten(program.plan)
     key = (*key, structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
