@@ -32,9 +32,9 @@ square root, and all of the above holds for these. Weights and missing values of
 it products of its own (`weighted`, in place of `Shared`'s: `Own`; `traced` forms the same in pure
 JAX, differentiable).
 
-*Host code.* Sparse matrices times a tile of measurements; they never enter JAX (the products of a
-gene's own are formed by a compiled program: they are many more). Six passes over a
-tile that is in the cache: copy (turned), a shift, level sums of term 1, of the others, and
+*Host code.* Sparse matrices times a tile of measurements; they never enter JAX. (Compiled programs
+form the products of a gene's own, `own_products`, as they are many more, and on an accelerator the
+shared ones, `shared_products`, from the same sums.) Six passes over a tile that is in the cache: copy (turned), a shift, level sums of term 1, of the others, and
 ``y'y`` with ``Q'y``. Everything else follows from those sums, residualising and the within-products
 included, as differences. Where such a difference loses more digits than the log-likelihood can
 spare, those genes are formed again from residuals and deviations.
