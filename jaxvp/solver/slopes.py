@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, fence, traced_for
+from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, traced_for
 from jaxvp.likelihood.slope_terms import Basis
 from jaxvp.likelihood.slopes import evaluate_slopes
 from jaxvp.solver import cone
@@ -32,32 +32,6 @@ class SlopeSolution(NamedTuple):
     tolerance: Float[Array, " genes"]
     evaluations: Int[Array, " genes"]  # of all searches
     estimates: Estimates
-
-
-class _Packed(NamedTuple):
-    """States of searches as one array: gathering them is then one operation, not twenty."""
-
-    numbers: Float[Array, "rows searches"]
-    evaluations: Int[Array, " searches"]
-    done: Bool[Array, " searches"]
-
-
-def _pack(state: cone.State) -> _Packed:
-    leaves = jax.tree.leaves(state._replace(evaluations=None, done=None))
-    rows = [leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves]
-    return _Packed(jnp.concatenate(rows), state.evaluations, state.done)
-
-
-def _unpack(packed: _Packed, like: cone.State) -> cone.State:
-    """``like`` is the state of one search."""
-    leaves, structure = jax.tree.flatten(like._replace(evaluations=None, done=None))
-    found, row = [], 0
-    for leaf in leaves:
-        part = packed.numbers[row : row + leaf.size]
-        found.append(part.reshape(*leaf.shape, part.shape[-1]))
-        row += leaf.size
-    state = jax.tree.unflatten(structure, found)
-    return state._replace(evaluations=packed.evaluations, done=packed.done)
 
 
 def slope_lanes(shared: SlopeShared, platform: str = "cpu") -> int:
@@ -94,8 +68,7 @@ def _solve(
     count, searches = wanted.shape[0], len(cone.STARTS)
     begin = [cone.start(shared, deviation) for deviation in cone.STARTS]
 
-    def stepped(gene, packed):
-        state = fence(lambda p: _unpack(p, begin[0]), packed)
+    def stepped(gene, state):
         if width == 1:
             gene, state = jax.tree.map(lambda leaf: leaf[..., 0], (gene, state))
 
@@ -103,14 +76,12 @@ def _solve(
             return evaluate_slopes(gamma, basis, shared, gene, reml=reml)
 
         out = cone.step(deviance, shared, state)
-        out = jax.tree.map(lambda leaf: leaf[..., None], out) if width == 1 else out
-        return fence(_pack, out)
+        return jax.tree.map(lambda leaf: leaf[..., None], out) if width == 1 else out
 
-    parts = [_pack(for_each(one, count)) for one in begin]
+    parts = [for_each(one, count) for one in begin]
     start = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
     start = start._replace(done=jnp.tile(~wanted, searches))
-    found = iterate(stepped, width, gene, Records.of(start), limit, count)
-    state = _unpack(found.tree(), begin[0])
+    state = iterate(stepped, width, gene, Records.of(start), limit, count).tree()
 
     shaped = jax.tree.map(lambda leaf: leaf.reshape(*leaf.shape[:-1], searches, count), state)
     certified = shaped.wrong <= jnp.maximum(cone.GRADIENT_TOLERANCE, shaped.tolerance)

@@ -34,10 +34,11 @@ JAX, differentiable).
 
 *Host code.* Sparse matrices times a tile of measurements; they never enter JAX. (Compiled programs
 form the products of a gene's own, `own_products`, as they are many more, and on an accelerator the
-shared ones, `shared_products`, from the same sums.) Six passes over a tile that is in the cache: copy (turned), a shift, level sums of term 1, of the others, and
-``y'y`` with ``Q'y``. Everything else follows from those sums, residualising and the within-products
-included, as differences. Where such a difference loses more digits than the log-likelihood can
-spare, those genes are formed again from residuals and deviations.
+shared ones, `shared_products`, from the same sums.) Six passes over a tile that is in the cache:
+copy (turned), a shift, level sums of term 1, of the others, and ``y'y`` with ``Q'y``. Everything
+else follows from those sums, residualising and the within-products included, as differences. Where
+such a difference loses more digits than the log-likelihood can spare, those genes are formed again
+from residuals and deviations.
 """
 
 from .compression import (
@@ -71,11 +72,9 @@ from .traced import (
     weigh,
 )
 from .types import (
-    EPS,
     Array,
     Block,
     Own,
-    Packed,
     PerGene,
     Shared,
     SlopeOwn,
@@ -87,7 +86,6 @@ from .weighted import Sums, needed_nodes, sums
 
 __all__ = [
     "CHUNK",
-    "EPS",
     "Array",
     "Block",
     "Classes",
@@ -98,7 +96,6 @@ __all__ = [
     "LevelProducts",
     "LevelRows",
     "Own",
-    "Packed",
     "PerGene",
     "Plan",
     "RandomBlock",
