@@ -16,28 +16,45 @@ def rest(genes):
     return Rest(None, np.arange(genes), None)
 
 
-def test_until_there_are_enough():
+def test_until_there_are_enough(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     waiting = Waiting()
-    assert waiting.add((0, 4), rest(3)) == [] and waiting.add((4, 8), rest(1)) == []
-    assert [block for block, _ in waiting.take()] == [(0, 4), (4, 8)]
+    waiting.add((0, 4), rest(3))
+    waiting.add((4, 8), rest(1))
     assert waiting.take() == []
-    many = [waiting.add((i, i + 1), rest(1)) for i in range(16)]
-    assert [len(some) for some in many] == [0] * 15 + [16]
-    assert len(waiting.add((0, 100), rest(64))) == 1
+    assert [block for block, _ in waiting.take(ready=False)] == [(0, 4), (4, 8)]
+    assert waiting.take(ready=False) == waiting.take() == []
+    waiting.add((0, 100), rest(64))
+    assert len(waiting.take()) == 1
+    waiting.add((0, 4), rest(1))
+    assert waiting.take() == []
+    now[0] += 1
+    assert len(waiting.take()) == 1
 
 
-@pytest.mark.parametrize("formula", ["~ t + (1|g) + (1|h)", "~ t + (t|g)", "~ t + h"])
-def test_numbers_are_those_of_a_block_alone(formula):
+FORMULAS = [
+    "~ t + (1|g) + (1|h)",
+    "~ 0 + (1|g) + (1|h)",
+    pytest.param("~ t + u + (t + u|g)", marks=pytest.mark.slow),  # half a minute of compiling
+    "~ t + h",
+]
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_numbers_are_those_of_a_block_alone(formula, weighted):
     """Holes of all kinds, in most blocks of many; every block is finished once."""
     study = jaxvp.simulate(74, 40, {"g": 8, "h": 4}, zero_probability=0.4, seed=6)
     table, rng = study.expression.copy(), np.random.default_rng(6)
+    weights = rng.gamma(4, 0.25, 40) if weighted else None
     holes = rng.permutation(74)[:30]
     for gene in holes:
         table.iloc[gene, rng.permutation(40)[: rng.integers(1, 12)]] = np.nan
     table.iloc[holes[0]] = np.nan
     table.iloc[holes[1], 3:] = np.nan
-    metadata = study.metadata.assign(t=np.tile(np.arange(5.0), 8))
-    ready = prepare(table, formula, metadata, block_size=BLOCK)
+    metadata = study.metadata.assign(t=np.tile(np.arange(5.0), 8), u=rng.normal(size=40))
+    ready = prepare(table, formula, metadata, weights=weights, block_size=BLOCK)
     settings = {name: getattr(ready, name) for name in ("reml", "solver", "dtype", "block_size")}
 
     def fitter():

@@ -143,16 +143,19 @@ def fit_all(
     """Fit blocks of genes with all threads of a fitter.
 
     ``measurements(start, stop)`` serves samples x genes, ``finished(start, stop, fitted)`` gets a
-    block as soon as it is done, with genes that wait for others (`Waiting`) some blocks later; both
-    are called by several threads. ``weights`` serves those of each gene's own.
+    block as soon as it is done, or a little later (`Waiting`); both are called by several threads.
+    ``weights`` serves those of each gene's own.
     """
     waiting = Waiting()
 
     def one_block(block: tuple[int, int]) -> None:
         w = None if weights is None else weights(*block)
         rest = fitter.begin(measurements(*block), w)
-        waits = fitter.gathers and len(rest.genes)
-        finish(waiting.add(block, rest) if waits else [(block, rest)])
+        if fitter.gathers and len(rest.genes):
+            waiting.add(block, rest)
+        else:
+            finish([(block, rest)])
+        finish(waiting.take())
 
     def finish(some: Sequence[tuple[tuple[int, int], Rest]]) -> None:
         fitter.finish([rest for _, rest in some])
@@ -160,7 +163,7 @@ def fit_all(
             finished(*block, rest.fitted)
 
     threads.each(one_block, blocks, fitter.threads)
-    finish(waiting.take())
+    finish(waiting.take(ready=False))
 
 
 def blocks_of(genes: int, block_size: int) -> list[tuple[int, int]]:

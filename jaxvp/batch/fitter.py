@@ -167,6 +167,7 @@ def _plan(devices: Devices, compression: Compression) -> SharedPlan | None:
 
 
 def threads_of(shared: Shared | SlopeShared, device: Device, devices: int) -> int:
+    """Blocks in flight on one of so many devices."""
     if device.platform != "cpu":
         return _ACCELERATED_THREADS
     cores = threads.cores() // devices

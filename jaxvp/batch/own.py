@@ -171,10 +171,9 @@ def _fit_some(
     none = ~(weights > 0).any(axis=0)
     out.status[~(np.isfinite(w) & (w >= 0)).all(axis=0) | none] = Status.BAD_WEIGHTS
     good = np.flatnonzero(out.status == Status.CONVERGED)
-    if 1 < len(good) == len(out.status):
+    if len(good) == len(out.status):
         _fit_good(program, work, y, w, out)
     elif len(good):
-        good = _not_alone(good)
         part = out.take(good)
         _fit_good(program, work, y[:, good], w[:, good], part)
         out.put(good, part)
@@ -198,8 +197,11 @@ def _fit_good(
         out.status[unbounded(work.own.design, found, w)] = Status.TOO_FEW_OBSERVATIONS
     good = out.status == Status.CONVERGED
     if not s.levels:
-        _write(out, work, found, np.zeros((0, len(good))), _least_squares(work, found), False)
-        out.gradient[:] = 0.0
+        genes = _not_alone(np.arange(len(good)))
+        here, part = found.take(genes), out.take(genes)
+        _write(part, work, here, np.zeros((0, len(genes))), _least_squares(work, here), False)
+        part.gradient[:] = 0.0
+        out.put(genes, part)
         return
     needed = work.own.needed_nodes(found)
     for nodes in np.unique(needed[good]).tolist():
@@ -292,7 +294,7 @@ def _fit_chunk(
 def _not_alone(genes: Int[np.ndarray, " some"]) -> Int[np.ndarray, " two_or_more"]:
     """One gene is its own neighbour, or its last bits would not be those that it has beside others.
 
-    NumPy and BLAS add a single column in another order.
+    NumPy and BLAS add a single column in another order. (Genes of larger systems are always alone.)
     """
     return np.repeat(genes, 2) if len(genes) == 1 else genes
 

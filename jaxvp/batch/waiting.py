@@ -1,13 +1,14 @@
 """Genes with holes that few others have wait for more of their kind.
 
 To fit one of them takes as long as to fit dozens (`jaxvp.batch.own`), and a block has one or two.
-So their blocks are kept until there are enough, and are finished together. A gene's numbers do not
-depend on who is beside it.
+So their blocks are kept until there are enough, but not for long, and are finished together. A
+gene's numbers do not depend on who is beside it.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +16,8 @@ from jaxtyping import Int, Num
 
 from jaxvp.batch.fitted import Fitted
 
-# What is waited for: genes, or blocks, whose results would be lost with the process.
-_GENES, _BLOCKS = 64, 16
+# What is waited for: genes, or seconds. What waits is not saved yet.
+_GENES, _SECONDS = 64, 0.5
 
 
 class Rest(NamedTuple):
@@ -33,18 +34,20 @@ class Waiting:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._blocks: list[tuple[tuple[int, int], Rest]] = []
+        self._since = 0.0
 
-    def add(self, block: tuple[int, int], rest: Rest) -> list[tuple[tuple[int, int], Rest]]:
-        """All that wait, this block among them, where there are enough; else none of them."""
+    def add(self, block: tuple[int, int], rest: Rest) -> None:
+        """One more of them."""
         with self._lock:
+            if not self._blocks:
+                self._since = time.monotonic()
             self._blocks.append((block, rest))
-            genes = sum(len(rest.genes) for _, rest in self._blocks)
-            if genes < _GENES and len(self._blocks) < _BLOCKS:
-                return []
-        return self.take()
 
-    def take(self) -> list[tuple[tuple[int, int], Rest]]:
-        """All that wait."""
+    def take(self, ready: bool = True) -> list[tuple[tuple[int, int], Rest]]:
+        """All that wait; where they must be ``ready`` only if they have waited enough."""
         with self._lock:
+            genes = sum(len(rest.genes) for _, rest in self._blocks)
+            if ready and genes < _GENES and time.monotonic() < self._since + _SECONDS:
+                return []
             blocks, self._blocks = self._blocks, []
         return blocks

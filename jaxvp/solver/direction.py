@@ -61,7 +61,9 @@ def _round(
     reach = jnp.where(crossing, (x + d) / jnp.where(crossing, d - target, 1.0), 1.0)
     first = least(reach)
     hit = crossing & (reach <= first)
-    moved = jnp.where(hit, -x, jnp.where(held, d, d + first * (target - d)))
+    # The target itself where it is reached: one more round, for others, then changes nothing.
+    moved = jnp.where(first < 1, d + first * (target - d), target)
+    moved = jnp.where(hit, -x, jnp.where(held, d, moved))
     return (
         ~every(~hit & positive),
         jnp.where(positive, curvature, fisher),

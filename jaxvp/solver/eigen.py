@@ -44,22 +44,25 @@ def eigen(
         return fence(lambda a, v: (a[order][:, order], v[:, order]), a, v)
 
     def apart(a):
-        """Is any matrix of the tile not diagonal yet?"""
+        """Which matrices are not diagonal yet?"""
         off = jnp.zeros(genes, a.dtype)
         scale = off
         for i in range(size):
             scale = scale + a[i, i] ** 2
             for j in range(i):
                 off = off + a[i, j] ** 2
-        return jnp.any(off > (0.01 * eps) ** 2 * scale)
+        return off > (0.01 * eps) ** 2 * scale
 
     def sweep(carry):
-        number, _, a, v = carry
-        a, v = jax.lax.fori_loop(0, size - 1, one_round, (a, v))
-        return number + 1, fence(apart, a), a, v
+        number, _, left, *old = carry
+        new = jax.lax.fori_loop(0, size - 1, one_round, tuple(old))
+        # What is done stays as it is, or a gene's last bits would depend on who is beside it.
+        a, v = (jnp.where(left, one, other) for one, other in zip(new, old, strict=True))
+        left &= fence(apart, a)
+        return number + 1, jnp.any(left), left, a, v
 
-    begin = (jnp.zeros((), jnp.int32), jnp.ones((), bool), a, v)
-    _, _, a, v = jax.lax.while_loop(lambda c: c[1] & (c[0] < _SWEEPS), sweep, begin)
+    begin = (jnp.zeros((), jnp.int32), jnp.ones((), bool), jnp.ones(genes, bool), a, v)
+    *_, a, v = jax.lax.while_loop(lambda c: c[1] & (c[0] < _SWEEPS), sweep, begin)
     # A spare row and column stay apart: their place is back where it was after every sweep.
     return jnp.stack([a[i, i] for i in range(n)]), v[:n, :n]
 

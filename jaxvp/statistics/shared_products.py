@@ -143,10 +143,10 @@ def _products(plan: SharedPlan, y: Float[Array, "n g"]) -> Formed:
     one, other = (sums, sums) if plan.pairs is None else (take(sums, rows) for rows in plan.pairs)
     uy = plan.class_products.times(sums_and_0)
     yy = plan.class_indicator.times(fence(with_zeros, one * other))
-    uy = uy.reshape(len(yy), -1)
+    uy = uy.reshape(len(yy), len(within_uy) * len(shift))
     if plan.nodes is not None:
         uy, yy = plan.nodes @ uy, plan.nodes @ yy
-    uy = uy.reshape(len(yy), len(within_uy), -1)
+    uy = uy.reshape(len(yy), len(within_uy), len(shift))
 
     def numbers(found: Array) -> Array:
         """In place of what may be none."""

@@ -76,10 +76,15 @@ def sums(
     w
         Weights, none negative; each gene has one above zero at least.
     """
+    # A gene's bits depend neither on the layout nor on who is beside it: NumPy adds the rows of an
+    # array one after the other where they are contiguous and there are several columns.
+    if w.shape[1] == 1:
+        return sums(s, np.repeat(y, 2, axis=1), np.repeat(w, 2, axis=1)).take(np.arange(1))
+    y, w = np.ascontiguousarray(y), np.ascontiguousarray(w)
     counts = w > 0
     n = counts.sum(axis=0).astype(np.float64)
     mean_weight = w.sum(axis=0) / n
-    w = np.ascontiguousarray(w / mean_weight)
+    w = w / mean_weight
     y = np.where(counts, y, 0.0)
     half_log = 0.5 * np.log(np.where(counts, w, 1.0)).sum(axis=0)
     level_size = s.sum_levels @ w
