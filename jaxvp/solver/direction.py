@@ -61,8 +61,8 @@ def _round(
     reach = jnp.where(crossing, (x + d) / jnp.where(crossing, d - target, 1.0), 1.0)
     first = least(reach)
     hit = crossing & (reach <= first)
-    # The target itself where it is reached: one more round, for others, then changes nothing.
-    moved = jnp.where(first < 1, d + first * (target - d), target)
+    # Exactly the target where it is reached: one more round, for others, then changes nothing.
+    moved = target - (1 - first) * (target - d)
     moved = jnp.where(hit, -x, jnp.where(held, d, moved))
     return (
         ~every(~hit & positive),
