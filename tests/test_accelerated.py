@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxvp
-from jaxvp.batch import block_genes, shared
+from jaxvp.batch import block_genes, compiled, shared
 from jaxvp.batch.devices import Devices
 from jaxvp.design import build
 from jaxvp.formula import Formula
@@ -153,6 +153,9 @@ def test_fits_form_them_there(monkeypatch, container):
     monkeypatch.setattr(shared, "form_block", lambda *a: formed.append(a) or form(*a))
     other = fit()
     assert len(formed) == 3
+    known = set(compiled._compiled)
+    fit()
+    assert compiled._compiled == known  # or programs would be forgotten, in time
     assert (one.diagnostics["status"] == other.diagnostics["status"]).all()
     assert one.diagnostics["status"].nunique() > 3
     for name in ("fractions", "log_likelihood", "coefficients", "sigma", "theta"):

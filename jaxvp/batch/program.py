@@ -150,15 +150,17 @@ def form_block(program: Program, compression: Compression, y: Num[np.ndarray, "n
         turned,
         program.devices.send(y.T if turned else np.ascontiguousarray(y)),
     )
-    key = (turned, sent.shape, sent.dtype, program.devices, program.capacity)
-    leaves, structure = jax.tree.flatten(program.plan)
-    key = (*key, structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
+    leaves, structure = jax.tree.flatten((program.plan, sent))
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    key = (turned, program.devices.all[0], structure, shapes)
     arguments = (program.devices.platform, turned, program.plan, sent)
     gene, scale, ols, plain = run_compiled(key, lambda: PROGRAMS["shared products"](*arguments))
     scale, ols = np.array(scale)[:genes], np.array(ols)[:, :genes]
     flags = (np.zeros(genes, dtype=bool) for _ in range(3))
     block = Block(gene, scale, ols, *flags)
     again = np.flatnonzero(~np.asarray(plain)[:genes])
+    if not len(again):
+        return block
     return _with_care(block, again, careful_statistics(compression, y[:, again]))
 
 

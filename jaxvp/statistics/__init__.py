@@ -53,7 +53,7 @@ from .nodes import node_counts
 from .own_products import Genes, chunk_of, chunk_products
 from .own_slopes import own_slopes, room_for_slopes
 from .products import careful_statistics, statistics
-from .shared_products import Formed, SharedPlan, shared_products
+from .shared_products import SharedPlan, shared_products
 from .slope_structure import SlopeStructure, slope_structure
 from .slopes import CHUNK, RandomBlock, Slopes, SlopeShared, compress_slopes
 from .structure import Plan, Structure, structure
@@ -90,7 +90,6 @@ __all__ = [
     "Block",
     "Classes",
     "Compression",
-    "Formed",
     "Genes",
     "Layout",
     "LevelProducts",
