@@ -160,7 +160,7 @@ class Fitter:
 
 
 def _plan(devices: Devices, compression: Compression) -> SharedPlan | None:
-    """Of the products that an accelerator forms; None where the host does: several want a core."""
+    """Of the products that an accelerator forms; None for a CPU and for several devices."""
     if devices.platform == "cpu" or devices.mesh is not None or compression.grouping is None:
         return None
     return jax.device_put(SharedPlan.of(compression), devices.all[0])

@@ -108,12 +108,17 @@ def lanes(shared: Shared | SlopeShared, platform: str = "cpu") -> int:
     if shared.n_columns > SWEEP_COLUMNS:
         # Two systems of every gene: not in the cache, but few passes over what they share.
         entries, most = (2.5e5, 16) if platform == "cpu" else (6.4e6, 512)
-        return int(np.clip(2 ** np.floor(np.log2(entries / shared.n_columns**2)), 4, most))
+        return _that_fit(entries / shared.n_columns**2, 4, most)
+    system = (shared.n_columns + 1) ** 2
     if platform != "cpu":
         # The larger their systems, the more a tile that is nearly done costs.
-        fits = 2 ** np.floor(np.log2(2e6 / (shared.n_columns + 1) ** 2))
-        return int(np.clip(fits, 1024, 4096))
-    return int(np.clip(2 ** np.floor(np.log2(3.2e4 / (shared.n_columns + 1) ** 2)), 16, 128))
+        return _that_fit(2e6 / system, 1024, 4096)
+    return _that_fit(3.2e4 / system, 16, 128)
+
+
+def _that_fit(most: float, fewest: int, limit: int) -> int:
+    """A power of two, ``most`` at most, between two others."""
+    return int(np.clip(2 ** np.floor(np.log2(most)), fewest, limit))
 
 
 def solve(

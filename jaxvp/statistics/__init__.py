@@ -44,12 +44,11 @@ from residuals and deviations.
 from .compression import (
     Compression,
     LevelRows,
-    class_nodes,
     compress,
     indicator,
     room_for_losses,
 )
-from .nodes import node_counts
+from .nodes import class_nodes, node_counts
 from .own_products import Genes, chunk_of, chunk_products
 from .own_slopes import own_slopes, room_for_slopes
 from .products import careful_statistics, statistics

@@ -12,12 +12,9 @@ from jaxtyping import Float, Int
 
 from jaxvp.design import Design
 
+from .nodes import class_nodes
 from .types import Array, Shared
 
-# More nodes than this are never needed: the interpolation error is then below 1e-14 for group sizes
-# that differ by a factor of 1e4 (measured in tests/test_statistics.py).
-_MAX_NODES = 64
-_INTERPOLATION_ERROR = 3e-15
 # Up to here products of a class are formed densely: SciPy's sparse calls cost more than they save.
 _DENSE_COLUMNS = 64
 
@@ -102,33 +99,6 @@ def indicators(
 def indicator(codes: Int[np.ndarray, " n"], levels: int) -> sp.csr_array:
     """Of one factor."""
     return indicators([codes], levels, len(codes))
-
-
-def class_nodes(
-    sizes: Float[np.ndarray, " classes"],
-) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, "C classes"]] | None:
-    """Chebyshev nodes in ``log n`` and Lagrange weights that replace many class sizes.
-
-    None if they would not be fewer. The number of nodes is the smallest whose interpolation error
-    of ``1/(1 + gamma n)``, relative, over all ``gamma >= 0`` and all sizes given, is at rounding
-    level.
-    """
-    t = np.log(sizes)
-    middle, half = (t[0] + t[-1]) / 2, (t[-1] - t[0]) / 2
-    gamma = np.exp(np.linspace(-t[-1] - 12, -t[0] + 12, 200))
-    exact = 1 / (1 + gamma[:, None] * sizes)
-    for count in range(6, min(len(sizes), _MAX_NODES + 1)):
-        angle = (2 * np.arange(count) + 1) * np.pi / (2 * count)
-        knots = middle + half * np.cos(angle)
-        bary = (-1.0) ** np.arange(count) * np.sin(angle)
-        gap = t[None, :] - knots[:, None]
-        hit = np.abs(gap) < 1e-14 * max(1.0, half)
-        terms = bary[:, None] / np.where(hit, 1.0, gap)
-        weights = np.where(hit.any(axis=0), hit, terms / terms.sum(axis=0))
-        error = np.abs((1 / (1 + gamma[:, None] * np.exp(knots))) @ weights - exact) / exact
-        if error.max() < _INTERPOLATION_ERROR * 10:
-            return np.exp(knots), weights
-    return None
 
 
 def fixed_part(

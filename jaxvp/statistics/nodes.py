@@ -1,14 +1,16 @@
-r"""Few classes for sizes that all differ: Chebyshev nodes for every gene.
+r"""Few classes for sizes that all differ: Chebyshev nodes, those of a design and of every gene.
 
-As in `compression.class_nodes`, ``gamma -> 1 / (1 + gamma n)`` is a smooth function of ``t = log
-n``: its poles lie on the lines ``Im t = +-pi``, wherever gamma puts them. ``u = tanh(t / 4)`` maps
-the strip between these lines to the unit disc, and an interval of half-width h to ``[-r, r]``, ``r
-= tanh(h / 4)``. Polynomial interpolation in C Chebyshev nodes of u then errs by ``rho^-C``, ``rho =
-(1 + sqrt(1 - r^2)) / r`` (Trefethen, Approximation Theory and Approximation Practice, ch. 8): the
-largest ellipse about the interval that the disc has room for, larger than any that the strip has
-room for about its own. Sums of weights differ from gene to gene, and so does the interval: each
-gene has its own nodes and its own number of them, rounded up to one of few, so that most studies
-have one: every number is a program to compile.
+Those of a design are in `class_nodes`, for rounding error; what follows is about a gene's.
+
+The function ``gamma -> 1 / (1 + gamma n)`` is smooth in ``t = log n``: its poles lie on the lines
+``Im t = +-pi``, wherever gamma puts them. ``u = tanh(t / 4)`` maps the strip between these lines to
+the unit disc, and an interval of half-width h to ``[-r, r]``, ``r = tanh(h / 4)``. Polynomial
+interpolation in C Chebyshev nodes of u then errs by ``rho^-C``, ``rho = (1 + sqrt(1 - r^2)) / r``
+(Trefethen, Approximation Theory and Approximation Practice, ch. 8): the largest ellipse about the
+interval that the disc has room for, larger than any that the strip has room for about its own. Sums
+of weights differ from gene to gene, and so does the interval: each gene has its own nodes and its
+own number of them, rounded up to one of few, so that most studies have one: every number is a
+program to compile.
 
 Where a few levels lie far from the others (a sample alone in its level with a weight of a
 hundredth), they would widen the interval of all: such *ends* are classes of their own, and the
@@ -32,6 +34,36 @@ _COUNTS = (14, 20, 28, 40, 64, 128)
 _WIDE, _ENDS = 20, 4
 # Of the levels: with more nodes than that every level is a class, and nothing is interpolated.
 _WORTH = 1 / 2
+# Of a design: where so many nodes are too few, no classes are replaced.
+_MAX_NODES = 64
+_INTERPOLATION_ERROR = 3e-15
+
+
+def class_nodes(
+    sizes: Float[np.ndarray, " classes"],
+) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, "C classes"]] | None:
+    """Chebyshev nodes in ``log n`` and Lagrange weights that replace many class sizes.
+
+    None if they would not be fewer. The number of nodes is the smallest whose interpolation error
+    of ``1/(1 + gamma n)``, relative, over all ``gamma >= 0`` and all sizes given, is at rounding
+    level.
+    """
+    t = np.log(sizes)
+    middle, half = (t[0] + t[-1]) / 2, (t[-1] - t[0]) / 2
+    gamma = np.exp(np.linspace(-t[-1] - 12, -t[0] + 12, 200))
+    exact = 1 / (1 + gamma[:, None] * sizes)
+    for count in range(6, min(len(sizes), _MAX_NODES + 1)):
+        angle = (2 * np.arange(count) + 1) * np.pi / (2 * count)
+        knots = middle + half * np.cos(angle)
+        bary = (-1.0) ** np.arange(count) * np.sin(angle)
+        gap = t[None, :] - knots[:, None]
+        hit = np.abs(gap) < 1e-14 * max(1.0, half)
+        terms = bary[:, None] / np.where(hit, 1.0, gap)
+        weights = np.where(hit.any(axis=0), hit, terms / terms.sum(axis=0))
+        error = np.abs((1 / (1 + gamma[:, None] * np.exp(knots))) @ weights - exact) / exact
+        if error.max() < _INTERPOLATION_ERROR * 10:
+            return np.exp(knots), weights
+    return None
 
 
 def log_range(
