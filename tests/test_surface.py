@@ -12,10 +12,11 @@ import jaxvp
 from jaxvp.batch.fitted import at_optimum
 from jaxvp.design import build
 from jaxvp.formula import Formula
+from jaxvp.likelihood.differences import Classes
 from jaxvp.likelihood.inverse import inverse
 from jaxvp.likelihood.iterated_part import Preconditioner, iterated_part
 from jaxvp.likelihood.own_part import own_part
-from jaxvp.solver import determinant, polynomial, solve, surface
+from jaxvp.solver import determinant, nodes, polynomial, solve, surface
 from jaxvp.solver.loop import iterate
 from jaxvp.solver.records import Records
 from jaxvp.statistics import compress, statistics
@@ -100,17 +101,26 @@ def test_derivatives_are_those_of_finite_differences(design, reml):
             np.testing.assert_allclose(first[i], rss, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("way", [pytest.param("factored", marks=pytest.mark.slow), "iterated"])
+def go(way, monkeypatch):
+    """Choose the way that a gene's own system is solved: what `surface.build` is told."""
+    monkeypatch.setattr(nodes, "_ITERATIONS", np.inf if way == "factored" else 0)
+    monkeypatch.setattr(nodes, "_RANK", 0)  # classes wherever they are allowed
+    return way == "classes"
+
+
+@pytest.mark.parametrize(
+    "way", [pytest.param("factored", marks=pytest.mark.slow), "levels", "classes"]
+)
 def test_the_optimum_is_dense_algebra_s(design, way, monkeypatch):
     study, compression, block = design
     shared = compression.shared
     reml = len(shared.levels) == 3
-    monkeypatch.setattr(surface, "_PRODUCTS", 0 if way == "iterated" else np.inf)
+    classes = go(way, monkeypatch)
     wanted = np.ones(GENES, bool)
     wanted[3] = False
     with jax.enable_x64(True):
         run = jax.jit(solve, static_argnums=(0, 1, 2, 3))
-        table = surface.build(compression, reml)
+        table = surface.build(compression, reml, classes)
         assert table is not None and (table.nodes is None) == (way == "factored")
         found = run("newton", GENES, reml, "cpu", shared, block.gene, wanted, np.int32(100), table)
         found = jax.tree.map(np.asarray, found)
@@ -142,7 +152,7 @@ def test_a_surface_whose_determinants_are_not_exact_is_not_used(design, monkeypa
     monkeypatch.setattr(determinant, "_ERRORS", (1e-2,))
     with jax.enable_x64(True):
         assert determinant.tabulate(compression.shared, False).error > determinant.PRECISE
-        assert surface.build(compression, False) is None
+        assert surface.build(compression, False, True) is None
 
 
 def test_too_few_nodes_are_made_more_before_a_surface_is_given_up(design, monkeypatch):
@@ -156,39 +166,70 @@ def test_too_few_nodes_are_made_more_before_a_surface_is_given_up(design, monkey
     np.testing.assert_array_equal(again.values, wanted.values)
 
 
-def test_iterations_give_what_a_factor_gives(design, monkeypatch):
+@pytest.mark.parametrize("way", ["levels", "classes"])
+def test_iterations_give_what_a_factor_gives(design, way, monkeypatch):
     """At zero, near the node and far from it; fixed part and covariance beside dense algebra."""
     _, compression, block = design
     shared = compression.shared
-    monkeypatch.setattr(surface, "_PRODUCTS", 0)
+    classes = go(way, monkeypatch)
     x = points(shared, GENES) / 2
     x[1, 1] = x[-1, 2] = 0
     gamma = np.expm1(x) / shared.samples_per_level[:, None]
     with jax.enable_x64(True):
-        found = surface.build(compression, False)
-        assert found is not None
+        found = surface.build(compression, False, classes)
+        assert found is not None and found.nodes is not None
         expected = jax.jit(lambda g: own_part(g, shared, block.gene))(gamma)
 
         @jax.jit
-        def iterated(node, gamma, begin, asked):
+        def iterated(node, gamma, begin, goal, asked):
             near = Preconditioner.of(node, gamma, shared)
-            return iterated_part(gamma, shared, near, block.gene, begin, asked)
+            return iterated_part(gamma, shared, near, block.gene, begin, goal, asked)
 
         begin, asked = np.zeros((shared.n_columns, GENES)), np.ones(GENES, bool)
+        goal = np.full(GENES, 1e-11)
         for number in (0, 3):
             node = jax.tree.map(lambda leaf, i=number: jnp.asarray(leaf)[i], found.nodes)
-            part, solved = iterated(node, gamma, begin, asked)
+            part, solved = iterated(node, gamma, begin, goal, asked)
             np.testing.assert_allclose(part.rss, expected.rss, rtol=1e-11)
             np.testing.assert_allclose(part.first, expected.first, rtol=1e-8, atol=1e-10)
             np.testing.assert_allclose(part.beta, expected.beta, atol=1e-9)
             assert np.asarray(part.error).max() < 1e-11
+        # To fewer digits it takes fewer iterations, and says how many digits there are.
+        rough, _ = iterated(node, gamma, begin, goal * 1e7, asked)
+        off = abs(np.asarray(rough.rss) / expected.rss - 1)
+        assert 1e-11 < np.asarray(rough.error).max() <= 1e-4 and off.max() < 1e-6
         # Begun where it ended it is there already; who is not asked stays where it was.
-        again, same = iterated(node, gamma, solved, asked)
-        np.testing.assert_allclose(again.rss, expected.rss, rtol=1e-11)
+        again, same = iterated(node, gamma, solved, goal, asked)
+        np.testing.assert_allclose(again.rss, part.rss, rtol=1e-11)
         np.testing.assert_allclose(same, solved, atol=1e-10)
         asked[0] = False
-        _, waited = iterated(node, gamma, begin, asked)
+        _, waited = iterated(node, gamma, begin, goal, asked)
         assert (np.asarray(waited)[:, 0] == 0).all()
+
+
+def test_combinations_of_classes_are_exact_about_their_node_and_say_where_not():
+    """Beside sums over all classes, of sizes from 1 to 60, at a node in the middle."""
+    sizes, near = np.arange(1.0, 61.0), 0.1
+    gamma = np.array([0.05, 0.1, 0.17, 0.2, 1e-6, 5.0])
+    rng = np.random.default_rng(5)
+    sums, v = rng.normal(size=(60, 4, 4)), rng.normal(size=(4, 6))
+    directions, rank = nodes._spanned(sizes, near, np.linspace(0.04, 0.25, 60))
+    assert rank < 20
+    basis = directions[:rank]
+    with jax.enable_x64(True):
+        difference = Classes(np.tensordot(basis, sums, 1), basis, sizes)
+        parts = difference.parts(jnp.asarray(v))
+        change, bent, exact = difference.weights(jnp.asarray(near), jnp.asarray(gamma))
+        image = np.asarray(difference.image(change, parts))
+        quadratic = np.asarray(difference.quadratic(bent, parts, jnp.asarray(v)))
+    np.testing.assert_array_equal(exact, [True, True, True, True, False, False])
+    for gene in range(4):
+        weight, at_node = (1 / (1 + g * sizes) for g in (gamma[gene], near))
+        expected = np.tensordot(weight - at_node, sums, 1) @ v[:, gene]
+        np.testing.assert_allclose(image[:, gene], expected, atol=1e-9)
+        slope = np.tensordot(-sizes * weight**2, sums, 1)
+        expected = v[:, gene] @ slope @ v[:, gene]
+        assert quadratic[gene] == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_covariance_of_fixed_effects_is_dense_algebra_s(design):
@@ -210,9 +251,9 @@ def test_the_covariance_of_fixed_effects_is_dense_algebra_s(design):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["factored", "iterated"])
+@pytest.mark.parametrize("way", ["factored", "levels"])
 def test_a_large_system_without_fixed_part(way, monkeypatch):
-    monkeypatch.setattr(surface, "_PRODUCTS", 0 if way == "iterated" else np.inf)
+    go(way, monkeypatch)
     study = jaxvp.simulate(8, 400, {"g": 80, "h": 70}, seed=4)
     formula = "~ 0 + (1|g) + (1|h)"
     result = jaxvp.fit(study.expression, formula, study.metadata)
@@ -272,11 +313,12 @@ def test_derivatives_in_x_are_those_of_the_value():
     values = rng.normal(size=(6, 7))
     x = np.log1p(rng.uniform(0, 60, size=(2, 5)))
     with jax.enable_x64(True):
-        value, score, hessian = axes.curvature(values[..., None], jnp.asarray(x))
-        same, again = axes.score(values[..., None], jnp.asarray(x))
+        of_each = jnp.asarray(np.repeat(values[..., None], 5, -1))
+        value, score, hessian = axes.curvature(of_each, jnp.asarray(x))
+        same, again = axes.score(values.T, jnp.asarray(x))  # of one for all
 
         def one(x):
-            return axes.values(values[None], x[:, None])[0, 0]
+            return axes.values(values.T[None], x[:, None])[0, 0]
 
         for gene, here in enumerate(x.T):
             assert float(value[gene]) == pytest.approx(float(one(here)), rel=1e-12)
@@ -289,7 +331,7 @@ def test_derivatives_in_x_are_those_of_the_value():
         nodes = [np.log1p(m * g) for m, g in zip(axes.mean, gammas, strict=True)]
         at_nodes = jnp.asarray(np.stack(np.meshgrid(*nodes, indexing="ij")).reshape(2, -1))
         np.testing.assert_allclose(
-            axes.values(values[None], at_nodes)[0], values.ravel(), atol=1e-9
+            axes.values(values.T[None], at_nodes)[0], values.ravel(), atol=1e-9
         )
         assert axes.inside(at_nodes).sum() >= 30
         assert not axes.inside(jnp.full((2, 1), np.log1p(1000.0))).any()
@@ -299,11 +341,12 @@ def test_a_polynomial_and_its_derivatives_are_exact():
     """Degrees below the number of nodes: interpolation is exact."""
     count = (4, 5)
     a, b = (polynomial._points(n) for n in count)
-    values = np.outer(a**3 - a, 1 + b**4)[..., None]
+    values = np.outer(a**3 - a, 1 + b**4)
     z = np.array([[0.3], [0.8]])
     with jax.enable_x64(True):
-        many = polynomial.derivatives(jnp.asarray(values), z, 2)
-        one = polynomial.derivatives(jnp.asarray(values), np.tile(z, 3), 2)
+        of_each = jnp.asarray(np.repeat(values[..., None], 3, -1))
+        many = polynomial.derivatives(of_each, np.tile(z, 3), 2)
+        one = polynomial.derivatives(jnp.asarray(values.T), np.tile(z, 3), 2)
     a, b = z[:, 0]
     p, q = a**3 - a, 1 + b**4
     for value, gradient, hessian in (many, one):

@@ -79,6 +79,7 @@ class Fitter:
         shared = compression.shared
         blocks = -(-genes // block_size)
         devices = list(dict.fromkeys(devices))[:blocks]
+        platform = next((d.platform for d in devices if d.platform != "cpu"), "cpu")
         groups = Devices.alike(devices)
         workers = [
             group
@@ -94,13 +95,14 @@ class Fitter:
             Patterns(),
             rescale_weights,
             helpers=max(1, threads.cores() // max(1, len(workers))),
-            larger_tiles=1 if all(d.platform == "cpu" for d in devices) else _ACCELERATED_TILES,
+            larger_tiles=1 if platform == "cpu" else _ACCELERATED_TILES,
         )
         # The error of tabulated determinants is measured in float64.
         many = genes if dtype == "float64" else 0
         with jax.enable_x64(True):
             tabulated = bool(workers) and not own_weights
-            host = (shared, prepare_many(solver, compression, reml, many) if tabulated else None)
+            table = prepare_many(solver, compression, reml, many, platform) if tabulated else None
+            host = (shared, table)
             host = jax.tree.map(lambda a: np.asarray(a, dtype), host)
             placed = {group: jax.device_put(host, group.everywhere) for group in groups}
             plans = {g: _plan(g, compression) for g in groups if not own_weights}

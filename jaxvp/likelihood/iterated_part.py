@@ -34,15 +34,14 @@ import jax.numpy as jnp
 from jaxtyping import Array as JaxArray
 from jaxtyping import Bool, Float, Int
 
+from jaxvp.likelihood.differences import Classes, Levels
 from jaxvp.likelihood.inverse import inverse
 from jaxvp.likelihood.lanes import dot
 from jaxvp.likelihood.own_part import OwnPart
 from jaxvp.likelihood.system import Scalar, class_weights, spread, term_slices
 from jaxvp.statistics import Array, PerGene, Shared
 
-# Relative error of v in the norm of H at which iterations end, and their number at most.
-_ERROR = 1e-11
-_ITERATIONS = 40
+_ITERATIONS = 40  # at most
 
 
 class Node(eqx.Module):
@@ -55,10 +54,9 @@ class Node(eqx.Module):
     turn: Float[Array, "*nodes n n"]  # Q'
     roots: Float[Array, "*nodes n"]  # l
     couple: Float[Array, "*nodes rest n"]  # M_r2 Q
+    back: Float[Array, "*nodes n rest"]  # its transpose: products of a turned one are slow
     rest: Float[Array, "*nodes rest rest"]  # M_rr
-    rows: Float[Array, "*nodes levels K"]  # B, term 2 rotated
-    columns: Float[Array, "*nodes K levels"]  # B', as products of a turned one are slow
-    sizes: Float[Array, "*nodes levels"]  # n_j
+    difference: Levels | Classes  # of M, from the node on
 
     def turned(self, b: Float[Array, "K genes"]) -> Float[Array, "K genes"]:
         """In the node's coordinates."""
@@ -68,7 +66,7 @@ class Node(eqx.Module):
     def image(self, v: Float[Array, "K genes"]) -> Float[Array, "K genes"]:
         """M v at the node itself."""
         n = len(self.roots)
-        first = self.roots[:, None] * v[:n] + self.couple.T @ v[n:]
+        first = self.roots[:, None] * v[:n] + self.back @ v[n:]
         return jnp.concatenate([first, self.couple @ v[:n] + self.rest @ v[n:]])
 
 
@@ -103,7 +101,7 @@ class Preconditioner(NamedTuple):
         n = len(self.own)
         rest = r[n:] - self.few * (self.node.couple @ (self.part * r[:n]))
         rest = dot(rest, self.inverse)
-        first = self.own * r[:n] - self.part * (self.node.couple.T @ (self.few * rest))
+        first = self.own * r[:n] - self.part * (self.node.back @ (self.few * rest))
         return jnp.concatenate([first, rest])
 
 
@@ -113,11 +111,13 @@ def iterated_part(
     near: Preconditioner,
     gene: PerGene,
     begin: Float[Array, "K genes"],
+    goal: Scalar,
     asked: Bool[Array, " genes"],
 ) -> tuple[OwnPart, Float[Array, "K genes"]]:
     """The part of a tile of genes, and z, from where to begin next time.
 
-    ``begin`` is where conjugate gradients begin; genes that are not ``asked`` wait for the others.
+    ``begin`` is where conjugate gradients begin, ``goal`` the relative error of v, in the norm of
+    H, at which they end; genes that are not ``asked`` wait for the others.
     """
     node = near.node
     w0, w1, _ = class_weights(shared, gamma[0])
@@ -128,23 +128,22 @@ def iterated_part(
     b = node.turned(dot(w0, gene.between_uy) + gene.within_uy)
     b1 = node.turned(dot(w1, gene.between_uy))
     yy = (w0 * gene.between_yy).sum(0) + gene.within_yy
-    sizes = node.sizes[:, None]
-    of_level = 1 / (1 + gamma[0] * sizes)
-    change = (node.gamma - gamma[0]) * sizes * of_level / (1 + node.gamma * sizes)
+    change, bent, exact = node.difference.weights(node.gamma, gamma[0])
 
     def image(z):
-        """Of the levels of term 1, and M v, with ``v = G^(1/2) z``."""
+        """The difference's parts, and M v, with ``v = G^(1/2) z``."""
         v = root * z
-        seen = node.rows @ v
-        return seen, node.image(v) + node.columns @ (change * seen)
+        parts = node.difference.parts(v)
+        return parts, node.image(v) + node.difference.image(change, parts)
 
     right = root * b
-    z, (seen, moved), error = _solve(image, root, random, near, right, yy, begin, asked)
+    z, (parts, moved), error = _solve(image, root, random, near, right, yy, begin, goal, asked)
     v = root * z
     residual = right - (root * moved + random * z)
     rss = yy - (right * z).sum(0) - (residual * z).sum(0)
-    bent = -sizes * of_level**2
-    first = (w1 * gene.between_yy).sum(0) - 2 * (b1 * v).sum(0) + (bent * seen**2).sum(0)
+    rss = jnp.where(exact, rss, jnp.nan)  # out of the node's reach
+    quadratic = node.difference.quadratic(bent, parts, v)
+    first = (w1 * gene.between_yy).sum(0) - 2 * (b1 * v).sum(0) + quadratic
     # Read off the predicted effects, without a difference, where gamma > 0.
     present = ratio > 0
     zpy = jnp.where(present, v[:q] / jnp.where(present, ratio, 1.0), (b - moved)[:q])
@@ -164,13 +163,13 @@ class _Search(NamedTuple):
     going: Bool[JaxArray, " genes"]
 
 
-def _solve(image, root, random, precondition, right, yy, begin, asked):
+def _solve(image, root, random, precondition, right, yy, begin, goal, asked):
     """Preconditioned conjugate gradients for the genes of a tile.
 
     ``H^-1 right``, its images, and the error in the norm of H; the solution's is below the root of
     ``yy``.
     """
-    goal = _ERROR**2 * yy
+    goal = goal**2 * yy
     shapes = jax.eval_shape(image, begin)
     nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
     images = jax.lax.cond(jnp.any(begin != 0), image, lambda _: nothing, begin)

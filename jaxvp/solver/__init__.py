@@ -82,7 +82,7 @@ def prepare(solver: str, shared: Shared | SlopeShared, reml: bool) -> Table | No
 
 
 def prepare_many(
-    solver: str, compression: Compression, reml: bool, genes: int
+    solver: str, compression: Compression, reml: bool, genes: int, platform: str = "cpu"
 ) -> Surface | Table | None:
     """The same for a whole study of so many genes.
 
@@ -97,7 +97,8 @@ def prepare_many(
         and genes >= surface.ENOUGH_GENES
         and len(shared.levels) in surface.TERMS
     ):
-        return surface.build(compression, reml)
+        # On an accelerator genes are factored together: not measured there against the other way.
+        return surface.build(compression, reml, classes=platform == "cpu")
     return prepare(solver, shared, reml)
 
 

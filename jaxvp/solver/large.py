@@ -37,11 +37,14 @@ from jaxvp.statistics import Array, PerGene, Shared
 _TIGHT = 1e-7
 _RIDGE = 1e-3
 _TELLS = 1e-3  # cosine of step and what is missing from which on a step tells of curvature
+# Relative error of v: of what is certified; of the first evaluation; and, of the score that is to
+# fall, for an evaluation after it: a step divides that by a thousand.
+_ERROR, _FIRST_ERROR, _AHEAD = 1e-11, 1e-6, 1e-8
 _MOST = 24  # evaluations: who needs more is at the table's end, and better off without it
 _BURSTS = (2, 1, 1, 2, 4, 8)  # an evaluation is dear, gathering is not
 _BURSTS_ITERATED = (4, 4, 8)  # every one forms the preconditioner again
 # Genes of a tile: as many columns have the matrix products, as many share a node.
-_FACTORED, _ITERATED = 16, 32
+_FACTORED = _ITERATED = 16
 # On an accelerator: entries of their systems, and genes.
 _FACTORED_ENTRIES, _FACTORED_MOST, _ITERATED_ACCELERATED = 1 << 26, 1024, 256
 
@@ -51,6 +54,7 @@ class _Known(NamedTuple):
 
     estimates: Estimates  # without the variances
     solved: Float[Array, "K genes"]  # where conjugate gradients begin next time
+    goal: Scalar  # relative error of v
 
 
 def solve_large(
@@ -70,7 +74,7 @@ def solve_large(
     near = by_tiles(lambda g: near_optimum(surface, shared, g, size), gene, Near(*empty))
     nodes = surface.nodes
     solved = jnp.zeros(0 if nodes is None else shared.n_columns, near.x.dtype)
-    zero = _Known(no_estimates(shared), solved)
+    zero = _Known(no_estimates(shared), solved, jnp.full((), jnp.inf, near.x.dtype))
     state = for_each(newton.start(shared)._replace(beside=zero), count)._replace(
         trial=near.x, done=~(wanted & jnp.isfinite(near.deviance))
     )
@@ -85,6 +89,8 @@ def solve_large(
 
     def stepped(here, state):
         gene, hessian, preconditioner = here
+        before = newton.violation(state.x, state.score)
+        goal = jnp.clip(_AHEAD * before, _ERROR, _FIRST_ERROR)
 
         def evaluate(x):
             """The deviance at x, with a Hessian that has learned from the score's change."""
@@ -94,7 +100,7 @@ def solve_large(
                 found = own_part(gamma, shared, gene)
             else:
                 found, solved = iterated_part(
-                    gamma, shared, preconditioner, gene, solved, ~state.done
+                    gamma, shared, preconditioner, gene, solved, goal, ~state.done
                 )
             log_det, log_det1 = determinant(x)
             rss1 = found.first * jacobian / found.rss
@@ -116,10 +122,14 @@ def solve_large(
                 # Where that is singular: terms that cannot be told apart.
                 k * jnp.where(diagonal, abs(learned) + _RIDGE, 0.0),
                 rounding,
-                _Known(estimates(system, shared, reml), solved),
+                _Known(estimates(system, shared, reml), solved, goal),
             )
 
-        return newton.step_in_x(evaluate, state, _TIGHT)
+        moved = newton.step_in_x(evaluate, state, _TIGHT)
+        if preconditioner is None:
+            return moved
+        # Certified is a point that was solved to the end: otherwise once more there.
+        return moved._replace(done=moved.done & (moved.beside.goal <= _ERROR) | state.done)
 
     of_nodes = {}
     if nodes is not None:

@@ -27,12 +27,12 @@ Tal-Ezer (1993), J. Comput. Phys. 104, for the map.
 from __future__ import annotations
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxvp.likelihood import Scalar, lift
+from jaxvp.likelihood import Scalar, fence, lift
+from jaxvp.likelihood.lanes import dot
 from jaxvp.statistics import Array
 
 
@@ -86,33 +86,35 @@ class Axes(eqx.Module):
         return z, tilt * slope, curve
 
     def values(
-        self, tables: Float[Array, "some *nodes"], x: Float[Array, "k genes"]
+        self, tables: Float[Array, "..."], x: Float[Array, "k genes"]
     ) -> Float[Array, "some genes"]:
-        """Values alone, of several polynomials for all genes."""
+        """Values alone, of several polynomials (first axis) for all genes.
+
+        The nodes of gamma_1 are on the last axis, as everywhere in what all genes share.
+        """
         z, _, _ = self.place(x)
-        shape = tables.shape[1:]
-        table = jnp.tensordot(jnp.asarray(tables), cardinal(z[0], shape[0], 0)[0], (1, 0))
-        for i, count in enumerate(shape[1:], 1):
-            weights = cardinal(z[i], count, 0)[0]
-            weights = weights.reshape(count, *[1] * (len(shape) - 1 - i), -1)
-            table = (table * weights).sum(1)
-        return table
+        some, *others, first = tables.shape
+        table = jnp.asarray(tables).reshape(-1, first) @ cardinal(z[0], first, 0)[0]
+        for i, count in enumerate(others, 1):
+            table = table.reshape(some, count, -1, x.shape[1])
+            table = fence(dot, table.swapaxes(0, 1), cardinal(z[i], count, 0)[0][:, None, None])
+        return table.reshape(some, -1)
 
     def score(
-        self, values: Float[Array, "*nodes some"], x: Float[Array, "k genes"]
+        self, values: Float[Array, "..."], x: Float[Array, "k genes"]
     ) -> tuple[Scalar, Array]:
         """Value and gradient in x of the polynomial through values at the nodes.
 
-        Of each gene, or of one polynomial for all (a last axis of length one).
+        Of each gene, on a last axis, or of one for all: then the nodes of gamma_1 are on the last.
         """
         z, slope, _ = self.place(x)
         value, first = derivatives(values, z, 1)
         return value, first * slope
 
     def curvature(
-        self, values: Float[Array, "*nodes some"], x: Float[Array, "k genes"]
+        self, values: Float[Array, "..."], x: Float[Array, "k genes"]
     ) -> tuple[Scalar, Array, Array]:
-        """Value, gradient and Hessian in x."""
+        """Value, gradient and Hessian in x of the same."""
         z, slope, curve = self.place(x)
         value, first, second = derivatives(values, z, 2)
         same = lift(jnp.eye(len(x), dtype=bool), x[0])
@@ -153,22 +155,29 @@ def cardinal(z: Float[Array, " genes"], count: int, order: int) -> Float[Array, 
 
 
 def derivatives(
-    values: Float[Array, "*nodes some"], z: Float[Array, "k genes"], order: int
+    values: Float[Array, "..."], z: Float[Array, "k genes"], order: int
 ) -> tuple[Array, ...]:
-    """Value and gradient in z, and the Hessian where ``order`` is 2."""
+    """Value and gradient in z, and the Hessian where ``order`` is 2.
+
+    Values are of every gene, on a last axis, or the same for all: then the nodes of the first
+    axis are on the last one.
+    """
     k, genes = z.shape
-    shape, orders = values.shape, order + 1
-    # Orders of the axes that are done, the axis that is next, the others; few and large operations,
-    # for every one of them costs time to compile.
-    table = values.reshape(1, shape[0], -1, shape[-1])
-    for i in range(k):
-        weights = cardinal(z[i], shape[i], order)
-        if i == 0 and shape[-1] == 1:  # one polynomial for all genes: a matrix product
-            table = jnp.tensordot(table[0, ..., 0], weights, (0, 1)).swapaxes(0, 1)
+    shape, orders = values.shape[:k], order + 1
+    shared = values.ndim == k
+    if shared:
+        shape = (shape[-1], *shape[:-1])
+    # The axis that is next, the others, orders of the axes that are done; every axis is few and
+    # large operations, for each of them costs time to compile.
+    for i, count in enumerate(shape):
+        weights = jnp.moveaxis(cardinal(z[i], count, order), 0, 1)
+        if i == 0 and shared:  # a matrix product
+            table = values.reshape(-1, count) @ weights.reshape(count, -1)
         else:
-            table = _contract(weights, table)
-        rest = (shape[i + 1], -1) if i + 1 < k else ()
-        table = table.reshape(orders ** (i + 1), *rest, genes)
+            table = values if i == 0 else table
+            table = table.reshape(count, -1, orders**i, 1, genes)
+            table = fence(dot, table, weights[:, None, None])
+    table = table.reshape(-1, genes)
 
     def at(*places):
         return table[sum(places.count(i) * orders ** (k - 1 - i) for i in range(k))]
@@ -177,10 +186,3 @@ def derivatives(
     if order == 1:
         return at(), gradient
     return at(), gradient, jnp.stack([jnp.stack([at(i, j) for j in range(k)]) for i in range(k)])
-
-
-def _contract(weights: Float[Array, "new N genes"], table: Float[Array, "old N rest genes"]):
-    def term(i):
-        return weights[None, :, i, None] * table[:, None, i]
-
-    return jax.lax.fori_loop(1, weights.shape[1], lambda i, total: total + term(i), term(0))

@@ -22,12 +22,12 @@ from jaxtyping import Float
 from jaxvp import threads
 from jaxvp.likelihood import Scalar
 from jaxvp.likelihood.iterated_part import Node
-from jaxvp.memory import aligned
 from jaxvp.solver import newton, polynomial
 from jaxvp.solver import table as tables
 from jaxvp.solver.determinant import PRECISE, Determinant, grid, tabulate
-from jaxvp.solver.elimination import Rotated, level_sizes, rotated
+from jaxvp.solver.elimination import level_sizes, rotated
 from jaxvp.solver.loop import for_each
+from jaxvp.solver.nodes import entries, iterations_pay, nodes
 from jaxvp.solver.table import Table, residual, valleys
 from jaxvp.statistics import Array, Compression, LevelRows, PerGene, Shared
 
@@ -37,8 +37,6 @@ _MOST_BYTES = 2 << 30
 ENOUGH_GENES = 8
 TERMS = (2, 3)  # for more a grid is too large
 _ERROR = 3e-5  # of the polynomial, relative
-_EVERY = 2  # of its nodes of gamma_1 one that conjugate gradients start from
-_PRODUCTS = 12  # iterations of conjugate gradients a gene
 _STEPS = 12  # of Newton's method on it, at most
 _LARGEST_GAMMA = 100.0  # of its nodes
 
@@ -61,53 +59,32 @@ class Surface(eqx.Module):
         return value + alone, score + alone1, hessian + jnp.where(same, alone2[None], 0.0)
 
 
-def build(compression: Compression, reml: bool) -> Surface | None:
-    """What is shared, host code; None where the determinants are not exact enough."""
+def build(compression: Compression, reml: bool, classes: bool) -> Surface | None:
+    """What is shared, host code; None where the determinants are not exact enough.
+
+    ``classes``: may conjugate gradients take levels together (`jaxvp.likelihood.differences`)?
+    """
     shared, grouping = compression.shared, compression.grouping
     assert grouping is not None
-    if _bytes(shared, len(grouping.level_size)) > _MOST_BYTES:
+    rows = len(grouping.level_size)
+    iterated = iterations_pay(shared, rows, classes)
+    held = entries(shared, _grid(shared)[1][0], rows, classes) if iterated else 0
+    if 8 * held + _bytes(shared) > _MOST_BYTES:
         return None
     determinant = tabulate(shared, reml)
     if determinant.error > PRECISE:
         return None
     axes, counts = _grid(shared)
     gammas = axes.gammas(counts)
-    iterated = _iterated(shared, len(grouping.level_size))
     middle = len(gammas) > 2  # a term that the table eliminates in the same way
     known = rotated(shared, gammas[0]) if iterated or middle else None
     table = tables.tabulate(shared, gammas, reml, known if middle else None)
-    nodes = None
+    start = None
     if iterated:
         assert known is not None
-        nodes = _nodes(gammas[0], known, LevelRows.of(grouping))
-    return Surface(table, axes, determinant, nodes)
-
-
-def _iterated(shared: Shared, rows: int) -> bool:
-    """Do a gene's iterations take fewer multiply-adds than one of its factors?
-
-    They want columns that are neither of term 1 nor of term 2: without a fixed part there are none.
-    """
-    columns = shared.n_columns
-    if columns == shared.levels[1]:
-        return False
-    factored = 2 * len(shared.sizes) * columns**2 + columns**3 / 3
-    return _PRODUCTS * 2 * rows * columns < factored
-
-
-def _nodes(gamma: np.ndarray, known: Rotated, of: LevelRows) -> Node:
-    """The systems that genes start from: for fuller tiles not all that there are."""
-    some = slice(None, None, _EVERY)
-    n = known.roots.shape[1]
-    turn = known.turn[some]
-    columns = aligned(len(turn), *of.rows.T.shape)
-    np.matmul(turn, of.rows[:, :n].T, out=columns[:, :n])
-    columns[:, n:] = of.rows[:, n:].T
-    rows = aligned(len(turn), *of.rows.shape)
-    rows[...] = columns.swapaxes(1, 2)
-    sizes = np.broadcast_to(of.sizes, rows.shape[:2])
-    few = (known.roots[some], known.couple[some], known.rest[some])
-    return Node(gamma[some], turn, *few, rows, columns, sizes)
+        top = float(determinant.axes.top[0])
+        start = nodes(gammas[0], known, shared, LevelRows.of(grouping), top, classes)
+    return Surface(table, axes, determinant, start)
 
 
 def _grid(shared: Shared) -> tuple[polynomial.Axes, tuple[int, ...]]:
@@ -115,17 +92,16 @@ def _grid(shared: Shared) -> tuple[polynomial.Axes, tuple[int, ...]]:
     return axes, axes.counts(_ERROR)
 
 
-def _bytes(shared: Shared, rows: int) -> int:
-    """What there is at once: nodes of all terms, systems at nodes of one and of two, levels."""
+def _bytes(shared: Shared) -> int:
+    """What there is at once: nodes of all terms, systems at nodes of one and of two."""
     fine, counts, columns = grid(shared)[1], _grid(shared)[1], shared.n_columns
-    entries = (2 + shared.p + shared.p**2) * int(np.prod(fine))
+    tabulated = (2 + shared.p + shared.p**2) * int(np.prod(fine))
     systems = 3 * counts[0] * columns**2
     if len(counts) == 3:
         rest = shared.levels[2] + shared.p
         systems += counts[0] * counts[1] * rest * (2 * rest + 2 * shared.levels[1])
-        entries += threads.cores() * fine[1] * rest * (4 * rest + shared.levels[1])
-    nodes = -(-counts[0] // _EVERY) if _iterated(shared, rows) else 0
-    return 8 * (entries + systems + nodes * columns * (2 * rows + columns))
+        tabulated += threads.cores() * fine[1] * rest * (4 * rest + shared.levels[1])
+    return 8 * (tabulated + systems)
 
 
 class Near(NamedTuple):
