@@ -45,6 +45,7 @@ _BURSTS = (2, 1, 1, 2, 4, 8)  # an evaluation is dear, gathering is not
 _BURSTS_ITERATED = (4, 4, 8)  # every one forms the preconditioner again
 # Genes of a tile: as many columns have the matrix products, as many share a node.
 _FACTORED = _ITERATED = 16
+_TABULATED = 32  # whose nodes are gone through again and again
 # On an accelerator: entries of their systems, and genes.
 _FACTORED_ENTRIES, _FACTORED_MOST, _ITERATED_ACCELERATED = 1 << 26, 1024, 256
 
@@ -71,7 +72,8 @@ def solve_large(
     m = shared.samples_per_level[:, None]
     k, count = len(shared.levels), wanted.shape[0]
     empty = (jnp.zeros((*axes, count), gene.within_yy.dtype) for axes in ((), (k,), (k, k)))
-    near = by_tiles(lambda g: near_optimum(surface, shared, g, size), gene, Near(*empty))
+    begin = Near(*empty)
+    near = by_tiles(lambda g: near_optimum(surface, shared, g, size), gene, begin, _TABULATED)
     nodes = surface.nodes
     solved = jnp.zeros(0 if nodes is None else shared.n_columns, near.x.dtype)
     zero = _Known(no_estimates(shared), solved, jnp.full((), jnp.inf, near.x.dtype))

@@ -129,10 +129,13 @@ def for_each(state: Any, count: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[..., None], (*leaf.shape, count)), state)
 
 
-def by_tiles(compute: Callable[[Any], Any], gene: Any, out: Any) -> Any:
-    """``compute`` for tiles of genes whose tables fit into the memory of a block, into ``out``."""
+def by_tiles(compute: Callable[[Any], Any], gene: Any, out: Any, genes: int = _TABLE_GENES) -> Any:
+    """``compute`` for tiles of genes whose tables fit into the memory of a block, into ``out``.
+
+    ``genes`` are those of a tile on a CPU, at most.
+    """
     count = jax.tree.leaves(out)[0].shape[-1]
-    width = math.gcd(count, _TABLE_GENES_ACCELERATED if accelerated() else _TABLE_GENES)
+    width = math.gcd(count, _TABLE_GENES_ACCELERATED if accelerated() else genes)
 
     def fill(i, out):
         found = compute(jax.tree.map(lambda leaf: cut(leaf, i * width, width), gene))
