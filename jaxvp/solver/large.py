@@ -3,10 +3,11 @@ r"""Large systems of two or three random terms: what all genes share is computed
 The determinants are tabulated (`jaxvp.solver.determinant`). A polynomial through a gene's deviance
 at the nodes of a table gives a starting point and the Hessian there (`jaxvp.solver.surface`).
 What is computed for a gene and a point is ``y'Py`` and its gradient alone
-(`jaxvp.likelihood.own_part`, with very many columns `jaxvp.likelihood.iterated_part`). The score,
-which the certificate is about, is that of the gene's own system and of determinants whose error is
-known. The Hessian is corrected by what every step tells of it, so that three evaluations are the
-rule, and a search that begins at the end of the table ends beyond it.
+(`jaxvp.likelihood.own_part`, where it costs less `jaxvp.likelihood.iterated_part`, to as many
+digits as the step after it needs). The score, which the certificate is about, is that of the
+gene's own system and of determinants whose error is known. The Hessian is corrected by what every
+step tells of it, so that three evaluations are the rule, and a search that begins at the end of the
+table ends beyond it.
 
 A gene that ends without a certificate, or whose optimum lies outside of the determinants' tables,
 is left to the way that needs none.
@@ -107,7 +108,8 @@ def solve_large(
             log_det, log_det1 = determinant(x)
             rss1 = found.first * jacobian / found.rss
             taken = (gene.between_yy.sum(0) + gene.within_yy) / found.rss
-            noise = 8 * jnp.finfo(x.dtype).eps * (1 + taken + found.lost) + 2 * found.error
+            noise = 8 * jnp.finfo(x.dtype).eps * (1 + taken + found.lost)
+            noise += 2 * found.error * jnp.sqrt(1 + taken)  # of v, beside y'V_1^-1 y
             rounding = (noise * (abs(log_det1) + size * abs(rss1))).max(0) + determinant.error
             deviance = log_det + size * jnp.log(found.rss)
             score = log_det1 + size * rss1
