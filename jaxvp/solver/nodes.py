@@ -21,6 +21,7 @@ _EVERY_BY_LEVELS, _EVERY_BY_CLASSES = 2, 1
 # Evaluations of a gene, and iterations of conjugate gradients in all of them.
 _EVALUATIONS, _ITERATIONS = 3, 12
 _RANK = 12  # combinations of class sums, more or less; known when they are made
+_MOST_RANK = 15  # for what they take: up to 14 were seen
 _SPANNED = 1e-13  # what combinations leave out, relative
 _SAMPLES = 100  # of gamma_1 about a node
 _REACH = 0.75  # of the way to the next node: the nearest one's half, and a step beyond
@@ -51,7 +52,7 @@ def entries(shared: Shared, count: int, rows: int, classes: bool) -> int:
     by_levels, by_classes = _costs(shared, rows, classes)
     if by_levels <= by_classes:
         return -(-count // _EVERY_BY_LEVELS) * columns * (2 * rows + columns)
-    return -(-count // _EVERY_BY_CLASSES) * columns**2 * (1 + len(shared.sizes))
+    return -(-count // _EVERY_BY_CLASSES) * columns**2 * (1 + min(len(shared.sizes), _MOST_RANK))
 
 
 def nodes(
