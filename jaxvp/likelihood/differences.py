@@ -24,7 +24,6 @@ from jaxtyping import Bool, Float
 from jaxvp.likelihood.lanes import dot
 from jaxvp.likelihood.system import Scalar
 from jaxvp.statistics import Array
-from jaxvp.target import fence
 
 # Largest part of a class weight that the directions of a node may miss, relative.
 _MISSED = 1e-11
@@ -61,8 +60,7 @@ class Levels(eqx.Module):
     def quadratic(self, weights: Array, parts: Array, v: Float[Array, "K genes"]) -> Scalar:
         """The quadratic form of such a matrix."""
         del v
-        # Weighed before they are added: XLA's sums of what is broadcast are not vectorised.
-        return fence(lambda weights, parts: weights * parts**2, weights, parts).sum(0)
+        return (weights * parts**2).sum(0)
 
 
 class Classes(eqx.Module):

@@ -45,7 +45,7 @@ _MOST = 24  # evaluations: who needs more is at the table's end, and better off 
 _BURSTS = (2, 1, 1, 2, 4, 8)  # an evaluation is dear, gathering is not
 _BURSTS_ITERATED = (4, 4, 8)  # every one forms the preconditioner again
 # Genes of a tile: as many columns have the matrix products, as many share a node.
-_FACTORED = _ITERATED = 16
+_TILE = 16
 _TABULATED = 32  # whose nodes are gone through again and again
 # On an accelerator: entries of their systems, and genes.
 _FACTORED_ENTRIES, _FACTORED_MOST, _ITERATED_ACCELERATED = 1 << 26, 1024, 256
@@ -157,7 +157,7 @@ def solve_large(
 def _tile(columns: int, iterated: bool) -> int:
     """Genes that are stepped together: a power of two."""
     if not accelerated():
-        return _ITERATED if iterated else _FACTORED
+        return _TILE
     if iterated:
         return _ITERATED_ACCELERATED
     return 1 << min(_FACTORED_MOST, max(1, _FACTORED_ENTRIES // columns**2)).bit_length() - 1

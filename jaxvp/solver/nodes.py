@@ -46,11 +46,15 @@ def _costs(shared: Shared, rows: int, classes: bool) -> tuple[float, float]:
     return 2.0 * rows * shared.n_columns, float(by_classes if classes else np.inf)
 
 
+def _by_levels(shared: Shared, rows: int, classes: bool) -> bool:
+    levels, together = _costs(shared, rows, classes)
+    return levels <= together
+
+
 def entries(shared: Shared, count: int, rows: int, classes: bool) -> int:
     """Numbers that so many of the table's nodes hold."""
     columns = shared.n_columns
-    by_levels, by_classes = _costs(shared, rows, classes)
-    if by_levels <= by_classes:
+    if _by_levels(shared, rows, classes):
         return -(-count // _EVERY_BY_LEVELS) * columns * (2 * rows + columns)
     return -(-count // _EVERY_BY_CLASSES) * columns**2 * (1 + min(len(shared.sizes), _MOST_RANK))
 
@@ -76,8 +80,7 @@ def nodes(
     classes
         Whether levels may be taken together in classes.
     """
-    by_levels, by_classes = _costs(shared, len(of.rows), classes)
-    by_levels = by_levels <= by_classes
+    by_levels = _by_levels(shared, len(of.rows), classes)
     some = slice(None, None, _EVERY_BY_LEVELS if by_levels else _EVERY_BY_CLASSES)
     gamma, turn, couple = gamma[some], known.turn[some], known.couple[some]
     back = np.ascontiguousarray(couple.swapaxes(1, 2))

@@ -169,12 +169,12 @@ def derivatives(
         shape = (shape[-1], *shape[:-1])
     # The axis that is next, the others, orders of the axes that are done; every axis is few and
     # large operations, for each of them costs time to compile.
+    table = values
     for i, count in enumerate(shape):
         weights = jnp.moveaxis(cardinal(z[i], count, order), 0, 1)
         if i == 0 and shared:  # a matrix product
-            table = values.reshape(-1, count) @ weights.reshape(count, -1)
+            table = table.reshape(-1, count) @ weights.reshape(count, -1)
         else:
-            table = values if i == 0 else table
             table = table.reshape(count, -1, orders**i, 1, genes)
             table = fence(dot, table, weights[:, None, None])
     table = table.reshape(-1, genes)
