@@ -168,9 +168,10 @@ def test_blocks_are_a_matter_of_the_design():
         {"g": np.repeat(np.arange(10), 3).astype(str), "h": np.tile(list("abc"), 10)}
     )
     shared = compress(build(Formula.parse("~ 1 + (1|g) + (1|h)"), metadata)).shared
-    size = batch.block_genes(shared, 1_000, 20_000)
-    assert size == batch.block_genes(shared, 1_000, 20_000) and size % 16 == 0
-    assert size == batch.block_genes(shared, 30, 10)  # nor of samples or genes
+    size = batch.block_genes(shared, 1_000, 10_000)
+    assert size == batch.block_genes(shared, 1_000, 10_000) and size % 16 == 0
+    assert size == batch.block_genes(shared, 30, 10)  # nor of samples, nor of few genes
+    assert batch.block_genes(shared, 30, 20_000) == 4096  # of the smallest systems, many genes
 
 
 @pytest.mark.parametrize("genes", [513, 1_000, 1_100, 1_537, 2_000, 20_000])

@@ -32,6 +32,7 @@ class Grouping(NamedTuple):
     q_of_others: Float[np.ndarray, "q p"]  # Z_o'Q
     class_products: sp.csr_array  # (classes K) x levels: F_j / n_j at class of j
     class_indicator: sp.csr_array  # classes x levels: 1 / n_j at class of j
+    squares: Float[np.ndarray, " classes"]  # one; with random slopes zero for what is no square
     nodes: (
         Float[np.ndarray, "C classes"] | None
     )  # interpolation weights, None where classes are few
@@ -276,6 +277,7 @@ def compress(
         q_of_others,
         class_products,
         class_indicator,
+        np.ones(classes),
         to_nodes,
     )
     return Compression(shared, q, q_of_ones, has_intercept, grouping, weighting)

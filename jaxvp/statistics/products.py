@@ -1,4 +1,4 @@
-"""One block of genes: six passes over tiles of measurements that stay in the cache."""
+"""One block of genes: a few passes over tiles of measurements that stay in the cache."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from jaxvp.memory import aligned
 from .compression import Compression, Grouping
 from .types import EPS, Block, PerGene
 
-# A tile of measurements: small enough for the cache, large enough that NumPy's calls cost little.
-_TILE_BYTES = 1 << 21
+# A tile of measurements: small enough for the cache, and so large that a call of NumPy takes 50 us:
+# two threads that pass the interpreter on more often wait for each other (F: two took as long as
+# one, of 23 calls and half as large a tile).
+_TILE_BYTES = 1 << 22
 _TILE_GENES = (16, 512)
 # Samples whose mean genes are shifted by: near enough to the mean of all for no digits to be lost.
 _SAMPLES_OF_SHIFT = 8
@@ -126,7 +128,7 @@ def _fill(
     block.scale[part] = scale
     block.ols[:, part] = ols + shift * c.q_of_ones[:, None]
     if c.grouping is not None:
-        within = _fill_products(c.grouping, y, ols, squares, 1 / scale, block.gene, part)
+        within = _fill_products(c.grouping, y, ols, 1 / scale, block.gene, part)
         plain &= within > limit * n
     again = np.flatnonzero(~plain)
     if len(again):
@@ -159,35 +161,39 @@ def _fill_products(
     g: Grouping,
     y: Float[np.ndarray, "n g"],
     ols: Float[np.ndarray, "p g"],
-    squares: Float[np.ndarray, " g"],
     shrink: Float[np.ndarray, " g"],
     gene: PerGene,
     part: slice,
 ) -> Float[np.ndarray, " g"]:
     """Products of one tile by differences of sums; ``within_yy`` of it."""
-    sums = (g.sum_levels @ y - g.q_of_levels @ ols) * shrink
-    others = (g.sum_others @ y - g.q_of_others @ ols) * shrink
+    ols = ols * shrink
+    sums, others = g.sum_levels @ y, g.sum_others @ y
+    for found, of_q in ((sums, g.q_of_levels), (others, g.q_of_others)):
+        found *= shrink
+        found -= of_q @ ols
+    # What the level means explain is what the classes hold, together.
+    uy, yy = _fill_classes(g, sums, gene, part)
     q = len(others)
-    gene.within_uy[:q, part] = others - g.others_of_levels @ sums
-    gene.within_uy[q:, part] = -(g.q_of_levels / g.level_size).T @ sums
-    within = squares * shrink**2 - np.einsum("lg,lg->g", sums, sums / g.level_size)
+    explained = (g.squares @ uy).reshape(-1, len(shrink))
+    gene.within_uy[:q, part] = others - explained[:q]
+    gene.within_uy[q:, part] = -explained[q:]
+    within = len(y) - g.squares @ yy
     gene.within_yy[part] = within
-    _fill_classes(g, sums, gene, part)
     return within
 
 
 def _fill_classes(
     g: Grouping, sums: Float[np.ndarray, "levels g"], gene: PerGene, part: Any
-) -> None:
-    """Class sums of the level sums of term 1."""
-    uy = g.class_products @ sums
+) -> tuple[Float[np.ndarray, "classes Kg"], Float[np.ndarray, "classes g"]]:
+    """Class sums of the level sums of term 1: the result is before they are interpolated."""
     one, other = g.pairs
     yy = g.class_indicator @ (sums[one] * sums[other])
-    if g.nodes is not None:
-        uy = g.nodes @ uy.reshape(yy.shape[0], -1)
-        yy = g.nodes @ yy
-    gene.between_uy[:, :, part] = uy.reshape(len(yy), len(gene.within_uy), sums.shape[1])
-    gene.between_yy[:, part] = yy
+    columns, genes = len(gene.within_uy), sums.shape[1]
+    uy = (g.class_products @ sums).reshape(len(yy), columns * genes)
+    at = (uy, yy) if g.nodes is None else (g.nodes @ uy, g.nodes @ yy)
+    gene.between_uy[:, :, part] = at[0].reshape(len(at[1]), columns, genes)
+    gene.between_yy[:, part] = at[1]
+    return uy, yy
 
 
 def _fill_carefully(

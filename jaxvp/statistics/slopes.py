@@ -232,6 +232,7 @@ def compress_slopes(
         sum_others @ q,
         sums.products,
         sums.indicator,
+        sums.squares,
         None,
         project.T.tocsr(),
         (sums.left, sums.right),
@@ -302,6 +303,7 @@ class _ClassSums(NamedTuple):
     between: Float[np.ndarray, "PC K K"]
     products: sp.csr_array  # (PC K) x (levels c): what of `a` adds to sum F_a a_b + F_b a_a
     indicator: sp.csr_array  # PC x (levels P)
+    squares: Float[np.ndarray, " PC"]  # 1 where a is b
     left: Int[np.ndarray, " levels_P"]  # rows of (levels c): the a and the b of every pair
     right: Int[np.ndarray, " levels_P"]
 
@@ -330,7 +332,8 @@ def _class_sums(
     flat = [np.concatenate(parts).ravel() for parts in (data, rows, columns)]
     each = np.array(upper)
     pair_class = np.arange(len(upper))[:, None] * classes + class_of[None]
-    weight = np.where(each[:, 0] == each[:, 1], 1.0, 2.0)[:, None] * np.ones(levels)
+    square = each[:, 0] == each[:, 1]
+    weight = np.where(square, 1.0, 2.0)[:, None] * np.ones(levels)
     indicator = sp.csr_array(
         (weight.ravel(), (pair_class.ravel(), np.arange(pair_class.size))),
         shape=(len(upper) * classes, pair_class.size),
@@ -340,6 +343,7 @@ def _class_sums(
         between.reshape(len(upper) * classes, K, K),
         sp.csr_array((flat[0], (flat[1], flat[2])), shape=shape),
         indicator,
+        np.repeat(square.astype(np.float64), classes),
         (base + each[:, :1]).ravel(),
         (base + each[:, 1:]).ravel(),
     )
