@@ -84,22 +84,27 @@ class Weighting(NamedTuple):
         return cls(rows, np.sqrt(relative)[:, None], mean, float(0.5 * np.log(relative).sum()))
 
 
-def indicators(
-    columns: Sequence[Int[np.ndarray, " n"]],
-    rows: int,
-    n: int,
-    root: Float[np.ndarray, "n 1"] | None = None,
-) -> sp.csr_array:
+def indicators(columns: Sequence[Int[np.ndarray, " n"]], rows: int, n: int) -> sp.csr_array:
     """Row i marks the samples that have the code i in one of the columns."""
-    values = np.ones(n) if root is None else root[:, 0]
-    many = len(columns)
-    where = (np.concatenate([np.zeros(0, int), *columns]), np.tile(np.arange(n), many))
-    return sp.csr_array((np.tile(values, many), where), shape=(rows, n))
+    return _by_sample(columns, rows, n).tocsr()
 
 
 def indicator(codes: Int[np.ndarray, " n"], levels: int) -> sp.csr_array:
     """Of one factor."""
     return indicators([codes], levels, len(codes))
+
+
+def _by_sample(
+    columns: Sequence[Int[np.ndarray, " n"]],
+    rows: int,
+    n: int,
+    root: Float[np.ndarray, "n 1"] | None = None,
+) -> sp.csc_array:
+    """The same as it is read sample by sample; ``root`` is what they were multiplied by."""
+    many = len(columns)
+    codes = np.stack(columns, axis=1) if many else np.zeros((n, 0), int)
+    values = np.repeat(np.ones(n) if root is None else root[:, 0], many)
+    return sp.csc_array((values, codes.ravel(), np.arange(n + 1) * many), shape=(rows, n))
 
 
 def fixed_part(
@@ -193,8 +198,8 @@ def compress(
     level_of, levels = all_codes[order[0]], counts[order[0]]
     ends = np.cumsum([0, *(counts[i] for i in order[1:])])
     columns = [all_codes[i] + first for i, first in zip(order[1:], ends[:-1], strict=True)]
-    sum_levels = indicators([level_of], levels, n, root)
-    sum_others = indicators(columns, int(ends[-1]), n, root)
+    sum_levels = _by_sample([level_of], levels, n, root)
+    sum_others = _by_sample(columns, int(ends[-1]), n, root)
     by_weight = np.ones(n) if root is None else root[:, 0] ** 2
     true_size = np.bincount(level_of, by_weight, levels).astype(np.float64)
     level_size = np.where(true_size > 0, true_size, 1.0)
@@ -220,13 +225,13 @@ def compress(
     interpolation = class_nodes(sizes)
     nodes, to_nodes = interpolation if interpolation is not None else (sizes, None)
     # F, and row (c, i) of `class_products`, which picks F_ji / n_j for the levels j of class c.
-    cross = sp.csr_array(sp.hstack([others_of_level.T, sp.csr_array(q_of_levels)]))
-    level = np.repeat(np.arange(levels), np.diff(cross.indptr))
+    cross: Any = sp.vstack([others_of_level, sp.csr_array(q_of_levels.T)], format="csr")  # F'
+    column, level = np.repeat(np.arange(k_columns), np.diff(cross.indptr)), cross.indices
     class_products = sp.csr_array(
-        (cross.data / level_size[level], (class_of[level] * k_columns + cross.indices, level)),
+        (cross.data / level_size[level], (class_of[level] * k_columns + column, level)),
         shape=(len(sizes) * k_columns, levels),
     )
-    products = sp.csr_array(class_products @ cross)
+    products = sp.csr_array(class_products @ cross.T)
     if k_columns <= _DENSE_COLUMNS or to_nodes is None:
         between = products.toarray().reshape(len(sizes), k_columns**2)
         between = between if to_nodes is None else to_nodes @ between
@@ -270,8 +275,8 @@ def compress(
     grouping = Grouping(
         level_of,
         level_size[:, None],
-        sp.csc_array(sum_levels),
-        sp.csc_array(sum_others),
+        sum_levels,
+        sum_others,
         sp.csr_array(means),
         q_of_levels,
         q_of_others,
