@@ -48,8 +48,10 @@ def _view(frame: pd.DataFrame) -> Shaped[np.ndarray, "rows columns"] | None:
     """The array in which a table keeps its values, if it is one array; None if it is several."""
     if not frame.size:
         return np.empty(frame.shape)
-    if frame.dtypes.nunique() > 1 or not isinstance(frame.dtypes.iloc[0], np.dtype):
+    first = frame.iloc[:, 0]
+    if not isinstance(first.dtype, np.dtype):
         return None
-    # to_numpy() would copy several arrays into one. On one row that costs nothing, and shows it.
-    row, column = frame.iloc[:1].to_numpy(), frame.iloc[:, 0].to_numpy()
+    # to_numpy() would copy several arrays, of one type or of several, into one. On one row that
+    # costs nothing, and shows it.
+    row, column = frame.iloc[:1].to_numpy(), first.to_numpy()
     return frame.to_numpy() if np.may_share_memory(row, column) else None
