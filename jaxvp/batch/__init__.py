@@ -54,7 +54,7 @@ _BLOCK_BYTES = 48 << 20
 _LARGEST_BLOCK = 2048
 # Of the smallest systems blocks are larger where there are many, as what is done once a block costs
 # as much as genes (F, 20,000 genes: a tenth of the time).
-_BYTES_OF_SMALL, _LARGEST_BLOCK_OF_SMALL, _MANY_SMALL = 4 << 20, 4096, 16384
+_BYTES_OF_SMALL, _LARGEST_BLOCK_OF_SMALL, _MANY_SMALL = 2 << 20, 4096, 16384
 # Of large systems few genes are many: of a small study two cores shall have some, too. Of others
 # blocks are larger, as tiles of genes that share a node are fuller then (two cores take a fifth
 # less time for D). More than `_MANY_LARGE` genes make two blocks that are full, or nearly.
