@@ -369,6 +369,7 @@ def test_a_gene_beyond_the_nodes_is_solved_by_the_plain_way():
     )
     result = jaxvp.fit(study.expression, study.formula, study.metadata)
     assert (result.diagnostics["status"] == "converged").all()
+    assert result.diagnostics["iterations"].max() <= 24  # of both ways: the first gives up early
     assert (result.theta["g"] ** 2 > determinant.LARGEST_GAMMA).any()
     for gene in study.expression.index:
         y = study.expression.loc[gene].to_numpy()

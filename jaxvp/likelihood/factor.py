@@ -5,8 +5,8 @@ With ``G = diag(gamma)`` over the random columns and one over the fixed, ``L L' 
 determinant and traces are those of the rows of R that belong to random columns). With ``W = I - T
 M``, ``Z'V^-1 Z = M W`` and its derivative in gamma_1 is ``W' M_1 W``; those of the determinant and
 of r follow from ``d T = -T dM T``. What a difference would cost digits is read off: where gamma >
-0, ``Z'Py`` off the predicted effects ``u = gamma Z'Py``, and the diagonal of ``Z'V^-1 Z``, where
-gamma is large, off ``T = gamma - gamma Z'V^-1 Z gamma``.
+0, ``Z'Py`` off the predicted effects ``u = gamma Z'Py``, and where gamma is large, W off ``T = W
+gamma`` and the diagonal of ``Z'V^-1 Z`` off ``T = gamma - gamma Z'V^-1 Z gamma``.
 
 Cost of an evaluation: about ``3 C K^2 + 6 K^3`` multiply-adds, nearly all in matrix products.
 Each call of LAPACK needs the result of the one before: calls that may run at once can hang.
@@ -55,12 +55,14 @@ def factored(
         l1 + jnp.trace(t1),
         l2 + (t * uu[2]).sum() - 0.5 * (t1 * t1.T).sum(),
     )
-    w = jnp.eye(columns, q, dtype=uu.dtype) - t @ uu[0][:, :q]
-    a = uu[0][:q] @ w  # Z'V^-1 Z, by REML Z'PZ
-    trace1 = (w * (uu[1] @ w)).sum(0)
     per_gamma = jnp.where(ratio > 0, jnp.diag(t)[:q] / jnp.where(ratio > 0, ratio, 1), 1.0)
     explained = per_gamma < 0.5
-    trace = jnp.where(explained, (1 - per_gamma) / jnp.where(explained, ratio, 1), jnp.diag(a))
+    of_explained = jnp.where(explained, ratio, 1)
+    w = jnp.eye(columns, q, dtype=uu.dtype) - t @ uu[0][:, :q]
+    w = jnp.where(explained, t[:, :q] / of_explained, w)
+    a = uu[0][:q] @ w  # Z'V^-1 Z, by REML Z'PZ
+    trace1 = (w * (uu[1] @ w)).sum(0)
+    trace = jnp.where(explained, (1 - per_gamma) / of_explained, jnp.diag(a))
 
     def solve(right):
         """``T right``, of all columns."""
@@ -85,7 +87,7 @@ def factored(
 
     def image(block):
         right = uu[0][:, block] @ zpy[block]
-        return right[:q] - uu[0][:q] @ solve(right)
+        return z_p(right, solve(right))
 
     summed = [
         trace,

@@ -41,6 +41,7 @@ _TELLS = 1e-3  # cosine of step and what is missing from which on a step tells o
 # Relative error of v: of what is certified; of the first evaluation; and, of the score that is to
 # fall, for an evaluation after it: a step divides that by a thousand.
 _ERROR, _FIRST_ERROR, _AHEAD = 1e-11, 1e-6, 1e-8
+_REFUSED = 1.0  # radius of who was refused, and has not come far since
 _MOST = 24  # evaluations: who needs more is at the table's end, and better off without it
 _BURSTS = (2, 1, 1, 2, 4, 8)  # an evaluation is dear, gathering is not
 _BURSTS_ITERATED = (4, 4, 8)  # every one forms the preconditioner again
@@ -56,7 +57,7 @@ class _Known(NamedTuple):
 
     estimates: Estimates  # without the variances
     solved: Float[Array, "K genes"]  # where conjugate gradients begin next time
-    goal: Scalar  # relative error of v
+    error: Scalar  # of v, relative, beyond rounding
 
 
 def solve_large(
@@ -126,14 +127,15 @@ def solve_large(
                 # Where that is singular: terms that cannot be told apart.
                 k * jnp.where(diagonal, abs(learned) + _RIDGE, 0.0),
                 rounding,
-                _Known(estimates(system, shared, reml), solved, goal),
+                _Known(estimates(system, shared, reml), solved, found.error),
             )
 
         moved = newton.step_in_x(evaluate, state, _TIGHT)
-        if preconditioner is None:
-            return moved
         # Certified is a point that was solved to the end: otherwise once more there.
-        return moved._replace(done=moved.done & (moved.beside.goal <= _ERROR) | state.done)
+        solved = moved.beside.error <= _ERROR * (1 + 1e-6)
+        # Refused outside of the determinants once more: the optimum is there.
+        outside = ~determinant.axes.inside(state.trial) & (state.radius < _REFUSED)
+        return moved._replace(done=moved.done & solved | outside | state.done)
 
     of_nodes = {}
     if nodes is not None:
