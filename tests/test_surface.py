@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
+import pandas as pd
 import pytest
 
 import jaxvp
@@ -141,6 +142,25 @@ def test_the_optimum_is_dense_algebra_s(design, way, monkeypatch):
         assert ours == pytest.approx(fit.log_likelihood, abs=1e-7)
         sigma = found.estimates.sigma[gene] * block.scale[gene]
         assert sigma == pytest.approx(fit.sigma, rel=1e-6)
+
+
+def test_nodes_that_do_not_fit_are_made_in_the_other_way_or_not_at_all(monkeypatch):
+    """Of many columns, levels of term 1 take less room than combinations of class sums."""
+    codes = [np.arange(60) % count for count in (30, 20)]
+    metadata = pd.DataFrame({"Age": np.sin(np.arange(60.0)), "g": codes[0], "h": codes[1]})
+    metadata = metadata.iloc[np.r_[:60, :7]].astype({"g": "category", "h": "category"})
+    shared = compress(build(Formula.parse("~ Age + (1|g) + (1|h)"), metadata)).shared
+    classes = go("classes", monkeypatch)
+    by_levels, by_classes = (
+        nodes._entries(way, shared, 30, 9) for way in (nodes.Levels, nodes.Classes)
+    )
+
+    def way(room, classes=classes):
+        return nodes.way_of(shared, 30, 9, room, classes)
+
+    assert by_levels < by_classes
+    assert way(by_classes) is nodes.Classes and way(by_classes, False) is nodes.Levels
+    assert way(by_classes - 1) is nodes.Levels and way(by_levels - 1) is None
 
 
 def size_of(shared, reml):

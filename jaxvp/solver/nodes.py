@@ -17,7 +17,7 @@ from jaxvp.solver.elimination import Rotated
 from jaxvp.statistics import LevelRows, Shared
 
 # Of the table's nodes one in so many.
-_EVERY_BY_LEVELS, _EVERY_BY_CLASSES = 2, 1
+_EVERY = {Levels: 2, Classes: 1}
 # Evaluations of a gene, and iterations of conjugate gradients in all of them.
 _EVALUATIONS, _ITERATIONS = 3, 12
 _RANK = 12  # combinations of class sums, more or less; known when they are made
@@ -27,36 +27,44 @@ _SAMPLES = 100  # of gamma_1 about a node
 _REACH = 0.75  # of the way to the next node: the nearest one's half, and a step beyond
 
 
-def iterations_pay(shared: Shared, rows: int, classes: bool) -> bool:
-    """Do a gene's iterations take fewer multiply-adds than the factors of its evaluations?
+Way = type[Levels] | type[Classes]
 
-    ``rows`` are the levels of term 1; ``classes``: may these be taken together? Iterations want
+
+def way_of(shared: Shared, rows: int, count: int, room: int, classes: bool) -> Way | None:
+    """How a gene's own system is solved: from nodes in one of two ways, or by a factor (None).
+
+    Of those that there is room for it is the one of the fewest multiply-adds. Iterations want
     columns that are neither of term 1 nor of term 2: without a fixed part there are none.
+
+    Parameters
+    ----------
+    rows
+        Levels of term 1.
+    count
+        The table's nodes of gamma_1.
+    room
+        Numbers that may be held.
+    classes
+        Whether levels may be taken together in classes.
     """
     columns = shared.n_columns
-    if columns == shared.levels[1]:
-        return False
+    of_iteration: dict[Way, float] = {Levels: 2 * rows * columns}
+    if classes:
+        of_iteration[Classes] = min(len(shared.sizes), _RANK) * columns**2
+    fits = [way for way in of_iteration if _entries(way, shared, rows, count) <= room]
+    if columns == shared.levels[1] or not fits:
+        return None
+    way = min(fits, key=lambda way: of_iteration[way])
     factored = 2 * len(shared.sizes) * columns**2 + columns**3 / 3
-    return _ITERATIONS * min(_costs(shared, rows, classes)) < _EVALUATIONS * factored
+    return way if _ITERATIONS * of_iteration[way] < _EVALUATIONS * factored else None
 
 
-def _costs(shared: Shared, rows: int, classes: bool) -> tuple[float, float]:
-    """Multiply-adds of an iteration by the levels, and by the classes."""
-    by_classes = min(len(shared.sizes), _RANK) * shared.n_columns**2
-    return 2.0 * rows * shared.n_columns, float(by_classes if classes else np.inf)
-
-
-def _by_levels(shared: Shared, rows: int, classes: bool) -> bool:
-    levels, together = _costs(shared, rows, classes)
-    return levels <= together
-
-
-def entries(shared: Shared, count: int, rows: int, classes: bool) -> int:
+def _entries(way: Way, shared: Shared, rows: int, count: int) -> int:
     """Numbers that so many of the table's nodes hold."""
     columns = shared.n_columns
-    if _by_levels(shared, rows, classes):
-        return -(-count // _EVERY_BY_LEVELS) * columns * (2 * rows + columns)
-    return -(-count // _EVERY_BY_CLASSES) * columns**2 * (1 + min(len(shared.sizes), _MOST_RANK))
+    if way is Levels:
+        return -(-count // _EVERY[way]) * columns * (2 * rows + columns)
+    return -(-count // _EVERY[way]) * columns**2 * (1 + min(len(shared.sizes), _MOST_RANK))
 
 
 def nodes(
@@ -65,7 +73,7 @@ def nodes(
     shared: Shared,
     of: LevelRows,
     top: float,
-    classes: bool,
+    way: Way,
 ) -> Node:
     """The systems that genes start from.
 
@@ -77,14 +85,13 @@ def nodes(
         Term 1 level by level.
     top
         Largest ``log(1 + n gamma_1)`` of any search, n the size of the largest level.
-    classes
-        Whether levels may be taken together in classes.
+    way
+        That of `way_of`.
     """
-    by_levels = _by_levels(shared, len(of.rows), classes)
-    some = slice(None, None, _EVERY_BY_LEVELS if by_levels else _EVERY_BY_CLASSES)
+    some = slice(None, None, _EVERY[way])
     gamma, turn, couple = gamma[some], known.turn[some], known.couple[some]
     back = np.ascontiguousarray(couple.swapaxes(1, 2))
-    difference = _levels(turn, of) if by_levels else _classes(turn, gamma, shared, top)
+    difference = _levels(turn, of) if way is Levels else _classes(turn, gamma, shared, top)
     return Node(gamma, turn, known.roots[some], couple, back, known.rest[some], difference)
 
 

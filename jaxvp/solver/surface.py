@@ -27,7 +27,7 @@ from jaxvp.solver import table as tables
 from jaxvp.solver.determinant import PRECISE, Determinant, grid, tabulate
 from jaxvp.solver.elimination import level_sizes, rotated
 from jaxvp.solver.loop import for_each
-from jaxvp.solver.nodes import entries, iterations_pay, nodes
+from jaxvp.solver.nodes import nodes, way_of
 from jaxvp.solver.table import Table, residual, valleys
 from jaxvp.statistics import Array, Compression, LevelRows, PerGene, Shared
 
@@ -66,24 +66,23 @@ def build(compression: Compression, reml: bool, classes: bool) -> Surface | None
     """
     shared, grouping = compression.shared, compression.grouping
     assert grouping is not None
-    rows = len(grouping.level_size)
-    iterated = iterations_pay(shared, rows, classes)
-    held = entries(shared, _grid(shared)[1][0], rows, classes) if iterated else 0
-    if 8 * held + _bytes(shared) > _MOST_BYTES:
+    axes, counts = _grid(shared)
+    room = (_MOST_BYTES - _bytes(shared)) // 8
+    if room < 0:
         return None
     determinant = tabulate(shared, reml)
     if determinant.error > PRECISE:
         return None
-    axes, counts = _grid(shared)
+    way = way_of(shared, len(grouping.level_size), counts[0], room, classes)
     gammas = axes.gammas(counts)
     middle = len(gammas) > 2  # a term that the table eliminates in the same way
-    known = rotated(shared, gammas[0]) if iterated or middle else None
+    known = rotated(shared, gammas[0]) if way or middle else None
     table = tables.tabulate(shared, gammas, reml, known if middle else None)
     start = None
-    if iterated:
+    if way is not None:
         assert known is not None
         top = float(determinant.axes.top[0])
-        start = nodes(gammas[0], known, shared, LevelRows.of(grouping), top, classes)
+        start = nodes(gammas[0], known, shared, LevelRows.of(grouping), top, way)
     return Surface(table, axes, determinant, start)
 
 
