@@ -17,7 +17,7 @@ from .types import EPS, Block, PerGene
 
 # A tile of measurements: small enough for the cache, and so large that a call of NumPy takes 50 us:
 # two threads that pass the interpreter on more often wait for each other (F: two took as long as
-# one, of 23 calls and half as large a tile).
+# one, with twice as many calls and half as large a tile).
 _TILE_BYTES = 1 << 22
 _TILE_GENES = (16, 512)
 # Samples whose mean genes are shifted by: near enough to the mean of all for no digits to be lost.
