@@ -312,17 +312,6 @@ def _check_options(dtype, block_size, devices, solver, on_error, executor) -> li
     return devices
 
 
-@functools.cache
-def _labels() -> pd.api.extensions.ExtensionArray:
-    """Of all statuses, in pandas' type for text.
-
-    Text of few values is taken from them: made one by one it is most of what a table costs.
-    """
-    import pandas as pd
-
-    return pd.Series([status.label for status in Status]).array
-
-
 def _results(
     design: Design,
     fitted: batch.Fitted,
@@ -339,13 +328,15 @@ def _results(
     else:
         components = fractions.fixed(design, fitted.n_obs, fitted.sigma, fitted.fixed_part)
     singular = (fitted.theta[:, design.theta_diagonal] == 0).any(axis=1)
+    # Text of few values is taken from them: made one by one it is most of what a table costs.
+    labels = pd.Series([status.label for status in Status]).array
 
     def table(array: np.ndarray, columns: Sequence[str]) -> pd.DataFrame:
         return pd.DataFrame(array, index=genes, columns=list(columns))
 
     diagnostics = pd.DataFrame(
         {
-            "status": _labels().take(fitted.status),
+            "status": labels.take(fitted.status),
             "n_obs": fitted.n_obs.astype(np.int64),
             "iterations": fitted.iterations,
             "gradient": fitted.gradient,

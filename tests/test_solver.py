@@ -171,7 +171,9 @@ def test_blocks_are_a_matter_of_the_design():
     size = batch.block_genes(shared, 1_000, 10_000)
     assert size == batch.block_genes(shared, 1_000, 10_000) and size % 16 == 0
     assert size == batch.block_genes(shared, 30, 10)  # nor of samples, nor of few genes
-    assert batch.block_genes(shared, 30, 20_000) == 4096  # of the smallest systems, many genes
+    # Of the smallest systems, many genes, unless their samples are many.
+    assert batch.block_genes(shared, 30, 20_000) == 4096
+    assert batch.block_genes(shared, 100_000, 20_000) == size
 
 
 @pytest.mark.parametrize("genes", [513, 1_000, 1_100, 1_537, 2_000, 20_000])

@@ -53,7 +53,7 @@ __all__ = [
 _BLOCK_BYTES = 48 << 20
 _LARGEST_BLOCK = 2048
 # Of the smallest systems blocks are larger where there are many, as what is done once a block costs
-# as much as genes (F, 20,000 genes: a tenth of the time).
+# as much as genes (F, 20,000 genes: a tenth of the time); of many samples it does not.
 _BYTES_OF_SMALL, _LARGEST_BLOCK_OF_SMALL, _MANY_SMALL = 2 << 20, 4096, 16384
 # Of large systems few genes are many: of a small study two cores shall have some, too. Of others
 # blocks are larger, as tiles of genes that share a node are fuller then (two cores take a fifth
@@ -84,8 +84,11 @@ def block_genes(
         most = _LARGEST_BLOCK_OF_MANY if genes > _MANY_LARGE else _LARGEST_BLOCK_LARGE
         tiles = int(np.clip(_BLOCK_BYTES_LARGE // (one * width), 1, most // width))
         return width << (tiles.bit_length() - 1)
-    small = isinstance(shared, Shared) and one * _LARGEST_BLOCK_OF_SMALL <= _BYTES_OF_SMALL
-    most = _LARGEST_BLOCK_OF_SMALL if small and genes >= _MANY_SMALL else _LARGEST_BLOCK
+    most = _LARGEST_BLOCK
+    if isinstance(shared, Shared) and genes >= _MANY_SMALL:
+        whole = block_bytes(shared, samples, _LARGEST_BLOCK_OF_SMALL)
+        if one * _LARGEST_BLOCK_OF_SMALL <= _BYTES_OF_SMALL and whole <= _BLOCK_BYTES:
+            most = _LARGEST_BLOCK_OF_SMALL
     return int(np.clip(_BLOCK_BYTES // one // width * width, width, most))
 
 

@@ -6,7 +6,8 @@ determinant and traces are those of the rows of R that belong to random columns)
 M``, ``Z'V^-1 Z = M W`` and its derivative in gamma_1 is ``W' M_1 W``; those of the determinant and
 of r follow from ``d T = -T dM T``. What a difference would cost digits is read off: where gamma >
 0, ``Z'Py`` off the predicted effects ``u = gamma Z'Py``, and where gamma is large, W off ``T = W
-gamma`` and the diagonal of ``Z'V^-1 Z`` off ``T = gamma - gamma Z'V^-1 Z gamma``.
+gamma`` and the diagonal of ``Z'V^-1 Z`` off ``T = gamma - gamma Z'V^-1 Z gamma``. (By REML ``W' M_1
+W`` still is a difference, of random and fixed rows: it bends steps in gamma_1, no optimum.)
 
 Cost of an evaluation: about ``3 C K^2 + 6 K^3`` multiply-adds, nearly all in matrix products.
 Each call of LAPACK needs the result of the one before: calls that may run at once can hang.

@@ -132,6 +132,7 @@ def solve_large(
 
         moved = newton.step_in_x(evaluate, state, _TIGHT)
         # Certified is a point that was solved to the end: otherwise once more there.
+        # (The error is the root of what the goal's square was compared with: digits less.)
         solved = moved.beside.error <= _ERROR * (1 + 1e-6)
         # Refused outside of the determinants once more: the optimum is there.
         outside = ~determinant.axes.inside(state.trial) & (state.radius < _REFUSED)

@@ -100,7 +100,7 @@ def _by_sample(
     n: int,
     root: Float[np.ndarray, "n 1"] | None = None,
 ) -> sp.csc_array:
-    """The same as it is read sample by sample; ``root`` is what they were multiplied by."""
+    """`indicators` by columns, the samples; ``root`` is what these were multiplied by."""
     many = len(columns)
     codes = np.stack(columns, axis=1) if many else np.zeros((n, 0), int)
     values = np.repeat(np.ones(n) if root is None else root[:, 0], many)
