@@ -22,12 +22,13 @@ from __future__ import annotations
 import math
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxvp.likelihood import SWEEP_COLUMNS, Scalar, fence
-from jaxvp.likelihood.lanes import dot
+from jaxvp.likelihood.lanes import dot, product
 from jaxvp.solver.elimination import Eliminated, Rotated, eliminate, level_sizes
 from jaxvp.statistics import Array, PerGene, Shared
 
@@ -89,7 +90,7 @@ def residual(eliminated: Eliminated, gene: PerGene) -> Float[Array, "*nodes gene
         b = b[:, None, n:] - jnp.einsum("bNrn,bng->bNrg", level.couple, c)
         yy = (yy[:, None] - level.factor @ (c * c)).reshape(-1, yy.shape[-1])
         b = b.reshape(-1, *b.shape[2:])
-    yy = yy - ((fixed @ b[:, b.shape[1] - p :]) ** 2).sum(1)
+    yy = fence(lambda yy, b: yy - _squares(fixed, b[:, b.shape[1] - p :]), yy, b)
     if levels:
         c = fence(lambda b: levels[-1].rotate @ b, b)
         yy = fence(lambda yy, c: yy[:, None] - _summed(levels[-1].factor, c * c), yy, c)
@@ -106,6 +107,17 @@ def _summed(
     return dot(shares, squares.swapaxes(0, 1)[:, :, None])
 
 
+def _squares(
+    half: Float[Array, "nodes p p"], b: Float[Array, "nodes p genes"]
+) -> Float[Array, "nodes genes"]:
+    """``|half b|^2``; of few columns as sums, for the same reason."""
+    if not 0 < half.shape[-1] <= _FEW:
+        return ((half @ b) ** 2).sum(1)
+    rows = jnp.moveaxis(jnp.asarray(half), 0, -1)[..., None]
+    scaled = product(rows, b.swapaxes(0, 1)[:, None])[:, 0]
+    return dot(scaled, scaled)
+
+
 def starts(
     table: Table, shared: Shared, gene: PerGene, size: Scalar
 ) -> Float[Array, "attempts k genes"]:
@@ -113,10 +125,12 @@ def starts(
 
     NaN where a gene has no such start. ``size`` is N, the factor of log r.
     """
+    table, gene = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (table, gene))
+    size = jnp.asarray(size, jnp.float32)
     # exp(deviance / N): the same order, without a logarithm for every node of every gene.
     determinant = jnp.exp((table.eliminated.log_det + table.main) / size)[..., None]
     rss = residual(table.eliminated, gene)
-    height = fence(lambda rss: determinant * jnp.maximum(rss, 1e-300), rss)
+    height = fence(lambda rss: determinant * jnp.maximum(rss, 1e-30), rss)
     return valleys(table.gammas, shared.samples_per_level, height)
 
 
@@ -142,14 +156,12 @@ def _place(
     On every axis it is the vertex of the parabola through the node and its neighbours.
     """
     shape, k = height.shape[:-1], len(gammas)
-    flat, low = (h.reshape(-1, h.shape[-1]) for h in (height, low))
-    lowest = low.min(0)
-    # Its first place by two minima of floats: XLA's argmin is not vectorised.
-    number = np.arange(len(low), dtype=low.dtype)[:, None]
-    first = jnp.where(low == lowest, number, len(low) - 1.0).min(0).astype(jnp.int32)
+    flat = height.reshape(-1, height.shape[-1])
+    lowest = low.min(tuple(range(k)))
+    place = jnp.stack([_first_lowest(low, t, lowest) for t in range(k)])
     stride = np.array([math.prod(shape[t + 1 :]) for t in range(k)], np.int32)[:, None]
     count = np.array(shape, np.int32)[:, None]
-    place = first // stride % count
+    first = (place * stride).sum(0)
     # A node at an end is its own neighbour.
     inside = (place > 0) & (place < count - 1)
     sides = np.arange(-1, 2, dtype=np.int32)[:, None, None] * inside
@@ -164,6 +176,15 @@ def _place(
     # Not below zero by rounding.
     vertex = jnp.clip(here + jnp.where(bent, shift, 0.0), before, after)
     return jnp.where(lowest < jnp.inf, vertex, jnp.nan)
+
+
+def _first_lowest(
+    low: Float[Array, "*nodes genes"], axis: int, lowest: Scalar
+) -> Int[Array, " genes"]:
+    """Where the lowest node lies on an axis: XLA's argmin is not vectorised."""
+    profile = low.min(tuple(a for a in range(low.ndim - 1) if a != axis))
+    number = np.arange(len(profile), dtype=np.int32)[:, None]
+    return jnp.where(profile == lowest, number, np.int32(len(profile) - 1)).min(0)
 
 
 def _other_valleys(height: Float[Array, "*nodes genes"]) -> Float[Array, "*nodes genes"]:
