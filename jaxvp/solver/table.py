@@ -19,6 +19,7 @@ multiply-adds in matrix products; `jaxvp.solver.elimination` has the formulas.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import equinox as eqx
@@ -31,6 +32,7 @@ from jaxvp.likelihood import SWEEP_COLUMNS, Scalar, fence
 from jaxvp.likelihood.lanes import dot, product
 from jaxvp.solver.elimination import Eliminated, Rotated, eliminate, level_sizes
 from jaxvp.statistics import Array, PerGene, Shared
+from jaxvp.target import accelerated
 
 # Nodes of x on an axis, by the number of terms. Fine enough to tell valleys apart: with six and
 # five nodes one gene in 500 of a small and very unequal design was missed, with these none.
@@ -38,6 +40,8 @@ _NODES = {
     terms: 6 * np.linspace(0, 1, count) ** 1.5
     for terms, count in {1: 12, 2: 12, 3: 8, 4: 6}.items()
 }
+# Deviances of so many samples differ by 1e-3 at most, by float32's rounding: nothing to a start.
+_SINGLE_SAMPLES = 10_000
 _FEW = 8  # columns of a sum that is written out
 _SMALL, _LARGE = (1, 2, 3), (2, 3, 4)  # numbers of terms for which a table pays
 
@@ -48,6 +52,7 @@ class Table(eqx.Module):
     eliminated: Eliminated
     gammas: tuple[Array, ...]  # nodes
     main: Float[Array, "*nodes"]  # main terms of the determinant
+    single: bool = eqx.field(static=True, default=False)  # is float32 enough?
 
 
 def build(shared: Shared, reml: bool) -> Table | None:
@@ -63,7 +68,9 @@ def build(shared: Shared, reml: bool) -> Table | None:
     k = len(shared.levels)
     if k not in (_LARGE if shared.n_columns > SWEEP_COLUMNS else _SMALL):
         return None
-    return tabulate(shared, tuple(np.expm1(_NODES[k]) / m for m in shared.samples_per_level), reml)
+    gammas = tuple(np.expm1(_NODES[k]) / m for m in shared.samples_per_level)
+    single = shared.n_columns <= SWEEP_COLUMNS and float(shared.n) <= _SINGLE_SAMPLES
+    return dataclasses.replace(tabulate(shared, gammas, reml), single=single)
 
 
 def tabulate(
@@ -125,8 +132,11 @@ def starts(
 
     NaN where a gene has no such start. ``size`` is N, the factor of log r.
     """
-    table, gene = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (table, gene))
-    size = jnp.asarray(size, jnp.float32)
+    if table.single and not accelerated():
+        # Half the traffic, which bounds it. (An accelerator would multiply in fewer digits.)
+        table, gene, size = jax.tree.map(
+            lambda a: jnp.asarray(a, jnp.float32), (table, gene, jnp.asarray(size))
+        )
     # exp(deviance / N): the same order, without a logarithm for every node of every gene.
     determinant = jnp.exp((table.eliminated.log_det + table.main) / size)[..., None]
     rss = residual(table.eliminated, gene)
