@@ -1,5 +1,7 @@
 """The table of starting points: its deviance is the deviance, and starts are near the optimum."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,9 +66,36 @@ def test_starts_save_evaluations_and_change_no_optimum():
     assert near.evaluations.mean() < 0.95 * plain.evaluations.mean()
 
 
+@pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])
+@pytest.mark.parametrize("levels", DESIGNS[:2], ids=["2 terms", "3 terms"])
+def test_starts_in_float32_are_those_in_float64(levels, reml):
+    _, shared, block, found = prepared(levels, reml, genes=64)
+    assert found.single
+    with jax.enable_x64(True):
+        size = jnp.asarray(shared.n - reml * shared.p)
+        single, double = (
+            np.asarray(table.starts(dataclasses.replace(found, single=s), shared, block.gene, size))
+            for s in (True, False)
+        )
+    assert np.isnan(double[1]).any() and np.isfinite(double[0]).all()
+    np.testing.assert_allclose(single, double, atol=1e-3)
+
+
+@pytest.mark.parametrize("p", [0, 1, 3, 11])
+def test_squares_of_what_the_fixed_part_explains(p):
+    rng = np.random.default_rng(p)
+    half, b = rng.normal(size=(6, p, p)), rng.normal(size=(6, p, 4))
+    with jax.enable_x64(True):
+        found = table._squares(half, jnp.asarray(b))
+    explained = np.einsum("brc,bcg->brg", half, b)
+    np.testing.assert_allclose(found, (explained**2).sum(1))
+
+
 def test_who_has_a_table():
     _, few, _, _ = prepared(DESIGNS[1], False)
     assert isinstance(prepare("newton", few, False), Table)
+    # Of so many samples float32 would not tell deviances apart.
+    assert not table.build(dataclasses.replace(few, n=np.array(1_001.0)), False).single
     assert prepare("optax", few, False) is None
     _, four, _, _ = prepared(DESIGNS[2], False)
     assert prepare("newton", four, False) is None

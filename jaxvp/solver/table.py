@@ -40,8 +40,9 @@ _NODES = {
     terms: 6 * np.linspace(0, 1, count) ** 1.5
     for terms, count in {1: 12, 2: 12, 3: 8, 4: 6}.items()
 }
-# Deviances of so many samples differ by 1e-3 at most, by float32's rounding: nothing to a start.
-_SINGLE_SAMPLES = 10_000
+# float32 changes deviances by 0.001 of 100 samples, by 0.03 of 1,000: little to a start, or to what
+# nodes a step apart tell of valleys. Of 10,000 it would be 0.3.
+_SINGLE_SAMPLES = 1_000
 _FEW = 8  # columns of a sum that is written out
 _SMALL, _LARGE = (1, 2, 3), (2, 3, 4)  # numbers of terms for which a table pays
 
