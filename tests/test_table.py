@@ -127,3 +127,15 @@ def test_starts_lie_about_the_lowest_node_and_not_below_zero():
     with jax.enable_x64(True):
         found = table.valleys((gammas[0],), np.array([3.0]), jnp.asarray(bowl[:, None]))[0]
     np.testing.assert_allclose(found, 1.2, atol=1e-12)
+
+
+def test_of_two_nodes_that_are_equally_low_each_is_a_start():
+    """Factors that can stand in for each other: no start lies between their valleys."""
+    gammas, m = (np.array([0.0, 0.1, 1, 5, 30]),) * 2, np.array([3.0, 3.0])
+    x = np.log1p(3.0 * gammas[0])
+    height = np.full((5, 5, 1), 2.0)
+    height[0, 3] = height[3, 0] = 1.0
+    with jax.enable_x64(True):
+        first, second = np.asarray(table.valleys(gammas, m, jnp.asarray(height)))[..., 0]
+    assert first[0] == 0 and x[2] < first[1] < x[4]
+    assert second[1] == 0 and x[2] < second[0] < x[4]

@@ -26,7 +26,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import SWEEP_COLUMNS, Scalar, fence
 from jaxvp.likelihood.lanes import dot, product
@@ -151,28 +151,27 @@ def valleys(
     height: Float[Array, "*nodes genes"],
 ) -> Float[Array, "2 k genes"]:
     """x about the lowest node, and about the lowest of another valley (NaN: there is none)."""
-    return jnp.stack(
-        [_place(gammas, samples_per_level, height, low) for low in (height, _other_valleys(height))]
-    )
+    first = _lowest(height)
+    second = _lowest(_other_valleys(height, first[1]))
+    return jnp.stack([_place(gammas, samples_per_level, height, *node) for node in (first, second)])
 
 
 def _place(
     gammas: tuple[Array, ...],
     m: Float[Array, " k"],
     height: Float[Array, "*nodes genes"],
-    low: Float[Array, "*nodes genes"],
+    lowest: Scalar,
+    first: Int[Array, " genes"],
 ) -> Float[Array, "k genes"]:
-    """x near the node that is lowest by ``low``, NaN where none is finite.
+    """x near the node of the number ``first``, NaN where ``lowest`` is not finite.
 
     On every axis it is the vertex of the parabola through the node and its neighbours.
     """
     shape, k = height.shape[:-1], len(gammas)
     flat = height.reshape(-1, height.shape[-1])
-    lowest = low.min(tuple(range(k)))
-    place = jnp.stack([_first_lowest(low, t, lowest) for t in range(k)])
     stride = np.array([math.prod(shape[t + 1 :]) for t in range(k)], np.int32)[:, None]
     count = np.array(shape, np.int32)[:, None]
-    first = (place * stride).sum(0)
+    place = first // stride % count
     # A node at an end is its own neighbour.
     inside = (place > 0) & (place < count - 1)
     sides = np.arange(-1, 2, dtype=np.int32)[:, None, None] * inside
@@ -189,18 +188,33 @@ def _place(
     return jnp.where(lowest < jnp.inf, vertex, jnp.nan)
 
 
-def _first_lowest(
-    low: Float[Array, "*nodes genes"], axis: int, lowest: Scalar
-) -> Int[Array, " genes"]:
-    """Where the lowest node lies on an axis: XLA's argmin is not vectorised."""
-    profile = low.min(tuple(a for a in range(low.ndim - 1) if a != axis))
-    number = np.arange(len(profile), dtype=np.int32)[:, None]
-    return jnp.where(profile == lowest, number, np.int32(len(profile) - 1)).min(0)
+def _lowest(low: Float[Array, "*nodes genes"]) -> tuple[Scalar, Int[Array, " genes"]]:
+    """The lowest, and the number of the first node that is: XLA's argmin is not vectorised.
+
+    Nodes are asked by rows of the last axis, then those of one row: of two that are equally low,
+    as factors that can stand in for each other have, one axis must not take the one and another
+    axis the other.
+    """
+    rows = low.reshape(-1, *low.shape[-2:])
+    of_row = rows.min(1)
+    lowest = of_row.min(0)
+    row = _first(of_row == lowest)
+    some = rows[row, np.arange(rows.shape[1])[:, None], np.arange(rows.shape[2])]
+    return lowest, row * rows.shape[1] + _first(some == lowest)
 
 
-def _other_valleys(height: Float[Array, "*nodes genes"]) -> Float[Array, "*nodes genes"]:
-    """The same, infinite but where it is a local minimum other than the lowest."""
-    low = height > height.min(tuple(range(height.ndim - 1)))
+def _first(true: Bool[Array, "some genes"]) -> Int[Array, " genes"]:
+    """The number of the first that is true; of none the last one's."""
+    last = np.int32(len(true) - 1)
+    return jnp.where(true, np.arange(last + 1, dtype=np.int32)[:, None], last).min(0)
+
+
+def _other_valleys(
+    height: Float[Array, "*nodes genes"], first: Int[Array, " genes"]
+) -> Float[Array, "*nodes genes"]:
+    """The same, infinite but where it is a local minimum other than the node ``first``."""
+    shape = height.shape[:-1]
+    low = np.arange(math.prod(shape), dtype=np.int32).reshape(*shape, 1) != first
     for axis in range(height.ndim - 1):
         # A copy of itself beyond either end: padding would be three more kernels an axis.
         last = height.shape[axis] - 1
