@@ -134,7 +134,8 @@ def starts(
     NaN where a gene has no such start. ``size`` is N, the factor of log r.
     """
     if table.single and not accelerated():
-        # Half the traffic, which bounds it. (An accelerator would multiply in fewer digits.)
+        # Half the traffic, which bounds it. Where a term explains all but float32's rounding any
+        # node that does is as low. (An accelerator would multiply in fewer digits.)
         table, gene, size = jax.tree.map(
             lambda a: jnp.asarray(a, jnp.float32), (table, gene, jnp.asarray(size))
         )
