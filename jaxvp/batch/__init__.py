@@ -52,6 +52,8 @@ __all__ = [
 
 _BLOCK_BYTES = 48 << 20
 _LARGEST_BLOCK = 2048
+# Where memory is short: the measurements of a tile of the tiniest systems would be too many.
+_SMALLEST_BLOCK = 128
 # Of the smallest systems blocks are larger where there are many, as what is done once a block costs
 # as much as genes (F, 20,000 genes: a tenth of the time); of many samples it does not.
 _BYTES_OF_SMALL, _LARGEST_BLOCK_OF_SMALL, _MANY_SMALL = 2 << 20, 4096, 16384
@@ -115,7 +117,7 @@ def that_fits(shared: Shared | SlopeShared, samples: int, genes: int) -> int:
     if free is None:
         return genes
     workers = threads_of(shared, jax.local_devices()[0], 1)
-    smallest = lanes(shared)
+    smallest = min(lanes(shared), _SMALLEST_BLOCK)
     while workers * block_bytes(shared, samples, genes) > free and genes > smallest:
         genes = max(smallest, genes // 2 // smallest * smallest)
     needed = block_bytes(shared, samples, genes)
