@@ -7,6 +7,7 @@ any class sizes, so that all patterns run the same compiled program. Rare patter
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -87,9 +88,12 @@ def _compress(program: Program, work: Work, mask: Bool[np.ndarray, " n"]) -> Pat
     else:
         room = room_for_losses(design, base.levels[0]) if base.levels else None
         compression = compress(design, weights, room)
-    shared = compression.shared
-    host = (shared, prepare(program.solver, shared, program.reml))
-    host = jax.tree.map(lambda a: np.asarray(a, program.dtype), host)
+    shared, ours = compression.shared, program.shared[1]
+    table = prepare(program.solver, shared, program.reml)
+    if isinstance(table, Table) and isinstance(ours, Table):
+        # Or patterns on both sides of the number of samples would be two programs.
+        table = dataclasses.replace(table, single=ours.single)
+    host = jax.tree.map(lambda a: np.asarray(a, program.dtype), (shared, table))
     placed = jax.device_put(host, program.devices.everywhere)
     return Pattern(status, n, compression, column_covariance(design.X, compression), placed)
 
