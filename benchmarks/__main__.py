@@ -130,7 +130,9 @@ def measure(
             found.append(peers.run(peer, folder, study["genes"], wanted))
         entry["peers"] = [asdict(peer) for peer in found]
         if "ours" in entry:
-            entry["gaps"] = peers.gaps(np.load(folder / ours.RESULT), found)
+            reached = np.load(folder / ours.RESULT)
+            entry["gaps"] = peers.gaps(reached, found)
+            entry["short"] = peers.short(reached, found)
             if with_checks:
                 say(f"{design.name}: checks")
                 rows = checks.on_study(design.name, size, folder, entry["ours"])

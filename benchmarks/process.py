@@ -23,7 +23,9 @@ THREADS = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"),
     *("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS"),
 )
-READY, GO = "ready", "go"
+READY, GO, AGAIN = "ready", "go", "again"
+_MOST_STARTS = 12
+"""of one child that asks to be started again: half of them do (lme4.R)"""
 
 
 class ProcessFailed(RuntimeError):
@@ -75,43 +77,50 @@ def race(command: Sequence[str], specs: Sequence[dict[str, Any]]) -> list[dict[s
     """Run one single-threaded process for each of `specs`, all at the same time.
 
     A child reads its spec from the first line of its input, prints "ready" when it has prepared,
-    reads "go" from the second, and prints its result as a line of JSON.
+    reads "go" from the second, and prints its result as a line of JSON. A child that prints "again"
+    ends and is started anew; `starts` of its result counts them.
 
     Raises
     ------
     ProcessFailed
         With the words of the first child that failed.
     """
-    children = [
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(threads=1),
-        )
-        for _ in specs
-    ]
+    children = [_started(command, spec) for spec in specs]
+    starts = [1] * len(specs)
     try:
-        for child, spec in zip(children, specs, strict=True):
-            _tell(child, json.dumps(spec))
-        for child in children:
-            if child.stdout.readline().strip() != READY:
-                out, err = child.communicate()
-                raise ProcessFailed(_words(command[0], child.returncode, err or out))
+        for i, spec in enumerate(specs):
+            while (line := children[i].stdout.readline().strip()) != READY:
+                out, err = children[i].communicate()
+                if line != AGAIN or starts[i] == _MOST_STARTS:
+                    words = err or out or line
+                    raise ProcessFailed(_words(command[0], children[i].returncode, words))
+                children[i] = _started(command, spec)
+                starts[i] += 1
         for child in children:
             _tell(child, GO)
         found = []
-        for child in children:
+        for child, count in zip(children, starts, strict=True):
             out, err = child.communicate()
-            found.append(_found(command[0], child.returncode, out, err))
+            found.append(_found(command[0], child.returncode, out, err) | {"starts": count})
         return found
     finally:
         for child in children:
             if child.poll() is None:
                 child.kill()
                 child.wait()
+
+
+def _started(command: Sequence[str], spec: dict[str, Any]) -> subprocess.Popen:
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(threads=1),
+    )
+    _tell(child, json.dumps(spec))
+    return child
 
 
 def _tell(child: subprocess.Popen, line: str) -> None:

@@ -3,7 +3,7 @@
 A report is plain data, as `__main__` collects it and as it stands in `results/*.json`:
 
     size, date, command, machine, rates, versions
-    designs   one entry each: design, ours (or failed), peers, gaps
+    designs   one entry each: design, ours (or failed), peers, gaps, short
     checks    rows of `checks`
 """
 
@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.floor import Shape
-from benchmarks.peers import WORDS
+from benchmarks.peers import SHORT, WORDS
 
 GAP = 1e-6
 """what a log-likelihood may lack at most"""
@@ -47,7 +47,11 @@ def markdown(report: dict[str, Any], figure: str | None = None) -> str:
         "gene (next table); `12 x` means that the peer takes 12 times as long.",
         _time(designs),
         "## The peers",
-        "One single-threaded process a core. `all genes` is extrapolated from the sample.",
+        "One single-threaded process a core. `all genes` is extrapolated from the sample. `short` "
+        f"counts the sample's genes that ended more than {SHORT:g} below the best log-likelihood of "
+        "all, jaxvp's among them, and `by` is what the worst of them lacks: time that did not buy "
+        "an optimum is in the ratios as it is. Processes that were started again are those of "
+        "`benchmarks/lme4.R` whose fit to start from was stuck.",
         _peers(designs),
         "## First call and memory",
         _first(fitted),
@@ -134,21 +138,33 @@ def _peers(designs: list[dict[str, Any]]) -> str:
         for peer in entry["peers"]:
             start = [entry["design"]["name"], WORDS[peer["name"]]]
             if peer["missing"]:
-                rows.append([*start, peer["missing"], *[NONE] * 5])
+                rows.append([*start, peer["missing"], *[NONE] * 7])
                 continue
             rows.append(
                 [
                     *start,
                     peer["version"],
                     f"{len(peer['sample']):,} of {genes:,}",
-                    str(peer["processes"]),
+                    _processes(peer),
                     number(peer["start"]),
                     number(peer["us_per_gene"]),
                     f"{number(peer['us_per_gene'] * genes / 1e6)} s",
+                    *_short(entry.get("short", {}).get(peer["name"])),
                 ]
             )
     head = ["design", "peer", "version", "sample", "processes", "start, s", "us/gene", "all genes"]
-    return table(head, rows) if rows else "None was run."
+    return table([*head, "short", "by"], rows) if rows else "None was run."
+
+
+def _processes(peer: dict[str, Any]) -> str:
+    again = peer["starts"] - peer["processes"]
+    return f"{peer['processes']} ({again} started again)" if again else str(peer["processes"])
+
+
+def _short(found: dict[str, float] | None) -> tuple[str, str]:
+    if found is None:
+        return NONE, NONE
+    return f"{found['genes']:,}", number(found["most"]) if found["genes"] else NONE
 
 
 def _first(fitted: list[dict[str, Any]]) -> str:

@@ -162,6 +162,40 @@ def test_gaps():
     assert peers.gaps(ours, [peers.Peer("lmer", missing="not installed")]) == {}
 
 
+def test_short():
+    """Below the best of all, ours among them; a gene without a fit is short, too."""
+    ours = np.array([-10.0, -20.0, np.nan, -5.0])
+    one = peers.Peer("mixedlm", sample=[0, 1, 2], log_likelihood=[-10.5, -20.0005, -7.0])
+    two = peers.Peer("lme4", sample=[0, 2, 3], log_likelihood=[-9.0, -6.0, np.nan])
+    assert peers.short(ours, [one, two]) == {
+        "mixedlm": {"genes": 2, "most": 1.5},
+        "lme4": {"genes": 1, "most": 0.0},
+    }
+    assert peers.short(ours, [peers.Peer("lmer", missing="not installed")]) == {}
+
+
+SAYS = """
+import os, sys
+spec = sys.stdin.readline()
+count = len(os.listdir({folder!r}))
+open(os.path.join({folder!r}, str(count)), "w").close()
+if count < {stuck}:
+    print("again")
+else:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print('{{"value": 7}}')
+"""
+
+
+def test_a_child_that_asks_for_it_is_started_again(tmp_path):
+    command = [sys.executable, "-c", SAYS.format(folder=str(tmp_path), stuck=2)]
+    assert process.race(command, [{}]) == [{"value": 7, "starts": 3}]
+    command = [sys.executable, "-c", SAYS.format(folder=str(tmp_path), stuck=99)]
+    with pytest.raises(process.ProcessFailed, match="again"):
+        process.race(command, [{}])
+
+
 def test_samples_are_nested():
     assert data.sample(100, 5) == data.sample(100, 20)[:5]
     assert sorted(data.sample(4, 9)) == [0, 1, 2, 3]
@@ -211,6 +245,7 @@ def report(found=(), **ours):
                 "ours": ours,
                 "peers": [dataclasses.asdict(peer) for peer in found],
                 "gaps": peers.gaps(log_likelihood, list(found)),
+                "short": peers.short(log_likelihood, list(found)),
             }
         ],
         "checks": [checks.row("a | b", 1.3, "x", "at most 1.2 x", False)],
@@ -223,13 +258,15 @@ def test_markdown():
         version="1.0",
         sample=[3, 4],
         processes=2,
+        starts=5,
         us_per_gene=2000.0,
         start=1.0,
         log_likelihood=[2e-6, -1.0],
     )
     page = table.markdown(report([peer]), "figure.png")
     assert "| 20.0 | 10.0 | 0.0200 | 100 x |" in page  # median, min, whole, ratio
-    assert "| A | mixedlm `refit` | 1.0 | 2 of 1,000 | 2 | 1.00 | 2,000 | 2.00 s |" in page
+    row = "| A | mixedlm `refit` | 1.0 | 2 of 1,000 | 2 (3 started again) | 1.00 | 2,000 | 2.00 s"
+    assert f"{row} | 1 | 1.00 |" in page
     assert "| A | 5.00 | 2.98 | 0.0200 | 100 | 500 | 400 |" in page
     assert "| 5.0 / 9 / 12 | 99.90% | 1 zero_variance | 50% | 2 | 2.0e-06 | **no** |" in page
     assert "| a \\| b | 1.30 x | at most 1.2 x | **no** |" in page

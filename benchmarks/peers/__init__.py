@@ -15,6 +15,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ WORDS = {
     "sequence": "variancePartition: call sequence re-enacted in lme4",
 }
 """What the tables call them."""
+SHORT = 1e-3
+"""log-likelihood units below the best of all from which a peer's fit counts as short of it"""
 
 
 @dataclass
@@ -43,6 +46,8 @@ class Peer:
     version: str = ""
     sample: list[int] = field(default_factory=list)
     processes: int = 0
+    starts: int = 0
+    """of processes, with those that asked to be started again (lme4.R says why)"""
     us_per_gene: float = float("nan")
     start: float = float("nan")
     """seconds until a process was ready, most of the processes"""
@@ -75,6 +80,7 @@ def run(name: str, folder: Path, genes: int, wanted: int, cores: int | None = No
         version=found[0]["version"],
         sample=sample,
         processes=len(shares),
+        starts=sum(one["starts"] for one in found),
         us_per_gene=1e6 / rate * len(shares) / cores,
         start=max(float(one["start"]) for one in found),
         log_likelihood=[values[gene] for gene in sample],
@@ -102,21 +108,51 @@ def gaps(ours: np.ndarray, peers: list[Peer]) -> dict[str, float]:
     gene that we did not fit and a peer did is infinitely worse.
     """
     ours = np.where(np.isnan(ours), -np.inf, ours)
-    best: dict[int, float] = {}
-    found = {}
-    for peer in peers:
-        pairs = [
-            (gene, value)
-            for gene, value in zip(peer.sample, peer.log_likelihood, strict=True)
-            if np.isfinite(value)
-        ]
-        if pairs:
-            found[peer.name] = max(value - float(ours[gene]) for gene, value in pairs)
-        for gene, value in pairs:
-            best[gene] = max(best.get(gene, -np.inf), value)
+    fits = {peer.name: _fits(peer) for peer in peers}
+    found = {
+        name: max(value - float(ours[gene]) for gene, value in values.items())
+        for name, values in fits.items()
+        if values
+    }
+    best = _best(fits.values())
     if best:
         found["best"] = max(value - float(ours[gene]) for gene, value in best.items())
     return found
+
+
+def short(ours: np.ndarray, peers: list[Peer]) -> dict[str, dict[str, float]]:
+    """How far each peer stays below the best log-likelihood of all, jaxvp's among them.
+
+    `genes`: how many of its sample lack more than `SHORT` (or were not fitted); `most`: what the
+    worst of them lacks.
+    """
+    best = _best([dict(enumerate(map(float, ours))), *map(_fits, peers)])
+    found = {}
+    for peer in peers:
+        lacks = [
+            best[gene] - value
+            for gene, value in zip(peer.sample, peer.log_likelihood, strict=True)
+            if gene in best
+        ]
+        if lacks:
+            count = sum(not lack <= SHORT for lack in lacks)
+            finite = [lack for lack in lacks if np.isfinite(lack)]
+            found[peer.name] = {"genes": count, "most": max(finite, default=float("nan"))}
+    return found
+
+
+def _fits(peer: Peer) -> dict[int, float]:
+    pairs = zip(peer.sample, peer.log_likelihood, strict=True)
+    return {gene: value for gene, value in pairs if np.isfinite(value)}
+
+
+def _best(fits: Iterable[dict[int, float]]) -> dict[int, float]:
+    best: dict[int, float] = {}
+    for values in fits:
+        for gene, value in values.items():
+            if np.isfinite(value):
+                best[gene] = max(best.get(gene, -np.inf), value)
+    return best
 
 
 def _race_python(name: str, folder: Path, shares: list[list[int]]) -> list[dict[str, Any]]:
