@@ -48,9 +48,9 @@ def markdown(report: dict[str, Any], figure: str | None = None) -> str:
         _time(designs),
         "## The peers",
         "One single-threaded process a core. `all genes` is extrapolated from the sample. `short` "
-        f"counts the sample's genes that ended more than {SHORT:g} below the best log-likelihood of "
-        "all, jaxvp's among them, and `by` is what the worst of them lacks: time that did not buy "
-        "an optimum is in the ratios as it is. Processes that were started again are those of "
+        f"counts genes of the sample that ended more than {SHORT:g} below the best log-likelihood "
+        "of all, jaxvp's among them, and `by` is what the worst of them lacks: time that did not "
+        "buy an optimum is in the ratios as it is. Processes that were started again are those of "
         "`benchmarks/lme4.R` whose fit to start from was stuck.",
         _peers(designs),
         "## First call and memory",
