@@ -126,16 +126,27 @@ def iterated_part(
     b1 = node.turned(dot(w1, gene.between_uy))
     yy = (w0 * gene.between_yy).sum(0) + gene.within_yy
     change, bent, exact = node.difference.weights(node.gamma, gamma[0])
+    away = jnp.any(gamma[0] != node.gamma)
+    weighed = jax.eval_shape(node.difference.parts, b)
 
     def image(z):
-        """The difference's parts, and M v, with ``v = G^(1/2) z``."""
+        """The difference's parts, where there is one, and M v, with ``v = G^(1/2) z``."""
         v = root * z
-        parts = node.difference.parts(v)
-        return parts, node.image(v) + node.difference.image(change, parts)
+
+        def moved():
+            parts = node.difference.parts(v)
+            return parts, node.difference.image(change, parts)
+
+        def still():
+            return jnp.zeros(weighed.shape, weighed.dtype), jnp.zeros_like(v)
+
+        parts, more = jax.lax.cond(away, moved, still)
+        return parts, node.image(v) + more
 
     right = root * b
     z, (parts, moved), error = _solve(image, root, random, near, right, yy, begin, goal, asked)
     v = root * z
+    parts = jax.lax.cond(away, lambda: parts, lambda: node.difference.parts(v))
     residual = right - (root * moved + random * z)
     rss = yy - (right * z).sum(0) - (residual * z).sum(0)
     rss = jnp.where(exact, rss, jnp.nan)  # out of the node's reach

@@ -48,29 +48,30 @@ _NEAR_ZERO = 1e-4  # x: where polynomials are worst, and many genes end
 class MainTerms(eqx.Module):
     """``sum_ij log(1 + gamma_i n_ij)``, the determinant of every term alone."""
 
-    sizes: Float[Array, "k L"]  # distinct numbers of samples in a level
-    counts: Float[Array, "k L"]  # how many levels have them
+    sizes: Float[Array, " L"]  # distinct numbers of samples in a level, term by term
+    counts: Float[Array, "k L"]  # how many levels of every term have them
     mean: Float[Array, " k"]
+    terms: tuple[int, ...] = eqx.field(static=True)  # of the L
 
     @classmethod
     def of(cls, sizes: tuple[np.ndarray, ...], mean: Array) -> MainTerms:
         """Of the numbers of samples in every level of every term."""
         found = [np.unique(n, return_counts=True) for n in sizes]
-        shape = (len(found), max(len(n) for n, _ in found))
-        distinct, counts = np.ones(shape), np.zeros(shape)
-        for i, (n, count) in enumerate(found):
-            distinct[i, : len(n)], counts[i, : len(n)] = n, count
-        return cls(distinct, counts, mean)
+        terms = np.repeat(np.arange(len(found)), [len(n) for n, _ in found])
+        counts = np.concatenate([count for _, count in found])
+        each = np.where(terms == np.arange(len(found))[:, None], counts, 0.0)
+        return cls(np.concatenate([n for n, _ in found]), each, mean, tuple(map(int, terms)))
 
     def __call__(self, x: Float[Array, "k genes"]) -> tuple[Scalar, Array, Array]:
         """Value, score and the Hessian's diagonal in x of a tile of genes."""
-        x, m, counts = x[:, None], self.mean[:, None, None], self.counts[..., None]
-        # log(1 + gamma n) in x: n e^x / (m + n (e^x - 1)) is its slope.
-        n = self.sizes[..., None]
-        below = m + n * jnp.expm1(x)
-        share = n * jnp.exp(x) / below
-        value = (counts * jnp.log(below / m)).sum((0, 1))
-        return value, (counts * share).sum(1), (counts * share * (1 - share)).sum(1)
+        # log(1 + gamma n) in x: with r = n / m it is log(1 + r (e^x - 1)), of slope r e^x / (...).
+        of = np.array(self.terms)
+        ratio = (self.sizes / self.mean[of])[:, None]
+        below = 1 + ratio * jnp.expm1(x)[of]
+        share = ratio * jnp.exp(x)[of] / below
+        parts = jnp.stack([jnp.log(below), share, share * (1 - share)], axis=1)
+        sums = jnp.tensordot(self.counts, parts, 1, precision="highest")
+        return sums[:, 0].sum(0), sums[:, 1], sums[:, 2]
 
 
 class Determinant(eqx.Module):

@@ -141,8 +141,9 @@ def solve_large(
     of_nodes = {}
     if nodes is not None:
         gamma = jnp.expm1(near.x[0]) / m[0]
-        group = _nearest(gamma, jnp.asarray(nodes.gamma), determinant.axes.largest[0])
+        group, far = _nearest(gamma, jnp.asarray(nodes.gamma), determinant.axes.largest[0])
         of_nodes = {"group": group, "groups": len(nodes.gamma), "bursts": _BURSTS_ITERATED}
+        of_nodes["order"] = jnp.argsort(far)  # those on a node, and what takes as long, together
     tile = math.gcd(count, _tile(shared.n_columns, nodes is not None))
     settings = {"bursts": _BURSTS, "enter": enter, **of_nodes}
     most, records = jnp.minimum(limit, _MOST), Records.of(state)
@@ -183,7 +184,7 @@ def _learned(hessian: Array, state: newton.State, x: Array, score: Array) -> Arr
     return hessian + scale * missing[:, None] * missing[None]
 
 
-def _nearest(gamma: Scalar, nodes: Array, largest: Array) -> Int[Array, " genes"]:
-    """Which node of gamma_1 is next, by the ratio of ``1 + n gamma``."""
-    place = jnp.log1p(largest * gamma)
-    return jnp.argmin(abs(place - jnp.log1p(largest * nodes)[:, None]), axis=0)
+def _nearest(gamma: Scalar, nodes: Array, largest: Array) -> tuple[Int[Array, " genes"], Scalar]:
+    """Which node of gamma_1 is next, by the ratio of ``1 + n gamma``, and how far it is."""
+    far = abs(jnp.log1p(largest * gamma) - jnp.log1p(largest * nodes)[:, None])
+    return jnp.argmin(far, axis=0), far.min(0)

@@ -42,6 +42,7 @@ def iterate(
     bursts: tuple[int, ...] | None = None,
     group: Int[Array, " searches"] | None = None,
     groups: int = 1,
+    order: Int[Array, " searches"] | None = None,
     enter: Callable[[Any, Array], Any] = lambda statistics, _: statistics,
 ) -> Records:
     """Step every search until it is done, or ``limit`` iterations are over.
@@ -65,6 +66,9 @@ def iterate(
         systems whose genes share the design.
     group, groups
         Searches of different groups, numbered below ``groups``, are never in one tile.
+    order
+        In which searches stand beside each other, where it is not that of their numbers: a tile
+        waits for its slowest.
     enter
         ``(statistics, group)`` of a tile to what ``stepped`` takes in their place, once a burst.
     """
@@ -122,7 +126,10 @@ def iterate(
         return jnp.minimum(number + 1, len(bursts) - 1), spent + steps, ids, left, records
 
     nothing = jnp.zeros_like(limit)
-    begin = (nothing, nothing, jnp.arange(count), ~every(records.tree().done), records)
+    ids = jnp.arange(count)
+    if order is not None:
+        ids, records = order, records.take(order)
+    begin = (nothing, nothing, ids, ~every(records.tree().done), records)
     *_, ids, _, records = jax.lax.while_loop(lambda c: (c[1] < limit) & c[3], burst, begin)
     back = jnp.zeros_like(ids).at[ids].set(jnp.arange(count))
     return records.take(back)

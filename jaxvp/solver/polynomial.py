@@ -94,10 +94,10 @@ class Axes(eqx.Module):
         """
         z, _, _ = self.place(x)
         some, *others, first = tables.shape
-        table = jnp.asarray(tables).reshape(-1, first) @ cardinal(z[0], first, 0)[0]
+        table = jnp.asarray(tables).reshape(-1, first) @ cardinal(z[0], first, 0)[:, 0]
         for i, count in enumerate(others, 1):
             table = table.reshape(some, count, -1, x.shape[1])
-            table = fence(dot, table.swapaxes(0, 1), cardinal(z[i], count, 0)[0][:, None, None])
+            table = fence(dot, table.swapaxes(0, 1), cardinal(z[i], count, 0)[:, :, None])
         return table.reshape(some, -1)
 
     def score(
@@ -142,16 +142,19 @@ def to_coefficients(count: int) -> Float[np.ndarray, "N N"]:
     return np.linalg.inv(np.polynomial.chebyshev.chebvander(_points(count), count - 1))
 
 
-def cardinal(z: Float[Array, " genes"], count: int, order: int) -> Float[Array, "orders N genes"]:
+def cardinal(z: Float[Array, " genes"], count: int, order: int) -> Float[Array, "N orders genes"]:
     """What values at the nodes are multiplied by, for the value and derivatives up to ``order``.
 
-    In closed form and by matrices: recurrences would be a program as long as ``count``.
+    In closed form and by a matrix: recurrences would be a program as long as ``count``.
     """
     degrees = jnp.arange(count, dtype=z.dtype)
     chebyshev = jnp.cos(degrees[:, None] * jnp.arccos(jnp.clip(z, -1.0, 1.0)))
-    inverse = to_coefficients(count)
-    slopes = [inverse, *(np.polynomial.chebyshev.chebder(inverse, i) for i in range(1, order + 1))]
-    return jnp.stack([jnp.asarray(c.T, z.dtype) @ chebyshev[: len(c)] for c in slopes])
+    slopes = np.zeros((count, order + 1, count))
+    for i in range(order + 1):
+        of = np.polynomial.chebyshev.chebder(to_coefficients(count), i).T
+        slopes[:, i, : of.shape[1]] = of
+    found = jnp.asarray(slopes.reshape(-1, count), z.dtype) @ chebyshev
+    return found.reshape(count, order + 1, -1)
 
 
 def derivatives(
@@ -167,16 +170,15 @@ def derivatives(
     shared = values.ndim == k
     if shared:
         shape = (shape[-1], *shape[:-1])
-    # The axis that is next, the others, orders of the axes that are done; every axis is few and
+    # The axis that is next, the others with the orders of axes that are done; every axis is few and
     # large operations, for each of them costs time to compile.
     table = values
     for i, count in enumerate(shape):
-        weights = jnp.moveaxis(cardinal(z[i], count, order), 0, 1)
+        weights = cardinal(z[i], count, order)
         if i == 0 and shared:  # a matrix product
             table = table.reshape(-1, count) @ weights.reshape(count, -1)
         else:
-            table = table.reshape(count, -1, orders**i, 1, genes)
-            table = fence(dot, table, weights[:, None, None])
+            table = fence(_contracted, table.reshape(count, -1, genes), weights)
     table = table.reshape(-1, genes)
 
     def at(*places):
@@ -186,3 +188,10 @@ def derivatives(
     if order == 1:
         return at(), gradient
     return at(), gradient, jnp.stack([jnp.stack([at(i, j) for j in range(k)]) for i in range(k)])
+
+
+def _contracted(
+    table: Float[Array, "N others genes"], weights: Float[Array, "N orders genes"]
+) -> Float[Array, "others orders genes"]:
+    # (Axes of one in what a fence is given would have it copied.)
+    return dot(table[:, :, None], weights[:, None])

@@ -51,12 +51,15 @@ class Surface(eqx.Module):
 
     def at(
         self, smooth: Float[Array, "*nodes genes"], x: Float[Array, "k genes"]
-    ) -> tuple[Scalar, Array, Array]:
-        """Deviance, score and Hessian in x of the polynomials through values at the nodes."""
+    ) -> tuple[Scalar, Array, Array, Array]:
+        """Deviance, score and Hessian in x of the polynomials through values at the nodes.
+
+        The fourth are the scores of the determinant's main terms, positive.
+        """
         value, score, hessian = self.axes.curvature(smooth, x)
         alone, alone1, alone2 = self.determinant.main(x)
         same = jnp.eye(len(x), dtype=bool)[..., None]
-        return value + alone, score + alone1, hessian + jnp.where(same, alone2[None], 0.0)
+        return value + alone, score + alone1, hessian + jnp.where(same, alone2[None], 0.0), alone1
 
 
 def build(compression: Compression, reml: bool, classes: bool) -> Surface | None:
@@ -139,9 +142,9 @@ def _refine(
     zero = jnp.zeros_like(x[0])
 
     def evaluate(x):
-        value, score, hessian = surface.at(smooth, x)
+        value, score, hessian, main = surface.at(smooth, x)
         # Any positive diagonal: it is asked only where the Hessian is not positive definite.
-        fisher = jnp.eye(len(x))[..., None] * surface.determinant.main(x)[1].sum(0)
+        fisher = jnp.eye(len(x))[..., None] * main.sum(0)
         inside = surface.axes.inside(x)
         return jnp.where(inside, value, jnp.nan), score, hessian, fisher, zero, None
 
