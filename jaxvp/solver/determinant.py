@@ -26,12 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxvp import threads
 from jaxvp.likelihood import Scalar
 from jaxvp.likelihood.system import term_slices
-from jaxvp.runtime import using_blas_threads
 from jaxvp.solver import polynomial
-from jaxvp.solver.elimination import level_sizes, some_nodes, systems, weights_at
+from jaxvp.solver.elimination import for_nodes, level_sizes, some_nodes, systems, weights_at
 from jaxvp.statistics import Array, Shared
 
 # Largest error of the score in x: a tenth of what certifies an optimum.
@@ -137,9 +135,7 @@ def _tabulated(
             log_det[i], fixed[i] = _eliminated(m, gammas[1:], shared.levels[1:])
             log_det[i] += own[i]
 
-    # Some nodes a thread: what is inside is too small to be shared out.
-    with using_blas_threads(1):
-        threads.each(fill, some_nodes(counts[0]), threads.cores())
+    for_nodes(fill, some_nodes(counts[0]))
     lower = np.linalg.cholesky(fixed)
     roots = np.diagonal(lower, axis1=-2, axis2=-1)
     logs = 2 * np.log(roots)
@@ -216,9 +212,11 @@ def _dense(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score in x and ``(X'V^-1 X)^-1`` from the inverses of the systems at these points."""
     gammas = np.expm1(points) / shared.samples_per_level
-    whole = systems(shared, gammas[:, 0])
-    weights = -shared.sizes * weights_at(shared, gammas[:, 0]) ** 2
-    bent = np.tensordot(weights, shared.between, 1)
+    weights = weights_at(shared, gammas[:, 0])
+    # All that is *between* is read once, for the systems and their derivatives in gamma_1.
+    both = np.concatenate([weights, -shared.sizes * weights**2])
+    whole, bent = np.split(np.tensordot(both, shared.between, 1), 2)
+    whole += shared.within
     score = np.empty_like(points)
     covariance = np.empty((len(points), shared.p, shared.p))
 
@@ -226,8 +224,7 @@ def _dense(
         found = _dense_at(shared, gammas[i], whole[i], bent[i], reml)
         score[i], covariance[i] = np.exp(points[i]) / shared.samples_per_level * found[0], found[1]
 
-    with using_blas_threads(1):
-        threads.each(look, range(len(points)), threads.cores())
+    for_nodes(look, range(len(points)))
     return score, covariance
 
 
@@ -240,16 +237,17 @@ def _dense_at(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score in gamma and ``(X'V^-1 X)^-1``; ``bent`` is the system's derivative in gamma_1."""
     q = shared.n_columns - shared.p
-    of = slice(None) if reml else slice(q)
     root = np.ones(shared.n_columns)
     for block, ratio in zip(term_slices(shared), gamma[1:], strict=True):
         root[block] = np.sqrt(ratio)
-    both = np.outer(root, root)
-    system = both * system
-    system += np.diag((np.arange(len(system)) < q).astype(float))
-    whole = np.linalg.inv(system)
-    inverse = whole if reml else np.linalg.inv(system[of, of])
-    moved = (inverse * both[of, of] * bent[of, of]).sum()
+    system, bent = (root[:, None] * matrix * root for matrix in (system, bent))
+    random = slice(None) if reml else slice(q)
+    whole = np.linalg.inv(system + np.diag((np.arange(len(system)) < q).astype(float)))
+    covariance = whole[q:, q:]
+    # The inverse of the random columns' system is what of the whole one's the fixed part leaves.
+    taken = 0.0 if reml else whole[:q, q:] @ np.linalg.solve(covariance, whole[q:, :q])
+    inverse = whole[random, random] - taken
+    moved = (inverse * bent[random, random]).sum()
     eliminated = shared.level_counts * shared.level_sizes / (1 + gamma[0] * shared.level_sizes)
     # 1 - the inverse's diagonal is gamma times what the trace is of.
     traced = 1 - np.diagonal(inverse)
@@ -257,4 +255,4 @@ def _dense_at(
         traced[block].sum() / ratio
         for block, ratio in zip(term_slices(shared), gamma[1:], strict=True)
     ]
-    return np.array([eliminated.sum() + moved, *others]), whole[q:, q:]
+    return np.array([eliminated.sum() + moved, *others]), covariance

@@ -14,7 +14,8 @@ Cost: N_1 eigenproblems of size q_2, N_1 N_2 of size q_3.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -85,9 +86,14 @@ def rotated(shared: Shared, gamma: Float[np.ndarray, " N"]) -> Rotated:
             for every, one in zip(found, _rotated(m[None], n), strict=True):
                 every[i] = one[0]
 
-    with using_blas_threads(1):
-        threads.each(fill, some_nodes(len(gamma)), threads.cores())
+    for_nodes(fill, some_nodes(len(gamma)))
     return found
+
+
+def for_nodes(work: Callable[[Any], object], nodes: Sequence[Any]) -> None:
+    """``work`` of every node, or some together, on all cores: BLAS alone would not fill them."""
+    with using_blas_threads(1):
+        threads.each(work, nodes, threads.cores())
 
 
 def some_nodes(count: int) -> list[slice]:
@@ -140,13 +146,20 @@ def eliminate(
         log_det = log_det + 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(-1)
     if k > 1:
         gamma = gammas[-1]
-        values, vectors = np.linalg.eigh(zpz)
+        values, vectors = np.empty(zpz.shape[:2]), np.empty_like(zpz)
+        roots = values if reml else np.empty_like(values)
+
+        def fill(nodes: slice) -> None:
+            values[nodes], vectors[nodes] = np.linalg.eigh(zpz[nodes])
+            if not reml:
+                roots[nodes] = np.linalg.eigvalsh(m[nodes, :n, :n])
+
+        for_nodes(fill, some_nodes(len(zpz)))
         turned = vectors.transpose(0, 2, 1)
         # Z'Py = Z'V^-1 y - half' (L^-1 X'V^-1 y): one matrix for both parts.
         rotate = np.concatenate([turned, -turned @ (half.transpose(0, 2, 1) @ fixed)], axis=2)
         factor = gamma[None, :, None] / (1 + gamma[None, :, None] * values[:, None, :])
         levels.append(Level(rotate, factor, None))
-        roots = values if reml else np.linalg.eigvalsh(m[:, :n, :n])
         log_det = _grow(log_det, np.log1p(gamma[None, :, None] * roots[:, None, :]).sum(-1))
     log_det = log_det.reshape([len(gamma) for gamma in gammas])
     for axis, (gamma, size) in enumerate(zip(gammas, sizes, strict=True)):

@@ -7,13 +7,15 @@ two ways a system differs from the one at its node. The levels of term 1 are the
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
 from jaxvp.likelihood.differences import Classes, Levels, class_changes
 from jaxvp.likelihood.iterated_part import Node
 from jaxvp.memory import aligned
-from jaxvp.solver.elimination import Rotated
+from jaxvp.solver.elimination import Rotated, for_nodes
 from jaxvp.statistics import LevelRows, Shared
 
 # Of the table's nodes one in so many.
@@ -98,10 +100,14 @@ def nodes(
 def _levels(turn: Float[np.ndarray, "N n n"], of: LevelRows) -> Levels:
     n = turn.shape[1]
     columns = aligned(len(turn), *of.rows.T.shape)
-    np.matmul(turn, of.rows[:, :n].T, out=columns[:, :n])
-    columns[:, n:] = of.rows[:, n:].T
     rows = aligned(len(turn), *of.rows.shape)
-    rows[...] = columns.swapaxes(1, 2)
+
+    def fill(i: int) -> None:
+        np.matmul(turn[i], of.rows[:, :n].T, out=columns[i, :n])
+        columns[i, n:] = of.rows[:, n:].T
+        rows[i] = columns[i].T
+
+    for_nodes(fill, range(len(turn)))
     return Levels(rows, columns, np.broadcast_to(of.sizes, rows.shape[:2]))
 
 
@@ -114,15 +120,22 @@ def _classes(
     reach = _REACH * np.diff(places)
     low, high = places - np.append(0.0, reach), np.append(places[:-1] + reach, max(top, places[-1]))
     low[0] = 0.0
-    found = [
-        _spanned(sizes, near, np.expm1(np.linspace(a, b, _SAMPLES)) / largest)
-        for near, a, b in zip(gamma, low, high, strict=True)
-    ]
+    found: list[Any] = [None] * len(gamma)
+
+    def look(i: int) -> None:
+        within = np.expm1(np.linspace(low[i], high[i], _SAMPLES)) / largest
+        found[i] = _spanned(sizes, gamma[i], within)
+
+    for_nodes(look, range(len(gamma)))
     rank = max(rank for _, rank in found)
     basis = np.stack([directions[:rank] for directions, _ in found])
     sums = np.tensordot(basis, shared.between, 1)
-    sums[..., :n, :] = turn[:, None] @ sums[..., :n, :]
-    sums[..., :n] = sums[..., :n] @ turn.swapaxes(1, 2)[:, None]
+
+    def fill(i: int) -> None:
+        sums[i, :, :n] = turn[i] @ sums[i, :, :n]
+        sums[i, ..., :n] = sums[i, ..., :n] @ turn[i].T
+
+    for_nodes(fill, range(len(gamma)))
     return Classes(sums, basis, np.broadcast_to(sizes, (len(gamma), len(sizes))))
 
 
