@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import Estimates, Scalar, accelerated, no_estimates
+from jaxvp.likelihood.differences import Classes, Levels
 from jaxvp.likelihood.estimates import coefficient_variances, estimates
 from jaxvp.likelihood.iterated_part import Preconditioner, iterated_part
 from jaxvp.likelihood.own_part import own_part
@@ -44,7 +45,8 @@ _ERROR, _FIRST_ERROR, _AHEAD = 1e-11, 1e-6, 1e-8
 _REFUSED = 1.0  # radius of who was refused, and has not come far since
 _MOST = 24  # evaluations: who needs more is at the table's end, and better off without it
 _BURSTS = (2, 1, 1, 2, 4, 8)  # an evaluation is dear, gathering is not
-_BURSTS_ITERATED = (4, 4, 8)  # every one forms the preconditioner again
+# Every one forms the preconditioner again, which takes the longer the more columns.
+_BURSTS_ITERATED = {Levels: (4, 2, 8), Classes: (3, 2, 4, 8)}
 # Genes of a tile: as many columns have the matrix products, as many share a node.
 _TILE = 16
 _TABULATED = 32  # whose nodes are gone through again and again
@@ -142,8 +144,12 @@ def solve_large(
     if nodes is not None:
         gamma = jnp.expm1(near.x[0]) / m[0]
         group, far = _nearest(gamma, jnp.asarray(nodes.gamma), determinant.axes.largest[0])
-        of_nodes = {"group": group, "groups": len(nodes.gamma), "bursts": _BURSTS_ITERATED}
-        of_nodes["order"] = jnp.argsort(far)  # those on a node, and what takes as long, together
+        of_nodes = {
+            "group": group,
+            "groups": len(nodes.gamma),
+            "order": jnp.argsort(far),  # those on a node, and what takes as long, together
+            "bursts": _BURSTS_ITERATED[type(nodes.difference)],
+        }
     tile = math.gcd(count, _tile(shared.n_columns, nodes is not None))
     settings = {"bursts": _BURSTS, "enter": enter, **of_nodes}
     most, records = jnp.minimum(limit, _MOST), Records.of(state)
