@@ -214,6 +214,12 @@ def test_iterations_give_what_a_factor_gives(design, way, monkeypatch):
             np.testing.assert_allclose(part.first, expected.first, rtol=1e-8, atol=1e-10)
             np.testing.assert_allclose(part.beta, expected.beta, atol=1e-9)
             assert np.asarray(part.error).max() < 1e-11
+            # All of them at the node itself: there is no difference to be multiplied by.
+            there = np.vstack([np.full(GENES, found.nodes.gamma[number]), gamma[1:]])
+            part, _ = iterated(node, there, begin, goal, asked)
+            factored = own_part(there, shared, block.gene)
+            np.testing.assert_allclose(part.rss, factored.rss, rtol=1e-11)
+            np.testing.assert_allclose(part.first, factored.first, rtol=1e-8, atol=1e-10)
         # To fewer digits: it says how many there are, and y'Py has twice as many.
         rough, _ = iterated(node, gamma, begin, goal * 1e7, asked)
         off = abs(np.asarray(rough.rss) / expected.rss - 1)
@@ -304,8 +310,10 @@ class Counting(NamedTuple):
     done: jax.Array
 
 
-def test_searches_of_two_groups_are_never_in_one_tile():
+@pytest.mark.parametrize("ordered", [False, True])
+def test_searches_of_two_groups_are_never_in_one_tile(ordered):
     rng = np.random.default_rng(3)
+    order = rng.permutation(32) if ordered else None
     group = rng.integers(0, 5, 32)
     needs = rng.integers(0, 9, 32)
     start = Counting(jnp.asarray(needs), jnp.full(32, -1), jnp.asarray(needs) == 0)
@@ -317,7 +325,7 @@ def test_searches_of_two_groups_are_never_in_one_tile():
 
     def run(state, group):
         records, limit = Records.of(state), jnp.int32(20)
-        own = {"group": group, "groups": 5, "enter": lambda _, g: g}
+        own = {"group": group, "groups": 5, "order": order, "enter": lambda _, g: g}
         return iterate(stepped, 8, group, records, limit, **own).tree()
 
     found = jax.jit(run)(start, jnp.asarray(group))

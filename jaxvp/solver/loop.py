@@ -128,7 +128,7 @@ def iterate(
     nothing = jnp.zeros_like(limit)
     ids = jnp.arange(count)
     if order is not None:
-        ids, records = order, records.take(order)
+        ids, records = jnp.asarray(order), records.take(order)
     begin = (nothing, nothing, ids, ~every(records.tree().done), records)
     *_, ids, _, records = jax.lax.while_loop(lambda c: (c[1] < limit) & c[3], burst, begin)
     back = jnp.zeros_like(ids).at[ids].set(jnp.arange(count))
