@@ -220,6 +220,11 @@ def test_iterations_give_what_a_factor_gives(design, way, monkeypatch):
             factored = own_part(there, shared, block.gene)
             np.testing.assert_allclose(part.rss, factored.rss, rtol=1e-11)
             np.testing.assert_allclose(part.first, factored.first, rtol=1e-8, atol=1e-10)
+            # Beside one that is not, they are what they were, to the last bit.
+            there[0, 0] = gamma[0, 0]
+            beside, _ = iterated(node, there, begin, goal, asked)
+            np.testing.assert_array_equal(beside.rss[1:], part.rss[1:])
+            np.testing.assert_array_equal(beside.first[:, 1:], part.first[:, 1:])
         # To fewer digits: it says how many there are, and y'Py has twice as many.
         rough, _ = iterated(node, gamma, begin, goal * 1e7, asked)
         off = abs(np.asarray(rough.rss) / expected.rss - 1)

@@ -128,12 +128,9 @@ def iterated_part(
     b1 = node.turned(dot(w1, gene.between_uy))
     yy = (w0 * gene.between_yy).sum(0) + gene.within_yy
     change, bent, exact = node.difference.weights(node.gamma, gamma[0])
-    away = jnp.any(gamma[0] != node.gamma)
+    there = gamma[0] == node.gamma
+    away = jnp.any(asked & ~there)
     weighed = jax.eval_shape(node.difference.parts, b)
-
-    def if_away(yes, no):
-        # An accelerator would wait for the host at every condition.
-        return yes() if accelerated() else jax.lax.cond(away, yes, no)
 
     def image(z):
         """The difference's parts, where there is one, and M v, with ``v = G^(1/2) z``."""
@@ -146,13 +143,20 @@ def iterated_part(
         def still():
             return jnp.zeros(weighed.shape, weighed.dtype), jnp.zeros_like(v)
 
-        parts, more = if_away(moved, still)
+        # An accelerator would wait for the host at every condition.
+        parts, more = moved() if accelerated() else jax.lax.cond(away, moved, still)
         return parts, node.image(v) + more
 
     right = root * b
     z, (parts, moved), error = _solve(image, root, random, near, right, yy, begin, goal, asked)
     v = root * z
-    parts = if_away(lambda: parts, lambda: node.difference.parts(v))
+    if not accelerated():
+        # At the node they are not known, or would depend on who is beside.
+        parts = jax.lax.cond(
+            jnp.any(asked & there),
+            lambda: jnp.where(there, node.difference.parts(v), parts),
+            lambda: parts,
+        )
     residual = right - (root * moved + random * z)
     rss = yy - (right * z).sum(0) - (residual * z).sum(0)
     rss = jnp.where(exact, rss, jnp.nan)  # out of the node's reach

@@ -54,11 +54,15 @@ class MainTerms(eqx.Module):
     @classmethod
     def of(cls, sizes: tuple[np.ndarray, ...], mean: Array) -> MainTerms:
         """Of the numbers of samples in every level of every term."""
-        found = [np.unique(n, return_counts=True) for n in sizes]
-        terms = np.repeat(np.arange(len(found)), [len(n) for n, _ in found])
-        counts = np.concatenate([count for _, count in found])
+        # Sums that differ by rounding are the same number.
+        found = [
+            np.unique(np.log(n).round(11), return_index=True, return_counts=True) for n in sizes
+        ]
+        distinct = [n[first] for n, (_, first, _) in zip(sizes, found, strict=True)]
+        terms = np.repeat(np.arange(len(found)), list(map(len, distinct)))
+        counts = np.concatenate([count for _, _, count in found])
         each = np.where(terms == np.arange(len(found))[:, None], counts, 0.0)
-        return cls(np.concatenate([n for n, _ in found]), each, mean, tuple(map(int, terms)))
+        return cls(np.concatenate(distinct), each, mean, tuple(map(int, terms)))
 
     def __call__(self, x: Float[Array, "k genes"]) -> tuple[Scalar, Array, Array]:
         """Value, score and the Hessian's diagonal in x of a tile of genes."""

@@ -154,7 +154,10 @@ def eliminate(
             if not reml:
                 roots[nodes] = np.linalg.eigvalsh(m[nodes, :n, :n])
 
-        for_nodes(fill, some_nodes(len(zpz)))
+        if known is None:  # of a small system: sharing it out would take longer
+            fill(slice(None))
+        else:
+            for_nodes(fill, some_nodes(len(zpz)))
         turned = vectors.transpose(0, 2, 1)
         # Z'Py = Z'V^-1 y - half' (L^-1 X'V^-1 y): one matrix for both parts.
         rotate = np.concatenate([turned, -turned @ (half.transpose(0, 2, 1) @ fixed)], axis=2)

@@ -324,19 +324,9 @@ def _propose(
     falling = better & jnp.isfinite(before) & (wrong < 0.25 * before)
     settled = (wrong <= jnp.maximum(GRADIENT_TOLERANCE, tolerance)) & ~falling
     done = state.done | (wrong <= tight) | stuck | settled
-    trial = jnp.where(done, x, _moved(x, way, radius))
+    longest = largest(abs(way))
+    cut = jnp.minimum(1.0, radius / jnp.maximum(longest, jnp.finfo(longest.dtype).tiny))
+    trial = jnp.where(done, x, jnp.clip(x + cut * way, 0.0, _LARGEST_X))
     return state._replace(
         trial=trial, radius=jnp.where(state.done, state.radius, radius), done=done
     )
-
-
-def _moved(x: Float[Array, "k *genes"], way: Float[Array, "k *genes"], radius: Scalar) -> Array:
-    longest = largest(abs(way))
-    cut = jnp.minimum(1.0, radius / jnp.maximum(longest, jnp.finfo(longest.dtype).tiny))
-    return jnp.clip(x + cut * way, 0.0, _LARGEST_X)
-
-
-def ahead(state: State) -> Float[Array, "k *genes"]:
-    """Where the next step would lead, of a search that is over, too."""
-    x, _, score, hessian, fisher, _ = state.point
-    return _moved(x, direction(x, score, hessian, fisher), state.radius)

@@ -17,7 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from jaxvp import threads
 from jaxvp.likelihood import Scalar
@@ -37,10 +37,7 @@ _MOST_BYTES = 2 << 30
 ENOUGH_GENES = 8
 TERMS = (2, 3)  # for more a grid is too large
 _ERROR = 3e-5  # of the polynomial, relative
-# Newton's method on it: the score from where on one more step is taken without looking, and how
-# many steps at most, where there is one valley and where it says which of two is deeper.
-_CLOSE = 0.03
-_STEPS, _STEPS_OF_TWO = 5, 12
+_STEPS = 12  # of Newton's method on it, at most
 _LARGEST_GAMMA = 100.0  # of its nodes
 
 
@@ -127,9 +124,8 @@ def near_optimum(surface: Surface, shared: Shared, gene: PerGene, size: Scalar) 
     seen = tuple(slice(None, None, 2) for _ in table.gammas)
     gammas = tuple(gamma[::2] for gamma in table.gammas)
     starts = valleys(gammas, shared.samples_per_level, height[seen])
-    steps = jnp.where(jnp.isnan(starts[1]).any(0), _STEPS, _STEPS_OF_TWO)
     # One after the other, compiled once; few genes have a second valley.
-    found = jax.lax.map(lambda x: _refine(surface, shared, smooth, x, steps), starts)
+    found = jax.lax.map(lambda x: _refine(surface, shared, smooth, x), starts)
     first, second = (jax.tree.map(operator.itemgetter(i), found) for i in range(2))
     # The polynomial is exact enough to say which is deeper; what is lost of the deepest node's
     # valley is left to the others' way.
@@ -138,13 +134,9 @@ def near_optimum(surface: Surface, shared: Shared, gene: PerGene, size: Scalar) 
 
 
 def _refine(
-    surface: Surface,
-    shared: Shared,
-    smooth: Float[Array, "*nodes genes"],
-    x: Float[Array, "k genes"],
-    most: Int[Array, " genes"],
+    surface: Surface, shared: Shared, smooth: Float[Array, "*nodes genes"], x: Array
 ) -> Near:
-    """Newton's method on the polynomial, so many steps at most."""
+    """Newton's method on the polynomial."""
     start = newton.start(shared)._replace(beside=None)
     state = for_each(start, x.shape[-1])._replace(trial=x, done=jnp.isnan(x).any(0))
     zero = jnp.zeros_like(x[0])
@@ -158,14 +150,12 @@ def _refine(
 
     def unfinished(carry):
         number, state = carry
-        return jnp.any(~state.done & (number < most))
+        return (number < _STEPS) & ~jnp.all(state.done)
 
     def step(carry):
         number, state = carry
-        return number + 1, newton.step_in_x(evaluate, state, _CLOSE)
+        return number + 1, newton.step_in_x(evaluate, state)
 
     _, state = jax.lax.while_loop(unfinished, step, (0, state))
     # Where it is lowest at the end of the nodes the search goes on from there.
-    ahead = newton.ahead(state)
-    x = jnp.where(surface.axes.inside(ahead), ahead, state.x)
-    return Near(state.deviance, x, state.hessian)
+    return Near(state.deviance, state.x, state.hessian)
