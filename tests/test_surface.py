@@ -409,3 +409,16 @@ def test_a_gene_beyond_the_nodes_is_solved_by_the_plain_way():
         X, Zs, names = oracles.design(study.formula, study.metadata)
         found = oracles.polish(y, X, Zs, result.theta.loc[gene, names].to_numpy(), False)
         assert result.log_likelihood[gene] >= found[1].log_likelihood - 1e-8
+
+
+def test_genes_of_a_large_system_do_not_depend_on_their_order():
+    """Those at a node, beside others or not, too."""
+    study = jaxvp.simulate(40, 400, {"g": 80, "h": 70}, zero_probability=0.5, seed=6)
+    backwards = study.expression.iloc[::-1]
+    one, other = (
+        jaxvp.fit(expression, study.formula, study.metadata)
+        for expression in (study.expression, backwards)
+    )
+    assert (one.diagnostics["status"] == "converged").all() and (one.theta["g"] == 0).any()
+    other = other.fractions.loc[one.fractions.index]
+    np.testing.assert_allclose(one.fractions, other, rtol=1e-9, atol=1e-12)
