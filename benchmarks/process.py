@@ -24,8 +24,9 @@ THREADS = (
     *("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS"),
 )
 READY, GO, AGAIN = "ready", "go", "again"
-_MOST_STARTS = 24
-"""of one child that asks to be started again (lme4.R): of one design two of three do"""
+_MOST_STARTS = 12
+"""of one child that asks to be started again (lme4.R): of one design two of three do, of some all;
+its spec says that it is the last one, and it goes on as it is"""
 
 
 class ProcessFailed(RuntimeError):
@@ -78,7 +79,8 @@ def race(command: Sequence[str], specs: Sequence[dict[str, Any]]) -> list[dict[s
 
     A child reads its spec from the first line of its input, prints "ready" when it has prepared,
     reads "go" from the second, and prints its result as a line of JSON. A child that prints "again"
-    ends and is started anew; `starts` of its result counts them.
+    ends and is started anew; `starts` of its result counts them, `last` of its spec is whether it
+    may not ask any more.
 
     Raises
     ------
@@ -94,8 +96,8 @@ def race(command: Sequence[str], specs: Sequence[dict[str, Any]]) -> list[dict[s
                 if line != AGAIN or starts[i] == _MOST_STARTS:
                     words = err or out or line
                     raise ProcessFailed(_words(command[0], children[i].returncode, words))
-                children[i] = _started(command, spec)
                 starts[i] += 1
+                children[i] = _started(command, spec | {"last": starts[i] == _MOST_STARTS})
         for child in children:
             _tell(child, GO)
         found = []
