@@ -149,9 +149,9 @@ def cardinal(z: Float[Array, " genes"], count: int, order: int) -> Float[Array, 
     """
     degrees = jnp.arange(count, dtype=z.dtype)
     chebyshev = jnp.cos(degrees[:, None] * jnp.arccos(jnp.clip(z, -1.0, 1.0)))
-    slopes = np.zeros((count, order + 1, count))
+    inverse, slopes = to_coefficients(count), np.zeros((count, order + 1, count))
     for i in range(order + 1):
-        of = np.polynomial.chebyshev.chebder(to_coefficients(count), i).T
+        of = np.polynomial.chebyshev.chebder(inverse, i).T
         slopes[:, i, : of.shape[1]] = of
     found = jnp.asarray(slopes.reshape(-1, count), z.dtype) @ chebyshev
     return found.reshape(count, order + 1, -1)
