@@ -26,6 +26,7 @@ from jaxvp.likelihood import Estimates, Scalar, accelerated, no_estimates
 from jaxvp.likelihood.differences import Classes, Levels
 from jaxvp.likelihood.estimates import coefficient_variances, estimates
 from jaxvp.likelihood.iterated_part import Preconditioner, iterated_part
+from jaxvp.likelihood.lanes import largest
 from jaxvp.likelihood.own_part import own_part
 from jaxvp.likelihood.system import FixedSystem
 from jaxvp.solver import newton
@@ -116,7 +117,7 @@ def solve_large(
             rounding = (noise * (abs(log_det1) + size * abs(rss1))).max(0) + determinant.error
             deviance = log_det + size * jnp.log(found.rss)
             score = log_det1 + size * rss1
-            learned = _learned(hessian, state, x, score)
+            learned = _learned(hessian, state, x, score, rounding)
             # The determinant has that of the fixed part in it.
             none = jnp.zeros_like(deviance)
             covariance = jnp.zeros((shared.p, shared.p, len(none)), none.dtype)
@@ -173,8 +174,12 @@ def _tile(columns: int, iterated: bool) -> int:
     return 1 << min(_FACTORED_MOST, max(1, _FACTORED_ENTRIES // columns**2)).bit_length() - 1
 
 
-def _learned(hessian: Array, state: newton.State, x: Array, score: Array) -> Array:
+def _learned(
+    hessian: Array, state: newton.State, x: Array, score: Array, rounding: Scalar
+) -> Array:
     """The Hessian after a step: symmetric, of rank one, such that it explains the change of score.
+
+    It stays what it was where the scores' rounding could be all that is missing.
 
     Source: Nocedal and Wright, Numerical Optimization (2006), sec. 6.2.
     """
@@ -185,7 +190,7 @@ def _learned(hessian: Array, state: newton.State, x: Array, score: Array) -> Arr
     missing = change - (hessian * step[None]).sum(1)
     along = (missing * step).sum(0)
     enough = jnp.sqrt((missing**2).sum(0) * (step**2).sum(0))
-    told = (abs(along) > _TELLS * enough) & (enough > 0)
+    told = (abs(along) > _TELLS * enough) & (largest(abs(missing)) > rounding + state.tolerance)
     scale = jnp.where(told, 1 / jnp.where(told, along, 1.0), 0.0)
     return hessian + scale * missing[:, None] * missing[None]
 
