@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from .types import Array, namespace
+from .types import EPS, Array, namespace
 
 # Relative error that is allowed: the deviance of n samples errs by n times as much at most.
 _ERROR, _ERROR_OF_DEVIANCE = 1e-10, 1e-7
@@ -36,7 +36,7 @@ _WIDE, _ENDS = 20, 4
 _WORTH = 1 / 2
 # Of a design: where so many nodes are too few, no classes are replaced.
 _MAX_NODES = 64
-_INTERPOLATION_ERROR = 3e-15
+_INTERPOLATION_ERROR, _ROUNDINGS = 3e-14, 4
 
 
 def class_nodes(
@@ -60,8 +60,11 @@ def class_nodes(
         hit = np.abs(gap) < 1e-14 * max(1.0, half)
         terms = bary[:, None] / np.where(hit, 1.0, gap)
         weights = np.where(hit.any(axis=0), hit, terms / terms.sum(axis=0))
-        error = np.abs((1 / (1 + gamma[:, None] * np.exp(knots))) @ weights - exact) / exact
-        if error.max() < _INTERPOLATION_ERROR * 10:
+        of_knots = 1 / (1 + gamma[:, None] * np.exp(knots))
+        # Or what the sums are rounded by themselves, however BLAS adds them up.
+        rounding = _ROUNDINGS * EPS * (of_knots @ np.abs(weights))
+        allowed = np.maximum(_INTERPOLATION_ERROR * exact, rounding)
+        if (np.abs(of_knots @ weights - exact) < allowed).all():
             return np.exp(knots), weights
     return None
 
