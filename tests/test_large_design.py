@@ -16,6 +16,21 @@ from jaxvp.statistics import compress
 FORMULA = "~ Age + (1|Student) + (1|Lecturer) + (1|Department)"
 
 
+@pytest.mark.parametrize("reml", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_what_a_small_factor_explains_exactly_is_called_so(reml):
+    """No certificate is to be had: rounding ends every search before the residual share is zero."""
+    study = jaxvp.simulate(4, 600, {"g": 120, "h": 80, "i": 5}, imbalance=1.0, seed=5)
+    codes = study.metadata["i"].astype("category").cat.codes.to_numpy()
+    expression = study.expression.copy()
+    rng = np.random.default_rng(2)
+    for gene, noise in enumerate((0.0, 0.0, 0.0, 1e-4)):
+        expression.iloc[gene] = rng.normal(size=5)[codes] + noise * rng.normal(size=600)
+    result = jaxvp.fit(expression, study.formula, study.metadata, reml=reml)
+    status = ["zero_residual"] * 3 + ["converged"]
+    assert list(result.diagnostics["status"]) == status
+    assert 1e-9 < result.fractions["Residuals"].iloc[3] < 1e-7
+
+
 # The oracle takes half a minute a gene.
 @pytest.mark.slow
 @pytest.mark.parametrize("oracles_wanted", [1, 2])

@@ -14,8 +14,9 @@ from jaxvp.likelihood import Estimates
 from jaxvp.solver import SlopeSolution, Solution, Status, newton
 from jaxvp.statistics import Array, Shared, SlopeShared, namespace
 
-# Residual share below which a gene counts as explained exactly.
-_RESIDUAL_SHARE = 1e-12
+# Residual share below which a gene counts as explained exactly; and one that has no certificate:
+# where an exact zero is approached, rounding of large systems ends the search before.
+_RESIDUAL_SHARE, _UNCERTIFIED_SHARE = 1e-12, 1e-10
 # A score as large as this is no optimum, however uncertain it is: what is left of the gene is lost
 # in rounding (a float32 fit with a residual share of 1e-7).
 _LARGEST_VIOLATION = 1.0
@@ -169,7 +170,7 @@ class Unscaled(NamedTuple):
     standard_errors: Float[Array, "genes p"]
     log_likelihood: Float[Array, " genes"]
     fixed_part: Float[Array, "genes m"]  # over sigma^2
-    explained: Bool[Array, " genes"]  # exactly: nothing is left to compare with
+    residual_share: Float[Array, " genes"]  # of the variance
 
 
 def unscale(
@@ -199,7 +200,7 @@ def unscale(
         fixed = fixed_part(relative, undo.covariance)
         if fixed_part.mixed:
             fixed = fixed / xp.reshape(undo.mean_weight, (-1, 1))
-        share = 1 / (1 + random + whole)
+        share = xp.where(found.sigma == 0, 0.0, 1 / (1 + random + whole))
         return Unscaled(
             gamma / undo.mean_weight,
             plain * xp.sqrt(undo.mean_weight),
@@ -207,8 +208,16 @@ def unscale(
             (xp.sqrt(found.variances) * plain).T,
             found.log_likelihood - size * xp.log(undo.scale) + undo.half_log,
             fixed,
-            (share < _RESIDUAL_SHARE) | (found.sigma == 0),
+            share,
         )
+
+
+def explained(
+    residual_share: Float[Array, " genes"], certified: Bool[Array, " genes"] | bool
+) -> Bool[Array, " genes"]:
+    """Is nothing left of a gene to compare with?"""
+    xp = namespace(residual_share)
+    return residual_share < xp.where(certified, _RESIDUAL_SHARE, _UNCERTIFIED_SHARE)
 
 
 def write(
@@ -220,6 +229,7 @@ def write(
     found: Estimates,
     reml: bool,
     fixed_part: FixedPart,
+    certified: Bool[np.ndarray, " genes"] | bool = True,
 ) -> None:
     """`unscale`, in formula order and into its places."""
     r_inverse = np.asarray(shared.r_inverse)
@@ -230,4 +240,5 @@ def write(
     out.standard_errors[:] = plain.standard_errors
     out.log_likelihood[:] = plain.log_likelihood
     out.fixed_part[:] = plain.fixed_part
-    out.status[plain.explained & (out.status == Status.CONVERGED)] = Status.ZERO_RESIDUAL
+    nothing_left = explained(plain.residual_share, certified)
+    out.status[nothing_left & (out.status == Status.CONVERGED)] = Status.ZERO_RESIDUAL

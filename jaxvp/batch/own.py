@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int, Num
 
 from jaxvp import threads
 from jaxvp.batch.devices import Devices
-from jaxvp.batch.fitted import Fitted, Undo, write
+from jaxvp.batch.fitted import Fitted, Undo, at_optimum, write
 from jaxvp.batch.program import Program, capacity_for, form_products, solve_block
 from jaxvp.design import Design, explain_anything
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates
@@ -280,12 +280,12 @@ def _fit_chunk(
         slopes = work.compression.slopes
         assert isinstance(shared, SlopeShared)
         gamma, factors = relative_factors(solved, shared, slopes)
-        _write(part, work, here, gamma, solved.estimates, program.reml)
+        _write(part, work, here, gamma, solved.estimates, program.reml, at_optimum(solved))
         root = np.sqrt(_mean_weight(work, here))
         part.theta[:] = slopes.in_formula_order(factors) / root[:, None]
     else:
         gamma = np.asarray(solved.gamma, np.float64)
-        _write(part, work, here, gamma, solved.estimates, program.reml)
+        _write(part, work, here, gamma, solved.estimates, program.reml, at_optimum(solved))
         part.theta[:] = np.sqrt(part.gamma)
     part.certify(solved)
     out.put(genes, part)
@@ -329,7 +329,13 @@ def _mean_weight(work: Work, found: Sums) -> Float[np.ndarray, " genes"]:
 
 
 def _write(
-    out: Fitted, work: Work, found: Sums, gamma: np.ndarray, estimates: Estimates, reml: bool
+    out: Fitted,
+    work: Work,
+    found: Sums,
+    gamma: np.ndarray,
+    estimates: Estimates,
+    reml: bool,
+    certified: Bool[np.ndarray, " genes"] | bool = True,
 ) -> None:
     undo = Undo(
         found.scale,
@@ -349,4 +355,5 @@ def _write(
         estimates,
         reml,
         work.fixed_part,
+        certified,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Num
 
-from jaxvp.batch.fitted import Fitted, Undo, write
+from jaxvp.batch.fitted import Fitted, Undo, at_optimum, write
 from jaxvp.batch.program import Program, form_block, solve_block
 from jaxvp.likelihood import least_squares
 from jaxvp.solver import SlopeSolution, Status, relative_factors
@@ -45,9 +45,10 @@ def fit_shared(
         np.asarray(1.0 if weighting is None or work.rescale else weighting.mean),
         work.covariance,
     )
+    certified = True
     if shared.levels:
         found = solve_block(program, block.gene, out.status == Status.CONVERGED)
-        estimates = found.estimates
+        estimates, certified = found.estimates, at_optimum(found)
         if isinstance(found, SlopeSolution):
             gamma, factors = relative_factors(found, shared, compression.slopes)
             out.theta[:] = compression.slopes.in_formula_order(factors) / np.sqrt(undo.mean_weight)
@@ -60,7 +61,7 @@ def fit_shared(
         random = np.zeros(len(block.scale))
         estimates = least_squares(shared, block)
         out.gradient[:] = 0.0
-    write(out, shared, undo, gamma, random, estimates, program.reml, work.fixed_part)
+    write(out, shared, undo, gamma, random, estimates, program.reml, work.fixed_part, certified)
     if not isinstance(found, SlopeSolution):
         out.theta[:] = np.sqrt(out.gamma)
     if found is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
-from jaxvp.batch.fitted import Undo, at_optimum, unscale
+from jaxvp.batch.fitted import Undo, at_optimum, explained, unscale
 from jaxvp.fractions import fixed_shares, mixed_shares
 from jaxvp.functional.inputs import checked
 from jaxvp.functional.model import Design
@@ -135,10 +135,10 @@ def _fit(Y: Array, design: Design, prepared: Prepared, weighted: bool) -> Fit:
     else:
         n_obs = jnp.broadcast_to(undo.n, (genes,))
         shares = fixed_shares(len(design.columns), n_obs, plain.sigma, plain.fixed_part)
-    status = jnp.where(
-        (prepared.status == 0) & plain.explained, Status.ZERO_RESIDUAL, prepared.status
-    )
-    status = jnp.where((status == 0) & ~at_optimum(found), Status.MAX_ITERATIONS, status)
+    certified = at_optimum(found)
+    nothing_left = (prepared.status == 0) & explained(plain.residual_share, certified)
+    status = jnp.where(nothing_left, Status.ZERO_RESIDUAL, prepared.status)
+    status = jnp.where((status == 0) & ~certified, Status.MAX_ITERATIONS, status)
     # The square root's slope at zero is infinite; theta there is the bound, and does not move.
     free = gamma > 0
     theta = jnp.where(free, jnp.sqrt(jnp.where(free, gamma, 1)), 0)

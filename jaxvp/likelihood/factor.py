@@ -6,8 +6,8 @@ determinant and traces are those of the rows of R that belong to random columns)
 M``, ``Z'V^-1 Z = M W`` and its derivative in gamma_1 is ``W' M_1 W``; those of the determinant and
 of r follow from ``d T = -T dM T``. What a difference would cost digits is read off: where gamma >
 0, ``Z'Py`` off the predicted effects ``u = gamma Z'Py``, and where gamma is large, W off ``T = W
-gamma`` and the diagonal of ``Z'V^-1 Z`` off ``T = gamma - gamma Z'V^-1 Z gamma``. (By REML ``W' M_1
-W`` still is a difference, of random and fixed rows: it bends steps in gamma_1, no optimum.)
+gamma`` (entry by entry: rows of a large gamma are what ``T M`` loses most of, in every column) and
+the diagonal of ``Z'V^-1 Z`` off ``T = gamma - gamma Z'V^-1 Z gamma``.
 
 Cost of an evaluation: about ``3 C K^2 + 6 K^3`` multiply-adds, nearly all in matrix products.
 Each call of LAPACK needs the result of the one before: calls that may run at once can hang.
@@ -56,14 +56,15 @@ def factored(
         l1 + jnp.trace(t1),
         l2 + (t * uu[2]).sum() - 0.5 * (t1 * t1.T).sum(),
     )
-    per_gamma = jnp.where(ratio > 0, jnp.diag(t)[:q] / jnp.where(ratio > 0, ratio, 1), 1.0)
-    explained = per_gamma < 0.5
-    of_explained = jnp.where(explained, ratio, 1)
+    own, positive = jnp.diag(uu[0]), jnp.where(ratio > 0, ratio, 1)
+    per_gamma = jnp.where(ratio > 0, jnp.diag(t)[:q] / positive, 1.0)
     w = jnp.eye(columns, q, dtype=uu.dtype) - t @ uu[0][:, :q]
-    w = jnp.where(explained, t[:, :q] / of_explained, w)
+    # T is known to eps |T_ii T_jj|^(1/2), T M to eps |T_ii M_ii|: the larger it is the worse.
+    read = (jnp.diag(t) * own)[:, None] * (ratio * own[:q]) > 1
+    w = jnp.where(read, t[:, :q] / positive, w)
     a = uu[0][:q] @ w  # Z'V^-1 Z, by REML Z'PZ
     trace1 = (w * (uu[1] @ w)).sum(0)
-    trace = jnp.where(explained, (1 - per_gamma) / of_explained, jnp.diag(a))
+    trace = jnp.where(per_gamma < 0.5, (1 - per_gamma) / positive, jnp.diag(a))
 
     def solve(right):
         """``T right``, of all columns."""

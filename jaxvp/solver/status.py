@@ -32,7 +32,8 @@ _MEANING = {
     Status.CONVERGED: "at the optimum: its conditions hold to 1e-6, or to the deviance's rounding",
     Status.MAX_ITERATIONS: "not at an optimum when the iterations ran out",
     Status.ZERO_VARIANCE: "constant up to the rounding of its largest value",
-    Status.ZERO_RESIDUAL: "explained exactly: a residual share below 1e-12",
+    Status.ZERO_RESIDUAL: "explained exactly: a residual share below 1e-12, or "
+    "below 1e-10 and too small for an optimum to be told",
     Status.NON_FINITE: "has infinite values",
     Status.BAD_WEIGHTS: "has negative, infinite or NaN weights, or none above zero",
     Status.SINGLE_LEVEL: "a grouping factor has one level left after this gene's losses",
