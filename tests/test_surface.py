@@ -102,6 +102,81 @@ def test_derivatives_are_those_of_finite_differences(design, reml):
             np.testing.assert_allclose(first[i], rss, rtol=1e-6, atol=1e-9)
 
 
+def test_main_terms_are_plain_sums():
+    """Of terms with one size of level and with many, beside the sums over all levels."""
+    rng = np.random.default_rng(4)
+    sizes = (np.full(40, 7.0), rng.integers(1, 60, 300) * 0.7, np.array([1.0, 500.0, 20.0]))
+    mean = np.array([n.mean() for n in sizes])
+    x = np.vstack([np.zeros(3), rng.uniform(0, 9, (5, 3))]).T
+    with jax.enable_x64(True):
+        value, score, second = map(np.asarray, determinant.MainTerms.of(sizes, mean)(jnp.array(x)))
+    gamma = np.expm1(x) / mean[:, None]
+    total = 0.0
+    for n, m, g, here, first, bent in zip(sizes, mean, gamma, x, score, second, strict=True):
+        n = n[:, None]
+        total = total + np.log1p(n * g).sum(0)
+        slope = n / (1 + n * g)
+        jacobian = np.exp(here) / m
+        np.testing.assert_allclose(first, slope.sum(0) * jacobian, rtol=1e-12)
+        expected = slope.sum(0) * jacobian - (slope**2).sum(0) * jacobian**2
+        np.testing.assert_allclose(bent, expected, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(value, total, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("formula", ["~ 0 + (1|g) + (1|h)", "~ Late + (1|g) + (1|h)"])
+@pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])
+def test_the_score_at_points_is_that_of_direct_inverses(formula, reml):
+    """Without a fixed part, and with a covariate that is constant within the levels of term 1."""
+    study = jaxvp.simulate(1, 70, {"g": 14, "h": 6}, imbalance=1.0, seed=7)
+    level = study.metadata["g"].astype("category").cat.codes
+    metadata = study.metadata.assign(Late=(level % 3 - 1.0) * 4)
+    shared = compress(build(Formula.parse(formula), metadata)).shared
+    places = np.array([[0.4, 1.1], [3.0, 1e-4], [1e-4, 2.0]])
+    score, covariance = determinant._dense(shared, places, reml)
+    X, Zs, _ = oracles.design(formula, metadata)
+    Zs = [Zs[i] for i in np.argsort(shared.order)]
+    gammas = np.expm1(places) / shared.samples_per_level
+    for gamma, place, ours, found in zip(gammas, places, score, covariance, strict=True):
+        V = np.eye(len(X)) + sum(g * Z @ Z.T for g, Z in zip(gamma, Zs, strict=True))
+        inverse = np.linalg.inv(V)
+        of_fixed = np.linalg.inv(X.T @ inverse @ X)
+        P = inverse - inverse @ X @ of_fixed @ X.T @ inverse if reml else inverse
+        expected = [np.trace(Z.T @ P @ Z) for Z in Zs] * np.exp(place) / shared.samples_per_level
+        np.testing.assert_allclose(ours, expected, rtol=1e-9)
+        if X.shape[1]:
+            found = shared.r_inverse @ found @ shared.r_inverse.T
+            np.testing.assert_allclose(found, of_fixed, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])
+def test_starts_where_a_polynomial_curves_down_end_at_an_optimum(design, reml):
+    """Next to zero; where they end, dense algebra finds next to nothing to be gained."""
+    study, compression, block = design
+    shared, size = compression.shared, size_of(compression.shared, reml)
+    low = np.full((len(shared.levels), GENES), 0.05)
+    with jax.enable_x64(True):
+        found = surface.build(compression, reml, True)
+        assert found is not None
+
+        def run(gene):
+            of_table = found.table.eliminated
+            smooth = of_table.log_det[..., None] + size * jnp.log(surface.residual(of_table, gene))
+            hessian = found.at(smooth, jnp.asarray(low))[2]
+            return hessian, surface._refine(found, shared, smooth, jnp.asarray(low))
+
+        hessian, near = jax.tree.map(np.asarray, jax.jit(run)(block.gene))
+    concave = np.flatnonzero(np.linalg.eigvalsh(hessian.T).min(axis=1) < 0)
+    assert len(concave)
+    X, Zs, _ = oracles.design(study.formula, study.metadata)
+    for gene in concave:
+        gamma = np.empty(len(shared.levels))
+        gamma[list(shared.order)] = np.expm1(near.x[:, gene]) / shared.samples_per_level
+        y = study.expression.iloc[gene].to_numpy()
+        here = oracles.dense_deviance(y, X, Zs, np.sqrt(gamma), reml)
+        best = oracles.polish(y, X, Zs, np.sqrt(gamma), reml)[1].deviance
+        assert here - best < 0.02
+
+
 def go(way, monkeypatch):
     """Choose the way that a gene's own system is solved: what `surface.build` is told."""
     monkeypatch.setattr(nodes, "_ITERATIONS", np.inf if way == "factored" else 0)
