@@ -229,7 +229,7 @@ def write(
     found: Estimates,
     reml: bool,
     fixed_part: FixedPart,
-    certified: Bool[np.ndarray, " genes"] | bool = True,
+    certified: Bool[Array, " genes"] | bool = True,
 ) -> None:
     """`unscale`, in formula order and into its places."""
     r_inverse = np.asarray(shared.r_inverse)

@@ -26,6 +26,7 @@ from jaxvp.design import Design, explain_anything
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates
 from jaxvp.solver import SlopeSolution, Status, relative_factors, slope_lanes
 from jaxvp.statistics import (
+    Array,
     Compression,
     PerGene,
     Plan,
@@ -335,7 +336,7 @@ def _write(
     gamma: np.ndarray,
     estimates: Estimates,
     reml: bool,
-    certified: Bool[np.ndarray, " genes"] | bool = True,
+    certified: Bool[Array, " genes"] | bool = True,
 ) -> None:
     undo = Undo(
         found.scale,
