@@ -38,6 +38,8 @@ ENOUGH_GENES = 8
 TERMS = (2, 3)  # for more a grid is too large
 _ERROR = 3e-5  # of the polynomial, relative
 _STEPS = 12  # of Newton's method on it, at most
+_TIGHT = 1e-3  # score at which they end: the polynomial's own is no better
+_REFUSED = 1.0  # radius of who was refused
 _LARGEST_GAMMA = 100.0  # of its nodes
 
 
@@ -154,7 +156,10 @@ def _refine(
 
     def step(carry):
         number, state = carry
-        return number + 1, newton.step_in_x(evaluate, state)
+        moved = newton.step_in_x(evaluate, state, _TIGHT)
+        # Refused outside of the nodes once more: it is lowest at their end, or beyond.
+        outside = ~surface.axes.inside(state.trial) & (state.radius < _REFUSED)
+        return number + 1, moved._replace(done=moved.done | outside)
 
     _, state = jax.lax.while_loop(unfinished, step, (0, state))
     # Where it is lowest at the end of the nodes the search goes on from there.
