@@ -52,6 +52,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvp.likelihood.conditions import conditions
+from jaxvp.likelihood.elementary import log
 from jaxvp.likelihood.estimates import Estimates, estimates, no_estimates
 from jaxvp.likelihood.factor import factored
 from jaxvp.likelihood.lanes import dot, every
@@ -116,7 +117,7 @@ def evaluate(gamma: Vector, shared: Shared, gene: PerGene, *, reml: bool) -> Eva
     noise = 8 * jnp.finfo(r0.dtype).eps * (1 + taken / r0 + moments.lost)
     relative = rss1 / r0
     return Evaluation(
-        moments.log_det[0] + size * jnp.log(r0),
+        moments.log_det[0] + size * log(r0),
         log_det1 + size * relative,
         log_det2 + size * (rss2 / r0 - relative[:, None] * relative[None]),
         -log_det2 - log_det1[:, None] * log_det1[None] / size,

@@ -8,6 +8,7 @@ from operator import mul
 import jax
 import jax.numpy as jnp
 
+from jaxvp.likelihood.elementary import log
 from jaxvp.likelihood.lanes import diagonal, largest
 from jaxvp.likelihood.system import Scalar, lift
 from jaxvp.statistics import Array
@@ -29,11 +30,11 @@ def sweep_columns(gammas: Array, m: Array) -> tuple[Array, Scalar, Scalar]:
     m, pivots = (_on_accelerator if accelerated() else _on_cpu)(gammas, m)
 
     def ends(gammas, squares, pivots):
-        # XLA calls the library's logarithm, number by number. A pivot is below 2^128: of that many
-        # the product is finite, eight in float64 and one in float32.
+        # Few logarithms: a pivot is below 2^128, of that many the product is finite, eight in
+        # float64 and one in float32.
         some = jnp.finfo(pivots.dtype).maxexp // 128
         products = [reduce(mul, pivots[i : i + some]) for i in range(0, len(pivots), some)]
-        return sum(jnp.log(p) for p in products), largest(gammas * squares / pivots)
+        return sum(log(p) for p in products), largest(gammas * squares / pivots)
 
     return m, *fence(ends, gammas, squares, pivots)
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool
 
+from jaxvp.likelihood.elementary import log
 from jaxvp.likelihood.system import Scalar, lift
 from jaxvp.statistics import Array
 from jaxvp.target import accelerated, fence
@@ -123,6 +124,6 @@ def inverse(matrix: Array) -> tuple[Array, Scalar]:
         row = jnp.where(here, 1 / p, m[t] / p)
         column = jnp.where(here, 0.0, m[:, t])
         rest = jnp.where(here[None], 0.0, m) - column[:, None] * row[None]
-        return jnp.where(here[:, None], row[None], rest), log_det + jnp.log(p)
+        return jnp.where(here[:, None], row[None], rest), log_det + log(p)
 
     return each_pivot(size, pivot, (matrix, like))

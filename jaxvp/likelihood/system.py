@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from jaxvp.likelihood.elementary import log1p
 from jaxvp.statistics import Array, Shared
 
 # Up to this many columns the system is swept as elementwise arithmetic over a tile of genes; larger
@@ -68,7 +69,7 @@ def log_det_eliminated(shared: Shared, gamma: Scalar) -> tuple[Scalar, Scalar, S
     counts = lift(shared.level_counts, gamma, 1)
     share = sizes / (1 + gamma * sizes)
     return (
-        (counts * jnp.log1p(gamma * sizes)).sum(0),
+        (counts * log1p(gamma * sizes)).sum(0),
         (counts * share).sum(0),
         -0.5 * (counts * share * share).sum(0),
     )

@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvp.likelihood import Scalar
+from jaxvp.likelihood.elementary import log
 from jaxvp.likelihood.system import term_slices
 from jaxvp.solver import polynomial
 from jaxvp.solver.elimination import for_nodes, level_sizes, some_nodes, systems, weights_at
@@ -71,7 +72,7 @@ class MainTerms(eqx.Module):
         ratio = (self.sizes / self.mean[of])[:, None]
         below = 1 + ratio * jnp.expm1(x)[of]
         share = ratio * jnp.exp(x)[of] / below
-        parts = jnp.stack([jnp.log(below), share, share * (1 - share)], axis=1)
+        parts = jnp.stack([log(below), share, share * (1 - share)], axis=1)
         sums = jnp.tensordot(self.counts, parts, 1, precision="highest")
         return sums[:, 0].sum(0), sums[:, 1], sums[:, 2]
 

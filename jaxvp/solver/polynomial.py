@@ -32,6 +32,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvp.likelihood import Scalar, fence, lift
+from jaxvp.likelihood.elementary import cosine
 from jaxvp.likelihood.lanes import dot
 from jaxvp.statistics import Array
 
@@ -148,7 +149,7 @@ def cardinal(z: Float[Array, " genes"], count: int, order: int) -> Float[Array, 
     In closed form and by a matrix: recurrences would be a program as long as ``count``.
     """
     degrees = jnp.arange(count, dtype=z.dtype)
-    chebyshev = jnp.cos(degrees[:, None] * jnp.arccos(jnp.clip(z, -1.0, 1.0)))
+    chebyshev = cosine(degrees[:, None] * jnp.arccos(jnp.clip(z, -1.0, 1.0)))
     inverse, slopes = to_coefficients(count), np.zeros((count, order + 1, count))
     for i in range(order + 1):
         of = np.polynomial.chebyshev.chebder(inverse, i).T

@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from jaxvp import threads
 from jaxvp.likelihood import Scalar
+from jaxvp.likelihood.elementary import log
 from jaxvp.likelihood.iterated_part import Node
 from jaxvp.solver import newton, polynomial
 from jaxvp.solver import table as tables
@@ -120,7 +121,7 @@ def near_optimum(surface: Surface, shared: Shared, gene: PerGene, size: Scalar) 
     """The polynomials' lowest points, of a tile of genes. ``size`` is N, the factor of log r."""
     table = surface.table
     rss = jnp.maximum(residual(table.eliminated, gene), 1e-300)
-    smooth = table.eliminated.log_det[..., None] + size * jnp.log(rss)
+    smooth = table.eliminated.log_det[..., None] + size * log(rss)
     # Every other node tells valleys apart.
     height = smooth + table.main[..., None]
     seen = tuple(slice(None, None, 2) for _ in table.gammas)
