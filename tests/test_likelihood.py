@@ -193,6 +193,7 @@ def test_few_sizes_stay_as_they_are():
         ((1e4, 1e4, 0.0), (1e7, 1e8, 0.1)),
         # Levels of few that explain nearly all, beside terms that explain little.
         ((0.5, 0.5, 1e5), (0.2, 0.2, 1e10)),
+        ((0.5, 0.0, 1e5), (0.2, 0.0, 1e10)),
     ],
 )
 @pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])

@@ -6,7 +6,7 @@ determinant and traces are those of the rows of R that belong to random columns)
 M``, ``Z'V^-1 Z = M W`` and its derivative in gamma_1 is ``W' M_1 W``; those of the determinant and
 of r follow from ``d T = -T dM T``. What a difference would cost digits is read off: where gamma >
 0, ``Z'Py`` off the predicted effects ``u = gamma Z'Py``, and where gamma is large, W off ``T = W
-gamma`` (entry by entry: rows of a large gamma are what ``T M`` loses most of, in every column) and
+gamma`` (entry by entry: rows of a large gamma are what ``T M`` loses most of) and
 the diagonal of ``Z'V^-1 Z`` off ``T = gamma - gamma Z'V^-1 Z gamma``.
 
 Cost of an evaluation: about ``3 C K^2 + 6 K^3`` multiply-adds, nearly all in matrix products.
@@ -63,6 +63,8 @@ def factored(
     read = (jnp.diag(t) * own)[:, None] * (ratio * own[:q]) > 1
     w = jnp.where(read, t[:, :q] / positive, w)
     a = uu[0][:q] @ w  # Z'V^-1 Z, by REML Z'PZ
+    # It is symmetric: the columns of the larger gamma are what is read.
+    a = jnp.where(ratio >= ratio[:, None], a, a.T)
     trace1 = (w * (uu[1] @ w)).sum(0)
     trace = jnp.where(per_gamma < 0.5, (1 - per_gamma) / positive, jnp.diag(a))
 
