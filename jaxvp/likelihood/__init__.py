@@ -55,7 +55,7 @@ from jaxvp.likelihood.conditions import conditions
 from jaxvp.likelihood.elementary import log
 from jaxvp.likelihood.estimates import Estimates, estimates, no_estimates
 from jaxvp.likelihood.factor import factored
-from jaxvp.likelihood.lanes import dot, every
+from jaxvp.likelihood.lanes import dot, every, lift
 from jaxvp.likelihood.least_squares import least_squares
 from jaxvp.likelihood.sweep import swept
 from jaxvp.likelihood.system import (
@@ -64,7 +64,6 @@ from jaxvp.likelihood.system import (
     Scalar,
     Vector,
     class_weights,
-    lift,
 )
 from jaxvp.statistics import Array, PerGene, Shared
 from jaxvp.target import accelerated, fence, traced_for

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxvp.likelihood.elementary import log
-from jaxvp.likelihood.lanes import diagonal, largest
-from jaxvp.likelihood.system import Scalar, lift
+from jaxvp.likelihood.lanes import diagonal, largest, lift
+from jaxvp.likelihood.system import Scalar
 from jaxvp.statistics import Array
 from jaxvp.target import accelerated, fence
 

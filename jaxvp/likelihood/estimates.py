@@ -14,7 +14,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxvp.likelihood.system import FixedSystem, Scalar, lift
+from jaxvp.likelihood.elementary import log
+from jaxvp.likelihood.lanes import dot, lift, product
+from jaxvp.likelihood.system import FixedSystem, Scalar
 from jaxvp.statistics import Array, Shared, SlopeShared
 
 
@@ -46,7 +48,7 @@ def estimates(system: FixedSystem, shared: Shared | SlopeShared, reml: bool) -> 
         log_det = log_det + system.log_det_fixed + 2 * shared.log_det_r
     variances = coefficient_variances(system.covariance, shared)
     sigma2 = system.rss / size
-    log_likelihood = -0.5 * (log_det + size * (1 + jnp.log(2 * jnp.pi * sigma2)))
+    log_likelihood = -0.5 * (log_det + size * (1 + log(2 * jnp.pi * sigma2)))
     return Estimates(system.beta, variances, jnp.sqrt(sigma2), log_likelihood)
 
 
@@ -55,8 +57,8 @@ def coefficient_variances(
 ) -> Float[Array, "p *genes"]:
     """Diagonal of cov b / sigma^2, for the columns of X, from that for the columns of Q."""
     r_inverse = lift(shared.r_inverse, jnp.zeros(covariance.shape[2:]))
-    half = (r_inverse[:, :, None] * covariance[None]).sum(1)
-    return (half * r_inverse).sum(1)
+    half = product(r_inverse, covariance)
+    return dot(half.swapaxes(0, 1), r_inverse.swapaxes(0, 1))
 
 
 def no_estimates(shared: Shared | SlopeShared) -> Estimates:

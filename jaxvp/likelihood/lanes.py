@@ -12,10 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped
 
 from jaxvp.likelihood.elementary import log
-from jaxvp.likelihood.system import Scalar, lift
 from jaxvp.statistics import Array
 from jaxvp.target import accelerated, fence
 
@@ -24,6 +23,17 @@ _FORMULA, WRITTEN_OUT = 2, 4
 # Of larger products an accelerator would read every row of one factor for every column of the other
 # (27 columns, 4,096 genes on an H200: 187 us; with a library's B takes a tenth less).
 _WRITTEN_OUT_PRODUCT = 16
+
+
+def lift(array: Shaped[Array, "..."], like: Array, axes: int | None = None) -> Shaped[Array, "..."]:
+    """Give an array that all genes share the trailing axes of ``like``.
+
+    ``axes`` is the number of axes without those of genes: an array that has them already, because
+    every gene has its own, is left as it is.
+    """
+    if axes is not None and jnp.ndim(array) > axes:
+        return jnp.asarray(array)
+    return jnp.reshape(array, jnp.shape(array) + (1,) * jnp.ndim(like))
 
 
 def dot(a: Array, b: Array) -> Array:
@@ -112,7 +122,7 @@ def each_pivot(count: int, pivot: Callable[[Any, Any], Any], carry: Any) -> Any:
     return carry
 
 
-def inverse(matrix: Array) -> tuple[Array, Scalar]:
+def inverse(matrix: Array) -> tuple[Array, Array]:
     """Inverse and log determinant of a positive definite matrix, Gauss and Jordan in place."""
     size, like = matrix.shape[0], jnp.zeros(matrix.shape[2:], matrix.dtype)
     number = lift(jnp.arange(size), like)

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxvp.likelihood.lanes import inverse, total
+from jaxvp.likelihood.lanes import inverse, lift, total
 from jaxvp.likelihood.slope_system import product
 from jaxvp.likelihood.slope_terms import between, entries, offsets
-from jaxvp.likelihood.system import Scalar, lift
+from jaxvp.likelihood.system import Scalar
 from jaxvp.statistics import CHUNK, Array, PerGene, RandomBlock, SlopeShared
 from jaxvp.target import fence
 

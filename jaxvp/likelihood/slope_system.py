@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxvp.likelihood import sweep
-from jaxvp.likelihood.lanes import apply, dot, inverse
+from jaxvp.likelihood.lanes import apply, dot, inverse, lift
 from jaxvp.likelihood.slope_terms import Basis, offsets
-from jaxvp.likelihood.system import FixedSystem, Scalar, lift
+from jaxvp.likelihood.system import FixedSystem, Scalar
 from jaxvp.statistics import Array, RandomBlock, SlopeShared
 from jaxvp.target import fence
 

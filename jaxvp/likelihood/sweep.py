@@ -36,7 +36,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvp.likelihood.columns import sweep_columns
-from jaxvp.likelihood.lanes import apply, diagonal, dot, inverse, product
+from jaxvp.likelihood.lanes import apply, diagonal, dot, inverse, lift, product
 from jaxvp.likelihood.system import (
     FixedSystem,
     Moments,
@@ -44,7 +44,6 @@ from jaxvp.likelihood.system import (
     Vector,
     by_term,
     class_weights,
-    lift,
     log_det_eliminated,
     spread,
     term_slices,
@@ -107,15 +106,16 @@ def _system(
     """
     q = shared.n_columns - shared.p
 
-    def bordered(weights, sums, gene):
-        uu = lift(shared.within, gamma[0], 2) + sums
+    def of_gene(weights, gene):
         uy = gene.within_uy + dot(weights, gene.between_uy)
         yy = gene.within_yy + dot(weights, gene.between_yy)
-        return jnp.concatenate(
-            [jnp.concatenate([uu, uy[:, None]], 1), jnp.concatenate([uy, yy[None]])[None]]
-        )
+        return jnp.concatenate([uy, yy[None]])
 
-    m = fence(bordered, weights, sums, gene)
+    def bordered(sums, last):
+        uu = lift(shared.within, gamma[0], 2) + sums
+        return jnp.concatenate([jnp.concatenate([uu, last[:-1, None]], 1), last[None]])
+
+    m = fence(bordered, sums, fence(of_gene, weights, gene))
     m, log_det, lost = sweep_columns(spread(gamma, shared, m[-1, -1]), m)
     log_det = log_det + log_det_first
     covariance, log_det_fixed = fence(lambda m: inverse(m[q:-1, q:-1]), m)
