@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -143,20 +144,26 @@ def for_each(state: Any, count: int) -> Any:
 def by_tiles(compute: Callable[[Any], Any], gene: Any, out: Any, genes: int = _TABLE_GENES) -> Any:
     """``compute`` for tiles of genes whose tables fit into the memory of a block, into ``out``.
 
-    ``genes`` are those of a tile on a CPU, at most.
+    What it finds has the genes last, or is `Records` of them. ``genes`` are those of a tile on a
+    CPU, at most.
     """
-    count = jax.tree.leaves(out)[0].shape[-1]
+    count = jax.tree.leaves(gene)[0].shape[-1]
     width = math.gcd(count, _TABLE_GENES_ACCELERATED if accelerated() else genes)
+
+    def put(begin, old, new):
+        if _is_records(old):
+            return old.put(new, None, begin)
+        return jax.lax.dynamic_update_slice_in_dim(old, new, begin, -1)
 
     def fill(i, out):
         found = compute(jax.tree.map(lambda leaf: cut(leaf, i * width, width), gene))
-        return jax.tree.map(
-            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * width, -1),
-            out,
-            found,
-        )
+        return jax.tree.map(partial(put, i * width), out, found, is_leaf=_is_records)
 
     return jax.lax.fori_loop(0, count // width, fill, out)
+
+
+def _is_records(node: Any) -> bool:
+    return isinstance(node, Records)
 
 
 def cut(leaf: Array, begin: Int[Array, ""], width: int) -> Array:

@@ -98,7 +98,7 @@ class Axes(eqx.Module):
         table = jnp.asarray(tables).reshape(-1, first) @ cardinal(z[0], first, 0)[:, 0]
         for i, count in enumerate(others, 1):
             table = table.reshape(some, count, -1, x.shape[1])
-            table = fence(dot, table.swapaxes(0, 1), cardinal(z[i], count, 0)[:, :, None])
+            table = fence(_summed, table, cardinal(z[i], count, 0))
         return table.reshape(some, -1)
 
     def score(
@@ -189,6 +189,13 @@ def derivatives(
     if order == 1:
         return at(), gradient
     return at(), gradient, jnp.stack([jnp.stack([at(i, j) for j in range(k)]) for i in range(k)])
+
+
+def _summed(
+    tables: Float[Array, "some N others genes"], weights: Float[Array, "N 1 genes"]
+) -> Float[Array, "some others genes"]:
+    # (Swapped in here: what a fence is given would be copied.)
+    return dot(tables.swapaxes(0, 1), weights[:, None])
 
 
 def _contracted(

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.statistics import Array
+from jaxvp.target import fence
 
 
 class Records(eqx.Module):
@@ -33,7 +34,8 @@ class Records(eqx.Module):
         dtype = jnp.result_type(jnp.float32, *floats)
         leaves = tuple((a.shape[:-1], a.dtype) for a in arrays)
         flat = [a.reshape(math.prod(a.shape[:-1]), a.shape[-1]).astype(dtype) for a in arrays]
-        return cls(jnp.concatenate(flat).T, structure, leaves)
+        # Turned by itself: with what is put together here it would take five times as long.
+        return cls(fence(jnp.concatenate, flat).T, structure, leaves)
 
     @classmethod
     def repeated(cls, one: Any, count: int) -> Records:
@@ -71,10 +73,13 @@ class Records(eqx.Module):
         """``width`` rows from ``begin`` on."""
         return self._with(jax.lax.dynamic_slice_in_dim(self.rows, begin, width))
 
-    def put(self, part: Records, mine: Bool[Array, " some"], begin: Int[Array, ""]) -> Records:
-        """With a part, as far as it is ``mine``, from ``begin`` on."""
-        old = self.cut(begin, len(mine)).rows
-        new = jnp.where(mine[:, None], part.rows, old)
+    def put(
+        self, part: Records, mine: Bool[Array, " some"] | None, begin: Int[Array, ""]
+    ) -> Records:
+        """With a part, as far as it is ``mine`` (None: all of it), from ``begin`` on."""
+        new = part.rows
+        if mine is not None:
+            new = jnp.where(mine[:, None], new, self.cut(begin, len(mine)).rows)
         return self._with(jax.lax.dynamic_update_slice_in_dim(self.rows, new, begin, 0))
 
     def chosen(self, other: Records, takes: Bool[Array, " searches"], always: str) -> Records:
