@@ -105,17 +105,19 @@ def apply(a: Array, v: Array) -> Array:
     return _fold(jax.lax.add, [x * y for x, y in zip(_each(a, 1), _each(v), strict=True)])[:, 0]
 
 
-def each_pivot(count: int, pivot: Callable[[Any, Any], Any], carry: Any) -> Any:
+def each_pivot(
+    count: int, pivot: Callable[[Any, Any], Any], carry: Any, formula: int = _FORMULA
+) -> Any:
     """``pivot(t, carry)`` for all columns t.
 
-    One or two are a formula, compiled as such; of more the step is compiled once. An accelerator
+    So many are a ``formula``, compiled as such; of more the step is compiled once. An accelerator
     would wait for the host at every step of a loop: there few are written out.
     """
     if accelerated() and _FORMULA < count <= WRITTEN_OUT:
         for t in range(count):
             carry = fence(pivot, t, carry)
         return carry
-    if count > _FORMULA:
+    if count > formula:
         return jax.lax.fori_loop(0, count, lambda t, carry: fence(pivot, t, carry), carry)
     for t in range(count):
         carry = pivot(t, carry)

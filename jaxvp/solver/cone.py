@@ -42,6 +42,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import Estimates, Scalar, fence, lift, no_estimates
+from jaxvp.likelihood.lanes import dot, largest, least
 from jaxvp.likelihood.slope_terms import Basis, Entry, entries, offsets
 from jaxvp.likelihood.slopes import SlopeEvaluation
 from jaxvp.solver.eigen import eigen
@@ -185,14 +186,14 @@ def _conditions(
             both = root[:, None] * root[None]
             inside = (x == 0)[:, None] & (x == 0)[None]
             s = both * _full(shared, score, number)
-            outer = jnp.where(inside, 0.0, abs(s)).max((0, 1))
-            error = (both * _full(shared, noise, number)).max((0, 1))
+            outer = largest(largest(jnp.where(inside, 0.0, abs(s))))
+            error = largest(largest(both * _full(shared, noise, number)))
             return jnp.where(inside, s, 0.0), outer, error
 
         part = slice(begin, begin + block.size)
         inner, outer, error = fence(scaled, x[part], found.score, found.rounding)
         values, vectors = _if_any(inner, block.size)
-        worst = jnp.maximum(worst, jnp.maximum(outer, -values.min(0)))
+        worst = jnp.maximum(worst, jnp.maximum(outer, -least(values)))
         rounding = jnp.maximum(rounding, error)
         moves += fence(
             lambda *a, number=number: _escape(shared, number, *a), values, vectors, found.hessian
@@ -217,7 +218,7 @@ def _escape(
     each = entries(shared.blocks)
     places = [i for i, e in enumerate(each) if e.block == number]
     m = jnp.asarray(shared.samples_per_level)[number]
-    lowest = values.min(0)
+    lowest = least(values)
     v = jnp.zeros_like(vectors[:, 0])
     for i in range(shared.blocks[number].size):
         v = jnp.where(values[i] == lowest, vectors[:, i], v)
@@ -337,11 +338,11 @@ def _cut(
     settled = (state.wrong <= GRADIENT_TOLERANCE) & ~falling
     done = state.done | (state.wrong <= jnp.maximum(_TIGHT, state.tolerance)) | stuck | settled
     step = direction + state.lift_off
-    length = jnp.sqrt((step * step).sum(0))
+    length = jnp.sqrt(dot(step, step))
     # A refused step was as long as the radius or shorter: the next one is shorter than it.
     radius = jnp.where(better, radius, 0.25 * jnp.minimum(state.radius, length))
     cut = jnp.minimum(1.0, radius / jnp.maximum(length, jnp.finfo(length.dtype).tiny))
-    promised = -cut * (gradient * direction).sum(0)
+    promised = -cut * dot(gradient, direction)
     # A long step that was taken may be followed by a longer one.
     radius = jnp.where(better & (cut < 1), 2 * radius, radius)
     radius = jnp.where(state.done, state.radius, radius)
@@ -373,7 +374,7 @@ def _move(shared: SlopeShared, state: State, delta: Array) -> tuple[Array, Basis
             size = jnp.where(m * size * size < _ZERO, 0.0, size)
             turned = jnp.stack(
                 [
-                    jnp.stack([(basis[i] * vectors[:, j]).sum(0) for j in range(len(size))])
+                    jnp.stack([dot(basis[i], vectors[:, j]) for j in range(len(size))])
                     for i in range(len(size))
                 ]
             )

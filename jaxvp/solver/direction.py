@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from jaxvp.likelihood import accelerated, every, fence, lift
-from jaxvp.likelihood.lanes import WRITTEN_OUT, diagonal, each_pivot, least, total
+from jaxvp.likelihood.lanes import WRITTEN_OUT, diagonal, each_pivot, largest, least, total
 from jaxvp.statistics import Array
 
 
@@ -65,7 +65,7 @@ def _round(
     moved = target - (1 - first) * (target - d)
     moved = jnp.where(hit, -x, jnp.where(held, d, moved))
     return (
-        ~every(~hit & positive),
+        ~every(~largest(hit) & positive),
         jnp.where(positive, curvature, fisher),
         jnp.where(positive, held | hit, held),
         jnp.where(positive, moved, d),
@@ -102,5 +102,5 @@ def _minimiser(
         )
 
     ones = jnp.ones(score.shape[1:], bool)
-    _, solution, positive = each_pivot(k, pivot, (matrix, right, ones))
+    _, solution, positive = each_pivot(k, pivot, (matrix, right, ones), formula=WRITTEN_OUT)
     return solution, positive

@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import SWEEP_COLUMNS, Scalar, fence
-from jaxvp.likelihood.lanes import dot, product
+from jaxvp.likelihood.lanes import dot, product, total
 from jaxvp.solver.elimination import Eliminated, Rotated, eliminate, level_sizes
 from jaxvp.statistics import Array, PerGene, Shared
 from jaxvp.target import accelerated
@@ -175,11 +175,18 @@ def _place(
     place = first // stride % count
     # A node at an end is its own neighbour.
     inside = (place > 0) & (place < count - 1)
-    sides = np.arange(-1, 2, dtype=np.int32)[:, None, None] * inside
-    left, middle, right = flat[first + stride * sides, np.arange(flat.shape[1])]
+    sides = np.array([-1, 1], np.int32)[:, None, None] * inside
+    left, right = flat[first + stride * sides, np.arange(flat.shape[1])]
+    middle = lowest
     nodes = [jnp.log1p(m[t] * jnp.asarray(gammas[t])) for t in range(k)]
-    padded = jnp.stack([jnp.pad(x, (0, max(shape) - len(x))) for x in nodes])
-    before, here, after = padded[np.arange(k)[:, None], place + sides]
+    padded = jnp.stack([jnp.pad(x, (0, max(shape) - len(x))) for x in nodes], 1)[..., None]
+    number = np.arange(max(shape), dtype=np.int32)[:, None, None]
+
+    def of(place):
+        """The nodes of these numbers: a sum over all of them is vectorised."""
+        return total(jnp.where(number == place, padded, 0.0))
+
+    before, here, after = of(place + sides[0]), of(place), of(place + sides[1])
     rise = (middle - left) / jnp.where(inside, here - before, 1.0)
     bend = (right - middle) / jnp.where(inside, after - here, 1.0) - rise
     bent = inside & (bend > 0) & jnp.isfinite(bend)
