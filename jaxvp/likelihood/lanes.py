@@ -18,7 +18,7 @@ from jaxvp.likelihood.elementary import log
 from jaxvp.statistics import Array
 from jaxvp.target import accelerated, fence
 
-# Steps of an elimination that are a formula, and that are written out on an accelerator.
+# Steps of an elimination that are a formula, unless told otherwise; written out on an accelerator.
 _FORMULA, WRITTEN_OUT = 2, 4
 # Of larger products an accelerator would read every row of one factor for every column of the other
 # (27 columns, 4,096 genes on an H200: 187 us; with a library's B takes a tenth less).
@@ -110,8 +110,8 @@ def each_pivot(
 ) -> Any:
     """``pivot(t, carry)`` for all columns t.
 
-    So many are a ``formula``, compiled as such; of more the step is compiled once. An accelerator
-    would wait for the host at every step of a loop: there few are written out.
+    Up to ``formula`` of them are compiled as one formula, of more the step is compiled once. An
+    accelerator would wait for the host at every step of a loop: there few are written out.
     """
     if accelerated() and _FORMULA < count <= WRITTEN_OUT:
         for t in range(count):

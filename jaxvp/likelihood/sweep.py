@@ -49,7 +49,7 @@ from jaxvp.likelihood.system import (
     term_slices,
 )
 from jaxvp.statistics import Array, PerGene, Shared, triangle
-from jaxvp.target import accelerated, fence
+from jaxvp.target import accelerated, fence, kernel
 
 
 class System(NamedTuple):
@@ -115,7 +115,7 @@ def _system(
         uu = lift(shared.within, gamma[0], 2) + sums
         return jnp.concatenate([jnp.concatenate([uu, last[:-1, None]], 1), last[None]])
 
-    m = fence(bordered, sums, fence(of_gene, weights, gene))
+    m = fence(bordered, sums, kernel(of_gene, weights, gene))
     m, log_det, lost = sweep_columns(spread(gamma, shared, m[-1, -1]), m)
     log_det = log_det + log_det_first
     covariance, log_det_fixed = fence(lambda m: inverse(m[q:-1, q:-1]), m)

@@ -13,10 +13,13 @@ from jaxtyping import Float
 from jaxvp.likelihood.elementary import log1p
 from jaxvp.likelihood.lanes import lift, total
 from jaxvp.statistics import Array, Shared
+from jaxvp.target import accelerated
 
 # Up to this many columns the system is swept as elementwise arithmetic over a tile of genes; larger
 # ones are factored.
 SWEEP_COLUMNS = 64
+# Sizes of levels whose sum is written out on a CPU, for a tile of genes: its own takes three times
+# as long (F: a fifth of a step). For one gene, which may be differentiated, they would be scalars.
 _FEW_SIZES = 64
 
 Scalar = Float[Array, "*genes"]
@@ -58,8 +61,8 @@ def log_det_eliminated(shared: Shared, gamma: Scalar) -> tuple[Scalar, Scalar, S
     sizes = lift(shared.level_sizes, gamma, 1)
     counts = lift(shared.level_counts, gamma, 1)
     share = sizes / (1 + gamma * sizes)
-    # Of few sizes written out: a CPU's own sum takes three times as long (F: a fifth of a step).
-    added = total if jnp.ndim(gamma) and len(sizes) <= _FEW_SIZES else partial(jnp.sum, axis=0)
+    few = jnp.ndim(gamma) and len(sizes) <= _FEW_SIZES and not accelerated()
+    added = total if few else partial(jnp.sum, axis=0)
     return (
         added(counts * log1p(gamma * sizes)),
         added(counts * share),

@@ -179,8 +179,8 @@ def _solve(
     else:
         stepped = jax.vmap(one_step, in_axes=-1, out_axes=-1)
 
-    # What is large, a gene's own or of a large system, is not copied once more. Nor is it on a CPU,
-    # where most tiles are neighbours (B: 4 % of the time).
+    # Here what is large, a gene's own or of a large system, is not copied once more. Nor is what is
+    # small on a CPU, where most tiles are neighbours (B: 4 % of the time).
     copied = accelerated() and not large and gene.own is None
     known = Records.of(gene) if copied else gene
     bursts = None if gene.own is None else BURSTS_OF_OWN

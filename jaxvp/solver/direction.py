@@ -16,6 +16,9 @@ from jaxvp.likelihood import accelerated, every, fence, lift
 from jaxvp.likelihood.lanes import WRITTEN_OUT, diagonal, each_pivot, largest, least, total
 from jaxvp.statistics import Array
 
+# Terms up to which a minimiser is one formula (a CPU; of three it takes a quarter less time).
+_FORMULA = 4
+
 
 def direction(
     x: Float[Array, "k *genes"],
@@ -102,5 +105,5 @@ def _minimiser(
         )
 
     ones = jnp.ones(score.shape[1:], bool)
-    _, solution, positive = each_pivot(k, pivot, (matrix, right, ones), formula=WRITTEN_OUT)
+    _, solution, positive = each_pivot(k, pivot, (matrix, right, ones), formula=_FORMULA)
     return solution, positive

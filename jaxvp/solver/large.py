@@ -50,7 +50,7 @@ _BURSTS = (2, 1, 1, 2, 4, 8)  # an evaluation is dear, gathering is not
 _BURSTS_ITERATED = {Levels: (4, 2, 8), Classes: (3, 2, 4, 8)}
 # Genes of a tile: as many columns have the matrix products, as many share a node.
 _TILE = 16
-_TABULATED = 32  # whose nodes are gone through again and again
+_TABULATED = 32  # whose values at nodes stay in the second-level cache
 # On an accelerator: entries of their systems, and genes.
 _FACTORED_ENTRIES, _FACTORED_MOST, _ITERATED_ACCELERATED = 1 << 26, 1024, 256
 
@@ -76,19 +76,7 @@ def solve_large(
     size = shared.n - shared.p if reml else shared.n
     m = shared.samples_per_level[:, None]
     k, count = len(shared.levels), wanted.shape[0]
-    empty = (jnp.zeros((*axes, count), gene.within_yy.dtype) for axes in ((), (k,), (k, k)))
-    begin = Near(*empty)
-
-    def begun(gene):
-        near = near_optimum(surface, shared, gene, size)
-        return near, None if accelerated() else Records.of((gene, near))
-
-    # What tiles are gathered from, again and again: on a CPU what belongs to a gene side by side.
-    # Else every number would be a line of the cache (E: 13 % of the time).
-    none = jax.tree.map(lambda a: jnp.zeros_like(a[..., 0]), (gene, begin))
-    records = None if accelerated() else Records.repeated(none, count)
-    near, records = by_tiles(begun, gene, (begin, records), _TABULATED)
-    known = (gene, near) if records is None else records
+    near, known = _near(surface, shared, gene, size)
     nodes = surface.nodes
     solved = jnp.zeros(0 if nodes is None else shared.n_columns, near.x.dtype)
     zero = _Known(no_estimates(shared), solved, jnp.full((), jnp.inf, near.x.dtype))
@@ -173,6 +161,35 @@ def solve_large(
     p = jnp.zeros((shared.p, count), near.x.dtype)
     ended = found.beside.estimates._replace(variances=by_tiles(variances, found.x, p, _TABULATED))
     return found._replace(beside=ended.rows())
+
+
+def _near(
+    surface: Surface, shared: Shared, gene: PerGene, size: Scalar
+) -> tuple[Near, Records | tuple[PerGene, Near]]:
+    """Where searches begin, and what tiles of genes are gathered from, again and again.
+
+    On a CPU there is what belongs to a gene side by side: where genes are, every number is a line
+    of the cache (E: 13 % of the time).
+    """
+    k, count = len(shared.levels), gene.within_yy.shape[0]
+    nowhere = Near(
+        *(jnp.zeros((*axes, count), gene.within_yy.dtype) for axes in ((), (k,), (k, k)))
+    )
+
+    def found(gene):
+        return near_optimum(surface, shared, gene, size)
+
+    if accelerated():
+        near = by_tiles(found, gene, nowhere, _TABULATED)
+        return near, (gene, near)
+
+    def with_records(gene):
+        near = found(gene)
+        return near, Records.of((gene, near))
+
+    nothing = jax.tree.map(lambda a: jnp.zeros_like(a[..., 0]), (gene, nowhere))
+    records = Records.repeated(nothing, count)
+    return by_tiles(with_records, gene, (nowhere, records), _TABULATED)
 
 
 def _tile(columns: int, iterated: bool) -> int:

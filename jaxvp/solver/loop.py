@@ -144,8 +144,8 @@ def for_each(state: Any, count: int) -> Any:
 def by_tiles(compute: Callable[[Any], Any], gene: Any, out: Any, genes: int = _TABLE_GENES) -> Any:
     """``compute`` for tiles of genes whose tables fit into the memory of a block, into ``out``.
 
-    What it finds has the genes last, or is `Records` of them. ``genes`` are those of a tile on a
-    CPU, at most.
+    ``gene`` has the genes last, what it finds has, too, or is `Records`. ``genes`` are those of a
+    tile on a CPU, at most.
     """
     count = jax.tree.leaves(gene)[0].shape[-1]
     width = math.gcd(count, _TABLE_GENES_ACCELERATED if accelerated() else genes)

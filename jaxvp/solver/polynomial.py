@@ -98,7 +98,7 @@ class Axes(eqx.Module):
         table = jnp.asarray(tables).reshape(-1, first) @ cardinal(z[0], first, 0)[:, 0]
         for i, count in enumerate(others, 1):
             table = table.reshape(some, count, -1, x.shape[1])
-            table = fence(_summed, table, cardinal(z[i], count, 0))
+            table = fence(_weighed, table, cardinal(z[i], count, 0))
         return table.reshape(some, -1)
 
     def score(
@@ -191,7 +191,7 @@ def derivatives(
     return at(), gradient, jnp.stack([jnp.stack([at(i, j) for j in range(k)]) for i in range(k)])
 
 
-def _summed(
+def _weighed(
     tables: Float[Array, "some N others genes"], weights: Float[Array, "N 1 genes"]
 ) -> Float[Array, "some others genes"]:
     # (Swapped in here: what a fence is given would be copied.)

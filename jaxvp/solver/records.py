@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.statistics import Array
-from jaxvp.target import fence
+from jaxvp.target import kernel
 
 
 class Records(eqx.Module):
@@ -35,7 +35,7 @@ class Records(eqx.Module):
         leaves = tuple((a.shape[:-1], a.dtype) for a in arrays)
         flat = [a.reshape(math.prod(a.shape[:-1]), a.shape[-1]).astype(dtype) for a in arrays]
         # Turned by itself: with what is put together here it would take five times as long.
-        return cls(fence(jnp.concatenate, flat).T, structure, leaves)
+        return cls(kernel(jnp.concatenate, flat).T, structure, leaves)
 
     @classmethod
     def repeated(cls, one: Any, count: int) -> Records:
