@@ -168,8 +168,8 @@ def _near(
 ) -> tuple[Near, Records | tuple[PerGene, Near]]:
     """Where searches begin, and what tiles of genes are gathered from, again and again.
 
-    On a CPU there is what belongs to a gene side by side: where genes are, every number is a line
-    of the cache (E: 13 % of the time).
+    On a CPU these are records: each gene's numbers side by side. Where instead the genes are, every
+    number is a line of the cache (E: 13 % of the time).
     """
     k, count = len(shared.levels), gene.within_yy.shape[0]
     nowhere = Near(

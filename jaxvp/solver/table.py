@@ -177,7 +177,6 @@ def _place(
     inside = (place > 0) & (place < count - 1)
     sides = np.array([-1, 1], np.int32)[:, None, None] * inside
     left, right = flat[first + stride * sides, np.arange(flat.shape[1])]
-    middle = lowest
     nodes = [jnp.log1p(m[t] * jnp.asarray(gammas[t])) for t in range(k)]
     padded = jnp.stack([jnp.pad(x, (0, max(shape) - len(x))) for x in nodes], 1)[..., None]
     number = np.arange(max(shape), dtype=np.int32)[:, None, None]
@@ -187,8 +186,8 @@ def _place(
         return total(jnp.where(number == place, padded, 0.0))
 
     before, here, after = of(place + sides[0]), of(place), of(place + sides[1])
-    rise = (middle - left) / jnp.where(inside, here - before, 1.0)
-    bend = (right - middle) / jnp.where(inside, after - here, 1.0) - rise
+    rise = (lowest - left) / jnp.where(inside, here - before, 1.0)
+    bend = (right - lowest) / jnp.where(inside, after - here, 1.0) - rise
     bent = inside & (bend > 0) & jnp.isfinite(bend)
     shift = 0.5 * ((before - here) - (after - before) * rise / jnp.where(bent, bend, 1.0))
     # Not below zero by rounding.
