@@ -37,7 +37,7 @@ from jaxvp.statistics import Array, Shared
 PRECISE = 1e-7
 # Of the polynomial: the first that makes it as precise as that.
 _ERRORS = (3e-9, 5e-10)
-LARGEST_GAMMA = 1e4  # beyond it, a residual share of 1e-4, there is no polynomial
+LARGEST_GAMMA = 1e3  # beyond it, a residual share of 1e-3, there is no polynomial
 # Largest relative error of (X'V^-1 X)^-1: standard errors need no more digits.
 _PRECISE_COVARIANCE = 1e-6
 _POINTS = 2
