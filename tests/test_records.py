@@ -13,8 +13,7 @@ from jaxvp.formula import Formula
 from jaxvp.likelihood import every
 from jaxvp.solver import prepare, solve
 from jaxvp.solver.loop import _zeros_first
-from jaxvp.solver.records import Records
-from jaxvp.statistics import compress, statistics
+from jaxvp.statistics import Records, compress, statistics
 
 
 class State(NamedTuple):
@@ -54,6 +53,31 @@ def test_what_goes_in_comes_out(x64):
         alone = jax.tree.map(lambda leaf: leaf[..., 1], one)
         again = jax.tree.map(lambda leaf: jnp.repeat(leaf[..., None], 3, -1), alone)
         same(Records.repeated(alone, 3).tree(), again)
+
+
+@pytest.mark.parametrize("capacity", [0, 60])
+def test_statistics_as_records_are_the_same(capacity):
+    rng = np.random.default_rng(3)
+    study = jaxvp.simulate(50, 90, {"g": 12, "h": 5}, seed=1)
+    y = study.expression.to_numpy().T.copy()
+    y[:, 7] = y[0, 7]  # constant
+    y[3, 9] = np.nan
+    y[:, 11] = 1e9 + 1e-3 * rng.normal(size=90)  # formed with care
+    compression = compress(build(Formula.parse(study.formula), study.metadata))
+    expected = statistics(compression, y, capacity=capacity)
+    found = statistics(compression, y, capacity=capacity, as_records=True)
+    assert isinstance(found.gene, Records) and found.gene.rows.flags.c_contiguous
+    assert len(found.gene.rows) == max(50, capacity)
+    for one, other in zip(
+        jax.tree.leaves(found._replace(gene=found.gene.tree())),
+        jax.tree.leaves(expected),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+    some = np.array([4, 0, 30])
+    taken, of_arrays = found.gene.take(some).tree(), jax.tree.leaves(expected.gene)
+    for one, other in zip(jax.tree.leaves(taken), of_arrays, strict=True):
+        np.testing.assert_array_equal(one, other[..., some])
 
 
 def test_leaves_are_replaced_and_rows_chosen():

@@ -19,8 +19,7 @@ from jaxvp.likelihood.iterated_part import Preconditioner, iterated_part
 from jaxvp.likelihood.own_part import own_part
 from jaxvp.solver import determinant, nodes, polynomial, solve, surface
 from jaxvp.solver.loop import iterate
-from jaxvp.solver.records import Records
-from jaxvp.statistics import compress, statistics
+from jaxvp.statistics import Records, compress, statistics
 
 DESIGNS = {"2 terms": {"g": 12, "h": 5}, "3 terms": {"g": 12, "h": 7, "i": 3}}
 GENES = 16

@@ -20,6 +20,7 @@ from jaxvp.statistics import (
     Genes,
     PerGene,
     Plan,
+    Records,
     Shared,
     SharedPlan,
     SlopeShared,
@@ -49,8 +50,15 @@ class Program(NamedTuple):
     devices: Devices
     plan: SharedPlan | None  # on the device that forms products of the design; None: the host does
 
+    @property
+    def takes_records(self) -> bool:
+        """Does it read the genes' statistics as records?"""
+        return isinstance(self.shared[1], Surface) and self.devices.platform == "cpu"
 
-def solve_block(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | SlopeSolution:
+
+def solve_block(
+    program: Program, gene: PerGene | Records, wanted: np.ndarray
+) -> Solution | SlopeSolution:
     """Run the solver on a block of at most `capacity` genes; those not ``wanted`` are not stepped.
 
     A gene whose optimum is outside of what a `Surface` covers is solved once more without.
@@ -70,10 +78,13 @@ def solve_block(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution
 
 
 def _once_more(
-    program: Program, gene: PerGene, found: Solution | SlopeSolution, some: np.ndarray
+    program: Program, gene: PerGene | Records, found: Solution | SlopeSolution, some: np.ndarray
 ) -> Solution | SlopeSolution:
     """The block's solution with some of the genes solved anew."""
-    part = jax.tree.map(lambda a: a[..., some], gene)
+    if isinstance(gene, Records):
+        part = gene.take(some).tree()
+    else:
+        part = jax.tree.map(lambda a: a[..., some], gene)
     again = _run(program, part, np.ones(len(some), bool))
     again = again._replace(evaluations=again.evaluations + found.evaluations[some])
 
@@ -85,14 +96,15 @@ def _once_more(
     return jax.tree.map(put, found, again)
 
 
-def _run(program: Program, gene: PerGene, wanted: np.ndarray) -> Solution | SlopeSolution:
+def _run(program: Program, gene: PerGene | Records, wanted: np.ndarray) -> Solution | SlopeSolution:
     """The compiled program; on several devices it runs beside other blocks."""
     genes = len(wanted)
     stepped = np.zeros(program.capacity, dtype=bool)
     stepped[:genes] = wanted
-    gene = jax.tree.map(
-        lambda a: padded(a, program.capacity).astype(program.dtype, copy=False), gene
-    )
+    if isinstance(gene, PerGene):  # records have room for them
+        gene = jax.tree.map(
+            lambda a: padded(a, program.capacity).astype(program.dtype, copy=False), gene
+        )
     devices = program.devices
     leaves, structure = jax.tree.flatten((program.shared, gene))
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)

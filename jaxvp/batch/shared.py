@@ -31,7 +31,9 @@ def fit_shared(
         y = y[weighting.rows]
     if program.plan is None:
         capacity = program.capacity if shared.levels else 0
-        block = statistics(compression, y, work.helpers, work.larger_tiles, capacity)
+        block = statistics(
+            compression, y, work.helpers, work.larger_tiles, capacity, program.takes_records
+        )
     else:
         block = form_block(program, compression, y)
     out.status[block.non_finite] = Status.NON_FINITE

@@ -33,12 +33,11 @@ from jaxvp.solver import lbfgs, newton, surface
 from jaxvp.solver import table as table_of_starts
 from jaxvp.solver.large import solve_large
 from jaxvp.solver.loop import BURSTS_OF_OWN, by_tiles, iterate
-from jaxvp.solver.records import Records
 from jaxvp.solver.slopes import SlopeSolution, relative_factors, slope_lanes, solve_slopes
 from jaxvp.solver.status import Status
 from jaxvp.solver.surface import Surface
 from jaxvp.solver.table import Table, starts
-from jaxvp.statistics import Array, Compression, PerGene, Shared, SlopeShared
+from jaxvp.statistics import Array, Compression, PerGene, Records, Shared, SlopeShared
 
 __all__ = [
     "MAX_ITERATIONS",
@@ -131,7 +130,7 @@ def solve(
     reml: bool,
     platform: str,
     shared: Shared,
-    gene: PerGene,
+    gene: PerGene | Records,
     wanted: Bool[Array, " genes"],
     limit: Int[Array, ""],
     table: Surface | Table | None = None,
@@ -140,6 +139,7 @@ def solve(
 
     All bursts are one loop (`loop`), so that the step is compiled once, for second starts too.
     Genes that are not ``wanted`` are never stepped. ``platform`` is what the program is for.
+    Records of genes are for a `Surface`.
     """
     with traced_for(platform):
         return _solve(solver, width, reml, shared, gene, wanted, limit, table)
@@ -150,7 +150,7 @@ def _solve(
     width: int,
     reml: bool,
     shared: Shared,
-    gene: PerGene,
+    gene: PerGene | Records,
     wanted: Bool[Array, " genes"],
     limit: Int[Array, ""],
     table: Surface | Table | None,
@@ -158,6 +158,7 @@ def _solve(
     if isinstance(table, Surface):
         found = solve_large(reml, shared, gene, wanted, limit, table)
         return _solution(found, shared)
+    assert isinstance(gene, PerGene)
     method = SOLVERS[solver]
     large = shared.n_columns > SWEEP_COLUMNS
     if large and not accelerated():

@@ -31,9 +31,8 @@ from jaxvp.likelihood.own_part import own_part
 from jaxvp.likelihood.system import FixedSystem
 from jaxvp.solver import newton
 from jaxvp.solver.loop import by_tiles, for_each, iterate
-from jaxvp.solver.records import Records
 from jaxvp.solver.surface import Near, Surface, near_optimum
-from jaxvp.statistics import Array, PerGene, Shared
+from jaxvp.statistics import Array, PerGene, Records, Shared
 
 # Score at which the loop ends. Curvature is of the order of the number of levels: theta is then
 # exact to 1e-8.
@@ -66,17 +65,25 @@ class _Known(NamedTuple):
 def solve_large(
     reml: bool,
     shared: Shared,
-    gene: PerGene,
+    gene: PerGene | Records,
     wanted: Bool[Array, " genes"],
     limit: Int[Array, ""],
     surface: Surface,
 ) -> newton.State:
-    """Where the searches of a block of genes end."""
+    """Where the searches of a block of genes end.
+
+    On a CPU statistics are wanted as records: tiles of genes are gathered from them in every burst.
+    """
     determinant = surface.determinant
     size = shared.n - shared.p if reml else shared.n
     m = shared.samples_per_level[:, None]
     k, count = len(shared.levels), wanted.shape[0]
-    near, known = _near(surface, shared, gene, size)
+    if not accelerated() and isinstance(gene, PerGene):
+        gene = Records.of(gene)
+    dtype = jax.tree.leaves(gene)[0].dtype
+    nowhere = Near(*(jnp.zeros((*axes, count), dtype) for axes in ((), (k,), (k, k))))
+    near = by_tiles(lambda g: near_optimum(surface, shared, g, size), gene, nowhere, _TABULATED)
+    known = (gene, near if accelerated() else Records.of(near))
     nodes = surface.nodes
     solved = jnp.zeros(0 if nodes is None else shared.n_columns, near.x.dtype)
     zero = _Known(no_estimates(shared), solved, jnp.full((), jnp.inf, near.x.dtype))
@@ -161,35 +168,6 @@ def solve_large(
     p = jnp.zeros((shared.p, count), near.x.dtype)
     ended = found.beside.estimates._replace(variances=by_tiles(variances, found.x, p, _TABULATED))
     return found._replace(beside=ended.rows())
-
-
-def _near(
-    surface: Surface, shared: Shared, gene: PerGene, size: Scalar
-) -> tuple[Near, Records | tuple[PerGene, Near]]:
-    """Where searches begin, and what tiles of genes are gathered from, again and again.
-
-    On a CPU these are records: each gene's numbers side by side. Where instead the genes are, every
-    number is a line of the cache (E: 13 % of the time).
-    """
-    k, count = len(shared.levels), gene.within_yy.shape[0]
-    nowhere = Near(
-        *(jnp.zeros((*axes, count), gene.within_yy.dtype) for axes in ((), (k,), (k, k)))
-    )
-
-    def found(gene):
-        return near_optimum(surface, shared, gene, size)
-
-    if accelerated():
-        near = by_tiles(found, gene, nowhere, _TABULATED)
-        return near, (gene, near)
-
-    def with_records(gene):
-        near = found(gene)
-        return near, Records.of((gene, near))
-
-    nothing = jax.tree.map(lambda a: jnp.zeros_like(a[..., 0]), (gene, nowhere))
-    records = Records.repeated(nothing, count)
-    return by_tiles(with_records, gene, (nowhere, records), _TABULATED)
 
 
 def _tile(columns: int, iterated: bool) -> int:

@@ -19,8 +19,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Int
 
 from jaxvp.likelihood import accelerated, every
-from jaxvp.solver.records import Records
-from jaxvp.statistics import Array
+from jaxvp.statistics import Array, Records
 
 # Genes whose tables are filled at once, on a CPU and on an accelerator.
 _TABLE_GENES, _TABLE_GENES_ACCELERATED = 128, 2048
@@ -55,7 +54,7 @@ def iterate(
     width
         Searches stepped together; their number is a multiple of it.
     gene
-        Statistics, genes last, or `Records` of them.
+        Statistics, genes last, or a tree of `Records`.
     records
         Of the states, which have a field ``done``.
     limit
@@ -144,20 +143,22 @@ def for_each(state: Any, count: int) -> Any:
 def by_tiles(compute: Callable[[Any], Any], gene: Any, out: Any, genes: int = _TABLE_GENES) -> Any:
     """``compute`` for tiles of genes whose tables fit into the memory of a block, into ``out``.
 
-    ``gene`` has the genes last, what it finds has, too, or is `Records`. ``genes`` are those of a
-    tile on a CPU, at most.
+    ``gene`` has the genes last, or is `Records`; what it finds has the genes last. ``genes`` are
+    those of a tile on a CPU, at most.
     """
-    count = jax.tree.leaves(gene)[0].shape[-1]
+    count = jax.tree.leaves(out)[0].shape[-1]
     width = math.gcd(count, _TABLE_GENES_ACCELERATED if accelerated() else genes)
 
+    def tile(begin):
+        if isinstance(gene, Records):
+            return gene.cut(begin, width).tree()
+        return jax.tree.map(lambda leaf: cut(leaf, begin, width), gene)
+
     def put(begin, old, new):
-        if _is_records(old):
-            return old.put(new, None, begin)
         return jax.lax.dynamic_update_slice_in_dim(old, new, begin, -1)
 
     def fill(i, out):
-        found = compute(jax.tree.map(lambda leaf: cut(leaf, i * width, width), gene))
-        return jax.tree.map(partial(put, i * width), out, found, is_leaf=_is_records)
+        return jax.tree.map(partial(put, i * width), out, compute(tile(i * width)))
 
     return jax.lax.fori_loop(0, count // width, fill, out)
 
@@ -177,8 +178,8 @@ def _gathered(gene: Any, index: Int[Array, " width"]) -> Any:
     Of `Records` they are rows anyway. Of arrays that have the genes last they are neighbours in the
     first burst, without groups: then a CPU copies rows, not numbers.
     """
-    if isinstance(gene, Records):
-        return gene.take(index).tree()
+    if all(map(_is_records, jax.tree.leaves(gene, is_leaf=_is_records))):
+        return jax.tree.map(lambda node: node.take(index).tree(), gene, is_leaf=_is_records)
 
     def rows():
         return jax.tree.map(lambda leaf: cut(jnp.asarray(leaf), index[0], len(index)), gene)

@@ -19,8 +19,7 @@ from jaxvp.likelihood.slope_terms import Basis
 from jaxvp.likelihood.slopes import evaluate_slopes
 from jaxvp.solver import cone
 from jaxvp.solver.loop import for_each, iterate
-from jaxvp.solver.records import Records
-from jaxvp.statistics import Array, PerGene, Slopes, SlopeShared
+from jaxvp.statistics import Array, PerGene, Records, Slopes, SlopeShared
 
 
 class SlopeSolution(NamedTuple):

@@ -52,6 +52,7 @@ from .nodes import class_nodes, node_counts
 from .own_products import Genes, chunk_of, chunk_products
 from .own_slopes import own_slopes, room_for_slopes
 from .products import careful_statistics, statistics
+from .records import Records
 from .shared_products import SharedPlan, shared_products
 from .slope_structure import SlopeStructure, slope_structure
 from .slopes import CHUNK, RandomBlock, Slopes, SlopeShared, compress_slopes
@@ -97,6 +98,7 @@ __all__ = [
     "PerGene",
     "Plan",
     "RandomBlock",
+    "Records",
     "Shared",
     "SharedPlan",
     "SlopeOwn",

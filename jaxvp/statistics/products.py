@@ -13,6 +13,7 @@ from jaxvp import threads
 from jaxvp.memory import aligned
 
 from .compression import Compression, Grouping
+from .records import Records
 from .types import EPS, Block, PerGene
 
 # A tile of measurements: small enough for the cache, and so large that a call of NumPy takes 50 us:
@@ -32,6 +33,7 @@ def statistics(
     helpers: int = 1,
     larger: int = 1,
     capacity: int = 0,
+    as_records: bool = False,
 ) -> Block:
     """Statistics of a block of genes.
 
@@ -39,11 +41,13 @@ def statistics(
     the ones that its weights leave). It is read once, in tiles that stay in the cache, by so many
     threads. Many of them want tiles some times ``larger`` than that: between the operations of a
     tile they wait for the interpreter. The statistics have room for ``capacity`` genes: those that
-    the block lacks are its last one.
+    the block lacks are its last one. They are arrays with the genes last or, what a large system
+    is solved from, `Records`.
     """
     n, genes = y.shape
     room = max(genes, capacity)
-    block = _empty(compression, genes, room)
+    records = Records.empty(_one(compression), room) if as_records else None
+    block = _empty(compression, genes, room, records)
     tile = larger * int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES))
     tile = max(1, min(tile, genes))
     rooms = threading.local()  # fresh memory would cost as much as what is written into it
@@ -60,7 +64,7 @@ def statistics(
     if 0 < genes < room:
         for array in jax.tree.leaves(block.gene):
             array[..., genes:] = array[..., genes - 1 : genes]
-    return block
+    return block if records is None else block._replace(gene=records)
 
 
 def careful_statistics(compression: Compression, y: Float[np.ndarray, "n genes"]) -> Block:
@@ -72,19 +76,26 @@ def careful_statistics(compression: Compression, y: Float[np.ndarray, "n genes"]
     return block
 
 
-def _empty(compression: Compression, genes: int, room: int) -> Block:
-    """To be filled; products have ``room`` for more genes."""
-    shared = compression.shared
-    classes, k_columns = shared.between.shape[:2]
+def _one(compression: Compression) -> PerGene:
+    """The shapes of a gene's."""
+    classes, k_columns = compression.shared.between.shape[:2]
+    return PerGene(
+        np.empty(k_columns), np.empty(()), np.empty((classes, k_columns)), np.empty(classes)
+    )
+
+
+def _empty(
+    compression: Compression, genes: int, room: int, records: Records | None = None
+) -> Block:
+    """To be filled; products have ``room`` for more genes, or are those of ``records``."""
+    if records is None:
+        gene = jax.tree.map(lambda leaf: aligned(*leaf.shape, room), _one(compression))
+    else:
+        gene = records.tree()
     return Block(
-        PerGene(
-            aligned(k_columns, room),
-            aligned(room),
-            aligned(classes, k_columns, room),
-            aligned(classes, room),
-        ),
+        gene,
         np.ones(genes),
-        np.zeros((shared.p, genes)),
+        np.zeros((compression.shared.p, genes)),
         *(np.zeros(genes, dtype=bool) for _ in range(3)),
     )
 

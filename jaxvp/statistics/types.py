@@ -129,7 +129,7 @@ class PerGene(eqx.Module):
 class Block(NamedTuple):
     """One block's `PerGene`, what undoes residualising and scaling, and the genes not to fit."""
 
-    gene: PerGene
+    gene: Any  # `PerGene`, or `Records` of it
     scale: Float[np.ndarray, " genes"]  # s, in the units of the measurements
     ols: Float[np.ndarray, "p genes"]  # least-squares coefficients on Q, units of the measurements
     non_finite: Bool[np.ndarray, " genes"]

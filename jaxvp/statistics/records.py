@@ -1,7 +1,8 @@
-"""States of many searches as one array, a row each.
+"""States of many searches, or statistics of many genes, as one array, a row each.
 
 Gathering rows is one operation, and copies what is side by side. With an operation for every leaf
-of a state a program has many more kernels, and each of them takes 20 milliseconds to compile.
+of a state a program has many more kernels, and each of them takes 20 milliseconds to compile; where
+instead the genes are side by side, every number of a gene is a line of the cache.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxvp.statistics import Array
+from jaxvp.memory import aligned
 from jaxvp.target import kernel
+
+from .types import Array
 
 
 class Records(eqx.Module):
@@ -36,6 +39,16 @@ class Records(eqx.Module):
         flat = [a.reshape(math.prod(a.shape[:-1]), a.shape[-1]).astype(dtype) for a in arrays]
         # Turned by itself: with what is put together here it would take five times as long.
         return cls(kernel(jnp.concatenate, flat).T, structure, leaves)
+
+    @classmethod
+    def empty(cls, one: Any, count: int) -> Records:
+        """On the host, to be filled: as its `tree` is made of views of it.
+
+        ``one`` has the shapes of a record's leaves, all of them of float64.
+        """
+        arrays, structure = jax.tree.flatten(one)
+        leaves = tuple((a.shape, np.dtype(float)) for a in arrays)
+        return cls(aligned(count, sum(a.size for a in arrays)), structure, leaves)
 
     @classmethod
     def repeated(cls, one: Any, count: int) -> Records:
@@ -60,26 +73,24 @@ class Records(eqx.Module):
         for shape, dtype in self.leaves:
             end = begin + math.prod(shape)
             part = columns[begin:end]
-            part = part != 0 if jnp.issubdtype(dtype, bool) else part.astype(dtype)
+            part = part != 0 if jnp.issubdtype(dtype, bool) else part.astype(dtype, copy=False)
             found.append(part.reshape(*shape, part.shape[-1]))
             begin = end
         return jax.tree.unflatten(self.structure, found)
 
     def take(self, index: Int[Array, " some"]) -> Records:
         """The rows of these numbers."""
-        return self._with(jnp.asarray(self.rows).at[index].get(mode="promise_in_bounds"))
+        if isinstance(self.rows, np.ndarray):
+            return self._with(self.rows[index])
+        return self._with(self.rows.at[index].get(mode="promise_in_bounds"))
 
     def cut(self, begin: Int[Array, ""], width: int) -> Records:
         """``width`` rows from ``begin`` on."""
         return self._with(jax.lax.dynamic_slice_in_dim(self.rows, begin, width))
 
-    def put(
-        self, part: Records, mine: Bool[Array, " some"] | None, begin: Int[Array, ""]
-    ) -> Records:
-        """With a part, as far as it is ``mine`` (None: all of it), from ``begin`` on."""
-        new = part.rows
-        if mine is not None:
-            new = jnp.where(mine[:, None], new, self.cut(begin, len(mine)).rows)
+    def put(self, part: Records, mine: Bool[Array, " some"], begin: Int[Array, ""]) -> Records:
+        """With a part, as far as it is ``mine``, from ``begin`` on."""
+        new = jnp.where(mine[:, None], part.rows, self.cut(begin, len(mine)).rows)
         return self._with(jax.lax.dynamic_update_slice_in_dim(self.rows, new, begin, 0))
 
     def chosen(self, other: Records, takes: Bool[Array, " searches"], always: str) -> Records:
