@@ -260,6 +260,22 @@ def test_too_few_nodes_are_made_more_before_a_surface_is_given_up(design, monkey
     np.testing.assert_array_equal(again.values, wanted.values)
 
 
+@pytest.mark.parametrize(
+    "samples, levels, imbalance, seed",
+    [
+        (1028, {"g": 188, "h": 92}, 2.0, 27),
+        (822, {"g": 219, "h": 119, "i": 10}, 1.0, 17),
+    ],
+)
+def test_unequal_levels_are_tabulated(samples, levels, imbalance, seed, monkeypatch):
+    """Also at more points than are looked at otherwise; with the nodes for 5e-10 they were not."""
+    study = jaxvp.simulate(1, samples, levels, imbalance=imbalance, seed=seed)
+    shared = compress(build(Formula.parse(study.formula), study.metadata)).shared
+    monkeypatch.setattr(determinant, "_POINTS", 8)
+    with jax.enable_x64(True):
+        assert determinant.tabulate(shared, False).error <= determinant.PRECISE
+
+
 @pytest.mark.parametrize("way", ["levels", "classes"])
 def test_iterations_give_what_a_factor_gives(design, way, monkeypatch):
     """At zero, near the node and far from it; fixed part and covariance beside dense algebra."""

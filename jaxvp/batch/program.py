@@ -52,7 +52,7 @@ class Program(NamedTuple):
 
     @property
     def takes_records(self) -> bool:
-        """Does it read the genes' statistics as records?"""
+        """Does it read the genes' statistics as records? (What has a `Surface` is in float64.)"""
         return isinstance(self.shared[1], Surface) and self.devices.platform == "cpu"
 
 

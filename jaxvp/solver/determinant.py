@@ -36,7 +36,7 @@ from jaxvp.statistics import Array, Shared
 # Largest error of the score in x: a tenth of what certifies an optimum.
 PRECISE = 1e-7
 # Of the polynomial: the first that makes it as precise as that.
-_ERRORS = (3e-9, 5e-10)
+_ERRORS = (3e-9, 1e-10)
 LARGEST_GAMMA = 1e3  # beyond it, a residual share of 1e-3, there is no polynomial
 # Largest relative error of (X'V^-1 X)^-1: standard errors need no more digits.
 _PRECISE_COVARIANCE = 1e-6

@@ -49,7 +49,7 @@ _BURSTS = (2, 1, 1, 2, 4, 8)  # an evaluation is dear, gathering is not
 _BURSTS_ITERATED = {Levels: (4, 2, 8), Classes: (3, 2, 4, 8)}
 # Genes of a tile: as many columns have the matrix products, as many share a node.
 _TILE = 16
-_TABULATED = 32  # whose values at nodes stay in the second-level cache
+_TABULATED = 32  # whose values at nodes are in the cache, by measurement: 16 or 64 are no better
 # On an accelerator: entries of their systems, and genes.
 _FACTORED_ENTRIES, _FACTORED_MOST, _ITERATED_ACCELERATED = 1 << 26, 1024, 256
 
