@@ -37,7 +37,7 @@ _MOST_BYTES = 2 << 30
 # Eigenproblems at some fifty nodes are worth what they save of so many genes.
 ENOUGH_GENES = 8
 TERMS = (2, 3)  # for more a grid is too large
-_ERROR = 1e-5  # of the polynomial, relative
+_ERROR = 2e-5  # of the polynomial, relative
 _STEPS = 12  # of Newton's method on it, at most
 _TIGHT = 1e-3  # score at which they end: the polynomial's own is no better
 _REFUSED = 1.0  # radius of who was refused
