@@ -35,10 +35,11 @@ from jaxvp.statistics import Array, Shared
 
 # Largest error of the score in x: a tenth of what certifies an optimum.
 PRECISE = 1e-7
-# Of the polynomial: the first that makes it as precise as that.
-_ERRORS = (3e-9, 1e-10)
-# Beyond it, a residual share of 1e-4, there is no polynomial. (A factorisation of one gene of D
-# takes 0.6 s: up to 1e3, for a tenth fewer nodes on every axis, two of 2,000 genes would want it.)
+# Of the polynomial: the first that makes it as precise as that. Of unequal levels some designs want
+# the last; others have lost as much by the rounding of more nodes.
+_ERRORS = (3e-9, 5e-10, 1e-10)
+# Beyond it, a residual share of 1e-4, there is no polynomial. (Up to 1e3, a tenth fewer nodes on
+# every axis, two of design D's 2,000 genes would be left to factors: 0.6 s of a core each.)
 LARGEST_GAMMA = 1e4
 # Largest relative error of (X'V^-1 X)^-1: standard errors need no more digits.
 _PRECISE_COVARIANCE = 1e-6
