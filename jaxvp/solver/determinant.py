@@ -8,12 +8,12 @@ score really is, is measured beside dense algebra at random points when it is bu
 tabulated with it, as ``log d`` and the unit triangular L: of one size over the whole grid, unlike
 ``X'V^-1 X``.
 
-At a node of gamma_1 the system of all other columns is ``M = S + sum_c w_c C_c``, ``M_22 = Q
-diag(l) Q'`` the block of term 2. For all gamma_2 at once ``log|I + gamma_2 M_22| = sum log(1 +
-gamma_2 l)``, and the other columns' system becomes ``M_rr - M_r2 Q diag(gamma_2 / (1 + gamma_2 l))
-Q'M_2r``; of that the same for term 3, and the fixed part is left.
+At a node of gamma_1 the system of all other columns is ``M = S + sum_c w_c C_c``. For all gamma_2
+at once, with ``M_22`` the block of term 2, ``log|I + gamma_2 M_22|`` is added and the other
+columns' system becomes ``M_rr - M_r2 (M_22 + I / gamma_2)^-1 M_2r`` (`jaxvp.solver.shifted`); of
+that the same for term 3, and the fixed part is left.
 
-Cost: N_1 eigenproblems of size q_2, N_1 N_2 of size q_3, shared out to all cores.
+Cost: N_1 reductions of size q_2, N_1 N_2 of size q_3, shared out to all cores.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from jaxtyping import Float
 from jaxvp.likelihood import Scalar
 from jaxvp.likelihood.elementary import log
 from jaxvp.likelihood.system import term_slices
-from jaxvp.solver import polynomial
+from jaxvp.solver import lapack, polynomial
 from jaxvp.solver.elimination import for_nodes, level_sizes, some_nodes, systems, weights_at
+from jaxvp.solver.shifted import shifted
 from jaxvp.statistics import Array, Shared
 
 # Largest error of the score in x: a tenth of what certifies an optimum.
@@ -139,11 +140,11 @@ def _tabulated(
     own = np.log1p(np.outer(gammas[0], sizes[0])).sum(axis=1)
 
     def fill(nodes: slice) -> None:
-        for i, m in enumerate(systems(shared, gammas[0][nodes]), nodes.start):
-            log_det[i], fixed[i] = _eliminated(m, gammas[1:], shared.levels[1:])
-            log_det[i] += own[i]
+        m = systems(shared, gammas[0][nodes])
+        log_det[nodes], fixed[nodes] = _eliminated(m, gammas[1:], shared.levels[1:])
 
     for_nodes(fill, some_nodes(counts[0]))
+    log_det += own.reshape(-1, *[1] * (len(counts) - 1))
     lower = np.linalg.cholesky(fixed)
     roots = np.diagonal(lower, axis1=-2, axis2=-1)
     logs = 2 * np.log(roots)
@@ -198,21 +199,19 @@ def _known(determinant: Determinant, x: Float[Array, "k points"], p: int) -> tup
 
 
 def _eliminated(
-    m: Float[np.ndarray, "*nodes K K"], gammas: tuple[np.ndarray, ...], levels: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """``log|V|`` and ``X'V^-1 X`` at all nodes of the terms that are left."""
-    if not gammas:
-        return np.zeros(m.shape[:-2]), m
-    n, gamma = levels[0], gammas[0][:, None]
-    roots, vectors = np.linalg.eigh(m[..., :n, :n])
-    couple = m[..., n:, :n] @ vectors
-    below = 1 + gamma * roots[..., None, :]
-    taken = (couple[..., None, :, :] * (gamma / below)[..., None, :]) @ np.swapaxes(couple, -1, -2)[
-        ..., None, :, :
-    ]
-    log_det, fixed = _eliminated(m[..., None, n:, n:] - taken, gammas[1:], levels[1:])
-    alone = np.log(below).sum(-1)
-    return log_det + alone.reshape(*alone.shape, *[1] * (len(gammas) - 1)), fixed
+    m: Float[np.ndarray, "B K K"], gammas: tuple[np.ndarray, ...], levels: tuple[int, ...]
+) -> tuple[Float[np.ndarray, "B *nodes"], Float[np.ndarray, "B *nodes p p"]]:
+    """``log|V|`` and ``X'V^-1 X`` of B systems at all nodes of the terms that are left."""
+    n = levels[0]
+    alone, taken = shifted(m[:, :n, :n], m[:, n:, :n], gammas[0])
+    left = m[:, None, n:, n:] - taken
+    if len(gammas) == 1:
+        return alone, left
+    # System by system: what there is at once stays small.
+    log_det, fixed = zip(*(_eliminated(one, gammas[1:], levels[1:]) for one in left), strict=True)
+    return np.stack(log_det) + alone.reshape(*alone.shape, *[1] * (len(gammas) - 1)), np.stack(
+        fixed
+    )
 
 
 def _dense(
@@ -221,18 +220,19 @@ def _dense(
     """Score in x and ``(X'V^-1 X)^-1`` from the inverses of the systems at these points."""
     gammas = np.expm1(points) / shared.samples_per_level
     weights = weights_at(shared, gammas[:, 0])
-    # All that is *between* is read once, for the systems and their derivatives in gamma_1.
-    both = np.concatenate([weights, -shared.sizes * weights**2])
-    whole, bent = np.split(np.tensordot(both, shared.between, 1), 2)
-    whole += shared.within
     score = np.empty_like(points)
     covariance = np.empty((len(points), shared.p, shared.p))
 
-    def look(i: int) -> None:
-        found = _dense_at(shared, gammas[i], whole[i], bent[i], reml)
-        score[i], covariance[i] = np.exp(points[i]) / shared.samples_per_level * found[0], found[1]
+    def look(some: slice) -> None:
+        # All that is *between* is read once, for the systems and their derivatives in gamma_1.
+        both = np.concatenate([weights[some], -shared.sizes * weights[some] ** 2])
+        whole, bent = np.split(np.tensordot(both, shared.between, 1), 2)
+        whole += shared.within
+        for i, system, derivative in zip(range(some.start, some.stop), whole, bent, strict=True):
+            slope, covariance[i] = _dense_at(shared, gammas[i], system, derivative, reml)
+            score[i] = np.exp(points[i]) / shared.samples_per_level * slope
 
-    for_nodes(look, range(len(points)))
+    for_nodes(look, some_nodes(len(points)))
     return score, covariance
 
 
@@ -250,7 +250,7 @@ def _dense_at(
         root[block] = np.sqrt(ratio)
     system, bent = (root[:, None] * matrix * root for matrix in (system, bent))
     random = slice(None) if reml else slice(q)
-    whole = np.linalg.inv(system + np.diag((np.arange(len(system)) < q).astype(float)))
+    whole = lapack.inverse(system + np.diag((np.arange(len(system)) < q).astype(float)))
     covariance = whole[q:, q:]
     # The inverse of the random columns' system is what of the whole one's the fixed part leaves.
     taken = 0.0 if reml else whole[:q, q:] @ np.linalg.solve(covariance, whole[q:, :q])

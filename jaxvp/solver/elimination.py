@@ -14,6 +14,7 @@ Cost: N_1 eigenproblems of size q_2, N_1 N_2 of size q_3.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,10 +24,11 @@ from jaxtyping import Float
 
 from jaxvp import threads
 from jaxvp.likelihood.system import term_slices
+from jaxvp.memory import aligned
 from jaxvp.runtime import using_blas_threads
 from jaxvp.statistics import Array, Shared
 
-_TOGETHER = 6  # nodes, at most
+TOGETHER = 6  # nodes, at most
 
 
 class Level(eqx.Module):
@@ -101,7 +103,7 @@ def some_nodes(count: int) -> list[slice]:
 
     So many that every core has some of them.
     """
-    size = min(_TOGETHER, max(1, count // (2 * threads.cores())))
+    size = min(TOGETHER, max(1, count // (2 * threads.cores())))
     return [slice(i, min(i + size, count)) for i in range(0, count, size)]
 
 
@@ -131,11 +133,17 @@ def eliminate(
         else:
             of = _rotated(m, shared.levels[t])
         factor = gamma[None, :, None] / (1 + gamma[None, :, None] * of.roots[:, None, :])
-        couple = of.couple[:, None] * factor[:, :, None, :]
+        count, rest, columns = of.couple.shape
+        couple = aligned(count, len(gamma), rest, columns)
+        left = np.empty((count, len(gamma), rest, rest))
+        take = functools.partial(_take, of, factor, couple, left)
+        if known is None:  # of a small system: sharing it out would take longer
+            list(map(take, range(count)))
+        else:
+            for_nodes(take, range(count))
         levels.append(Level(of.turn, factor, couple))
         log_det = _grow(log_det, np.log1p(gamma[None, :, None] * of.roots[:, None, :]).sum(-1))
-        m = of.rest[:, None] - couple @ of.couple.transpose(0, 2, 1)[:, None]
-        m = m.reshape(-1, *m.shape[2:])
+        m = left.reshape(-1, rest, rest)
     assert m is not None
     n = m.shape[1] - shared.p
     factors = np.linalg.cholesky(m[:, n:, n:])
@@ -154,7 +162,7 @@ def eliminate(
             if not reml:
                 roots[nodes] = np.linalg.eigvalsh(m[nodes, :n, :n])
 
-        if known is None:  # of a small system: sharing it out would take longer
+        if known is None:
             fill(slice(None))
         else:
             for_nodes(fill, some_nodes(len(zpz)))
@@ -169,6 +177,18 @@ def eliminate(
         main = np.log1p(np.outer(gamma, size)).sum(axis=1)
         log_det = log_det - main.reshape([-1 if i == axis else 1 for i in range(k)])
     return Eliminated(weights, tuple(levels), fixed, log_det)
+
+
+def _take(
+    of: Rotated,
+    factor: Float[np.ndarray, "B N n"],
+    couple: Float[np.ndarray, "B N rest n"],
+    left: Float[np.ndarray, "B N rest rest"],
+    node: int,
+) -> None:
+    """``M_r2 Q diag(d)`` of one node, and what is left of the other columns' system."""
+    np.multiply(of.couple[node], factor[node, :, None], out=couple[node])
+    np.subtract(of.rest[node], couple[node] @ of.couple[node].T, out=left[node])
 
 
 def _grow(log_det: np.ndarray, more: np.ndarray) -> np.ndarray:

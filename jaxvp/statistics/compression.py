@@ -17,6 +17,7 @@ from .types import Array, Shared
 
 # Up to here products of a class are formed densely: SciPy's sparse calls cost more than they save.
 _DENSE_COLUMNS = 64
+_PAIRS = 4096  # of columns
 
 
 class Grouping(NamedTuple):
@@ -221,7 +222,7 @@ def compress(
     sizes = np.unique(true_size[true_size > 0])
     class_of = np.minimum(np.searchsorted(sizes, true_size), len(sizes) - 1)
     distinct, repeats = np.unique(true_size, return_counts=True)
-    present = [len(np.unique(codes)) for codes in all_codes]
+    present = [np.count_nonzero(np.bincount(codes)) for codes in all_codes]
     interpolation = class_nodes(sizes)
     nodes, to_nodes = interpolation if interpolation is not None else (sizes, None)
     # F, and row (c, i) of `class_products`, which picks F_ji / n_j for the levels j of class c.
@@ -239,9 +240,14 @@ def compress(
         # A class has few of the K x K products.
         entry = products.tocoo()
         pair = entry.row % k_columns * k_columns + entry.col
-        by_pair = (entry.data, (pair, entry.row // k_columns))
-        between = (sp.csr_array(by_pair, shape=(k_columns**2, len(sizes))) @ to_nodes.T).T
-    between = np.ascontiguousarray(between).reshape(len(nodes), k_columns, k_columns)
+        of_pair = (entry.data, (pair, entry.row // k_columns))
+        by_pair = sp.csr_array(of_pair, shape=(k_columns**2, len(sizes)))
+        between = np.empty((len(nodes), k_columns**2))
+        # Some pairs at a time: turned in the cache.
+        for first in range(0, k_columns**2, _PAIRS):
+            some = slice(first, first + _PAIRS)
+            between[:, some] = (by_pair[some] @ to_nodes.T).T
+    between = between.reshape(len(nodes), k_columns, k_columns)
     classes = len(sizes)
     if room is not None:  # classes that hold no level
         spare, classes = room[0] - len(nodes), room[0]
