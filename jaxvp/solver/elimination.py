@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvp import threads
-from jaxvp.likelihood.system import term_slices
+from jaxvp.likelihood.system import SWEEP_COLUMNS, term_slices
 from jaxvp.memory import aligned
 from jaxvp.runtime import using_blas_threads
 from jaxvp.statistics import Array, Shared
@@ -98,6 +98,12 @@ def for_nodes(work: Callable[[Any], object], nodes: Sequence[Any]) -> None:
         threads.each(work, nodes, threads.cores())
 
 
+def _in_turn(work: Callable[[Any], object], nodes: Sequence[Any]) -> None:
+    """Of a small system: sharing it out would take longer."""
+    for node in nodes:
+        work(node)
+
+
 def some_nodes(count: int) -> list[slice]:
     """Nodes whose systems are formed together: all that is *between* is read once for them.
 
@@ -121,6 +127,8 @@ def eliminate(
     ``known`` is `rotated` at the nodes of gamma_1, of three or more terms.
     """
     k = len(gammas)
+    large = shared.n_columns > SWEEP_COLUMNS
+    share = for_nodes if large else _in_turn
     sizes = level_sizes(shared)
     weights = weights_at(shared, gammas[0])
     m = systems(shared, gammas[0]) if known is None else None
@@ -137,10 +145,7 @@ def eliminate(
         couple = aligned(count, len(gamma), rest, columns)
         left = np.empty((count, len(gamma), rest, rest))
         take = functools.partial(_take, of, factor, couple, left)
-        if known is None:  # of a small system: sharing it out would take longer
-            list(map(take, range(count)))
-        else:
-            for_nodes(take, range(count))
+        share(take, range(count))
         levels.append(Level(of.turn, factor, couple))
         log_det = _grow(log_det, np.log1p(gamma[None, :, None] * of.roots[:, None, :]).sum(-1))
         m = left.reshape(-1, rest, rest)
@@ -162,10 +167,7 @@ def eliminate(
             if not reml:
                 roots[nodes] = np.linalg.eigvalsh(m[nodes, :n, :n])
 
-        if known is None:
-            fill(slice(None))
-        else:
-            for_nodes(fill, some_nodes(len(zpz)))
+        share(fill, some_nodes(len(zpz)) if large else [slice(None)])
         turned = vectors.transpose(0, 2, 1)
         # Z'Py = Z'V^-1 y - half' (L^-1 X'V^-1 y): one matrix for both parts.
         rotate = np.concatenate([turned, -turned @ (half.transpose(0, 2, 1) @ fixed)], axis=2)
