@@ -17,7 +17,7 @@ from jaxvp.design import build
 from jaxvp.formula import Formula
 from jaxvp.likelihood import evaluate
 from jaxvp.likelihood.columns import sweep_columns
-from jaxvp.statistics import class_nodes, compress, statistics
+from jaxvp.statistics import class_nodes, compress, passes, products, statistics
 
 GENES = 5
 # Random terms of different sizes in an order that elimination changes; one term; no fixed part.
@@ -167,6 +167,30 @@ def test_statistics_are_the_products_they_are_defined_as(study):
         yy = gene.within_yy + weights @ gene.between_yy
         np.testing.assert_allclose(yy, (scaled * (inverse @ scaled)).sum(axis=0), rtol=1e-9)
     assert (shared.level_counts * shared.level_sizes).sum() == size.sum()
+
+
+@pytest.mark.parametrize("formula", [*FORMULAS, "~ Age + Dose"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_samples_that_are_taken_some_at_a_time_are_the_same_samples(
+    study, formula, weighted, monkeypatch
+):
+    """60 samples in tiles of one gene, 7 at a time."""
+    metadata, y = study
+    weights = np.random.default_rng(1).uniform(0.5, 2, len(y)) if weighted else None
+    if weighted:
+        weights[::9] = 0
+        y = y[weights > 0]
+    compression = compress(build(Formula.parse(formula), metadata), weights)
+    whole = statistics(compression, y)
+    monkeypatch.setattr(products, "_TILE_BYTES", 7 * 8)
+    monkeypatch.setattr(products, "_TILE_GENES", (1, 1))
+    some = passes.in_parts(compression, len(y), 7)
+    assert [len(rows.q) for rows in some] == [7] * (len(y) // 7) + [len(y) % 7]
+    found = statistics(compression, y)
+    if compression.grouping is None:  # nothing is written there
+        found, whole = found._replace(gene=None), whole._replace(gene=None)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("largest", [40, 100, 1000, 10_000])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,18 +15,17 @@ from jaxvp import threads
 from jaxvp.memory import aligned
 
 from .compression import Compression, Grouping
+from .passes import Rows, in_parts, shift_of
 from .records import Records
 from .types import EPS, Block, PerGene
 
 # A tile of measurements: small enough for the cache, and so large that a call of NumPy takes 50 us:
 # two threads that pass the interpreter on more often wait for each other (F: two took as long as
-# one, with twice as many calls and half as large a tile).
+# one, with twice as many calls and half as large a tile). Samples that are too many for it are
+# taken so many at a time (E's 100,000: an eighth less time, a sixth of two threads that share a
+# cache).
 _TILE_BYTES = 1 << 22
 _TILE_GENES = (16, 512)
-# Samples whose mean genes are shifted by: near enough to the mean of all for no digits to be lost.
-_SAMPLES_OF_SHIFT = 8
-_STREAMS, _NARROW = 8, 32  # genes that are copied at a time, of a tile that is no wider
-FEW_COLUMNS = 4  # of the fixed part: one by one
 
 
 def statistics(
@@ -50,15 +51,16 @@ def statistics(
     block = _empty(compression, genes, room, records)
     tile = larger * int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES))
     tile = max(1, min(tile, genes))
+    some = in_parts(compression, n, larger * _TILE_BYTES // (8 * tile))
+    longest = max(len(rows.q) for rows in some)
     rooms = threading.local()  # fresh memory would cost as much as what is written into it
 
     def fill(start: int) -> None:
         part = slice(start, min(start + tile, genes))
         if not hasattr(rooms, "numbers"):
-            rooms.numbers = np.empty(n * tile)
-        copy = rooms.numbers[: n * (part.stop - start)].reshape(n, -1)
+            rooms.numbers = np.empty(longest * tile)
         with np.errstate(all="ignore"):
-            _fill(compression, y[:, part], copy, block, part)
+            _fill(compression, some, y[:, part], rooms.numbers, block, part)
 
     threads.each(fill, range(0, genes, tile), helpers)
     if 0 < genes < room:
@@ -110,85 +112,58 @@ def lowest_share(n: int) -> float:
     return max(_SMALLEST_SHARE, _SMALLEST_SHARE_PER_SAMPLE * n)
 
 
-def rows_of_shift(n: int) -> slice:
-    """The samples whose mean genes are shifted by."""
-    return slice(None, None, -(-n // _SAMPLES_OF_SHIFT))
-
-
 def _fill(
-    c: Compression, raw: np.ndarray, y: Float[np.ndarray, "n g"], block: Block, part: slice
+    c: Compression, some: list[Rows], raw: np.ndarray, room: np.ndarray, block: Block, part: slice
 ) -> None:
-    """The products of one tile, written into ``block[..., part]``; ``y`` is room for a copy."""
-    n = len(raw)
-    # Of one layout from here on: the same bits, however the measurements lie in memory.
-    _copy(raw, y)
-    shift = np.zeros(raw.shape[1])
-    if c.has_intercept:
-        shift = y[rows_of_shift(n)].mean(axis=0)
-        shift[~np.isfinite(shift)] = 0.0
-        y -= shift
-    if c.weighting is not None:
-        y *= c.weighting.root
-    ols = _on_columns(c.q, y)
-    yy = np.einsum("ng,ng->g", y, y)
+    """The products of one tile, written into ``block[..., part]``."""
+    n, shift, of_rows = len(raw), None, []
+    for rows in some:
+        y = rows.copied(raw, room)
+        if c.has_intercept and shift is None:
+            # Of the copy, if it has all samples: of each the first to be read is a cache line.
+            shift = shift_of(y if len(some) == 1 else raw)
+        of_rows.append(rows.of(y, shift))
+    ols, yy, *sums = (functools.reduce(np.add, parts) for parts in zip(*of_rows, strict=True))
     squares = yy - np.einsum("pg,pg->g", ols, ols)
     limit = lowest_share(n)
     # NaN fails every comparison, so it is looked at again, too.
     plain = (yy > 1e-280) & (yy < 1e280) & (squares > limit * yy)
     scale = np.sqrt(np.where(plain, squares, 1.0) / n)
     block.scale[part] = scale
-    block.ols[:, part] = ols + shift * c.q_of_ones[:, None]
+    block.ols[:, part] = ols if shift is None else ols + shift * c.q_of_ones[:, None]
     if c.grouping is not None:
-        within = _fill_products(c.grouping, y, ols, 1 / scale, block.gene, part)
+        within = _fill_products(c.grouping, n, sums, ols, 1 / scale, block.gene, part)
         plain &= within > limit * n
     again = np.flatnonzero(~plain)
     if len(again):
         _fill_carefully(c, raw[:, again], block, part.start + again)
 
 
-def _copy(raw: np.ndarray, y: Float[np.ndarray, "n g"]) -> None:
-    """The measurements of a tile, into ``y``.
-
-    A processor follows few streams: where every gene is one, some are copied at a time (E, 16
-    genes: 19 GB/s in place of 6). Many genes would be too many calls for it.
-    """
-    genes = raw.shape[1]
-    apart = raw.strides[1] > raw.strides[0] and _STREAMS < genes <= _NARROW
-    for first in range(0, genes, _STREAMS if apart else genes):
-        some = slice(first, first + _STREAMS if apart else genes)
-        y[:, some] = raw[:, some]
-
-
-def _on_columns(
-    q: Float[np.ndarray, "n p"], y: Float[np.ndarray, "n g"]
-) -> Float[np.ndarray, "p g"]:
-    """``q'y``; with few columns one by one, as a matrix product copies all of y first."""
-    if 0 < q.shape[1] <= FEW_COLUMNS:
-        return np.stack([column @ y for column in q.T])
-    return (y.T @ q).T
-
-
 def _fill_products(
     g: Grouping,
-    y: Float[np.ndarray, "n g"],
+    n: int,
+    sums: Sequence[np.ndarray],
     ols: Float[np.ndarray, "p g"],
     shrink: Float[np.ndarray, " g"],
     gene: PerGene,
     part: slice,
 ) -> Float[np.ndarray, " g"]:
-    """Products of one tile by differences of sums; ``within_yy`` of it."""
+    """Products of one tile by differences of sums; ``within_yy`` of it.
+
+    ``sums`` are those of the levels of term 1, and of the others'.
+    """
     ols = ols * shrink
-    sums, others = g.sum_levels @ y, g.sum_others @ y
-    for found, of_q in ((sums, g.q_of_levels), (others, g.q_of_others)):
+    levels, others = sums
+    for found, of_q in ((levels, g.q_of_levels), (others, g.q_of_others)):
         found *= shrink
         found -= of_q @ ols
     # What the level means explain is what the classes hold, together.
-    uy, yy = _fill_classes(g, sums, gene, part)
+    uy, yy = _fill_classes(g, levels, gene, part)
     q = len(others)
     explained = (g.squares @ uy).reshape(-1, len(shrink))
     gene.within_uy[:q, part] = others - explained[:q]
     gene.within_uy[q:, part] = -explained[q:]
-    within = len(y) - g.squares @ yy
+    within = n - g.squares @ yy
     gene.within_yy[part] = within
     return within
 

@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float, Int
 from jaxvp.target import fence, traced_for
 
 from .compression import Compression
-from .products import FEW_COLUMNS, lowest_share, rows_of_shift
+from .passes import FEW_COLUMNS, rows_of_shift
+from .products import lowest_share
 from .row_sums import RowSums, added, row_sums, summed, take, with_zeros
 from .types import Array, PerGene
 
