@@ -184,9 +184,13 @@ def test_samples_that_are_taken_some_at_a_time_are_the_same_samples(
     whole = statistics(compression, y)
     monkeypatch.setattr(products, "_TILE_BYTES", 7 * 8)
     monkeypatch.setattr(products, "_TILE_GENES", (1, 1))
+    monkeypatch.setattr(passes, "_SAMPLES_PER_SUM", 0)
     some = passes.in_parts(compression, len(y), 7)
     assert [len(rows.q) for rows in some] == [7] * (len(y) // 7) + [len(y) % 7]
     found = statistics(compression, y)
+    monkeypatch.setattr(passes, "_SAMPLES_PER_SUM", 4)
+    if compression.grouping is not None:  # parts of 7 would be added up for 17 levels and more
+        assert len(passes.in_parts(compression, len(y), 7)[0].q) == len(y)
     if compression.grouping is None:  # nothing is written there
         found, whole = found._replace(gene=None), whole._replace(gene=None)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):

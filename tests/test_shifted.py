@@ -33,10 +33,10 @@ def dense(m, c, gamma):
 )
 def test_both_ways_are_dense_algebra(way, n, rest, count, short, seed):
     m, c = some(n, rest, count, max(1, n - short), seed)
-    given = m.copy(), c.copy()
+    before = m.copy(), c.copy()
     log_det, taken = way(m, c, GAMMAS)
-    np.testing.assert_array_equal(m, given[0])
-    np.testing.assert_array_equal(c, given[1])
+    np.testing.assert_array_equal(m, before[0])
+    np.testing.assert_array_equal(c, before[1])
     for i in range(count):
         for j, gamma in enumerate(GAMMAS):
             expected = dense(m[i], c[i], gamma)
@@ -63,6 +63,27 @@ def test_tridiagonal_is_similar_to_the_matrix(n):
     np.testing.assert_allclose(turn @ turn.T, np.eye(n), atol=1e-13 * n)
     np.testing.assert_allclose(turn.T @ m @ turn, t, atol=1e-13 * n * scale)
     np.testing.assert_allclose(turned[:3], c @ turn, atol=1e-13 * n * scale)
+
+
+def test_what_is_not_float64_or_side_by_side_is_the_same_matrix():
+    """LAPACK would read past the end of anything else."""
+    (m,), (c,) = some(40, 3, 1, 40, 3)
+    m, c = np.round(m, 1), np.round(c, 1)
+    m += m.T
+    wide = np.zeros((80, 120))
+    wide[::2, ::3] = m
+    expected = lapack.tridiagonal(m, c)
+    for other, rows in ((wide[::2, ::3], c), (np.asfortranarray(m), np.asfortranarray(c))):
+        for found, same in zip(lapack.tridiagonal(other, rows), expected, strict=True):
+            np.testing.assert_array_equal(found, same)
+    whole = np.round(m)
+    for found, same in zip(
+        lapack.tridiagonal(whole.astype(np.float32), np.round(c).astype(np.float32)),
+        lapack.tridiagonal(whole, np.round(c)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, same)
+    np.testing.assert_array_equal(lapack.inverse(np.eye(40, dtype=np.float32) * 4), np.eye(40) / 4)
 
 
 @pytest.mark.parametrize("n", [1, 5, 80])

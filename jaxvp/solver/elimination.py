@@ -144,8 +144,7 @@ def eliminate(
         count, rest, columns = of.couple.shape
         couple = aligned(count, len(gamma), rest, columns)
         left = np.empty((count, len(gamma), rest, rest))
-        take = functools.partial(_take, of, factor, couple, left)
-        share(take, range(count))
+        share(functools.partial(_take, of, factor, couple, left), range(count))
         levels.append(Level(of.turn, factor, couple))
         log_det = _grow(log_det, np.log1p(gamma[None, :, None] * of.roots[:, None, :]).sum(-1))
         m = left.reshape(-1, rest, rest)

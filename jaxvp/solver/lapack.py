@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -17,30 +18,40 @@ from jaxtyping import Float
 _BLOCK = 64  # columns that LAPACK takes together, at most
 
 
+# Of functions of one's own: attributes of `ctypes.pythonapi`'s are the whole process's.
+_name_of = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(
+    ("PyCapsule_GetName", ctypes.pythonapi)
+)
+_address_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+
+
 def _routine(name: str) -> Callable[..., None]:
-    """Numbers and matrices as they are; raises where LAPACK says that it has failed."""
+    """Takes letters, integers and arrays of float64; raises where LAPACK reports a failure."""
     capsule = importlib.import_module("scipy.linalg.cython_lapack").__pyx_capi__[name]
-    described = ctypes.pythonapi.PyCapsule_GetName
-    described.restype, described.argtypes = ctypes.c_char_p, [ctypes.py_object]
-    address = ctypes.pythonapi.PyCapsule_GetPointer
-    address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    signature = described(capsule)
-    arguments = [ctypes.c_void_p] * (signature.count(b",") + 1)
-    routine = ctypes.CFUNCTYPE(None, *arguments)(address(capsule, signature))
+    signature = _name_of(capsule)  # "void (char *, int *, ...)"
+    integer = ctypes.c_int if re.search(rb"[ (]int \*", signature) else ctypes.c_int64
+    types = [ctypes.c_void_p] * (signature.count(b",") + 1)
+    routine = ctypes.CFUNCTYPE(None, *types)(_address_of(capsule, signature))
+
+    def pointer(argument: bytes | int | np.ndarray) -> object:
+        if isinstance(argument, np.ndarray):
+            return argument.ctypes.data
+        return argument if isinstance(argument, bytes) else ctypes.byref(integer(argument))
 
     def call(*arguments: bytes | int | np.ndarray) -> None:
-        failed = ctypes.c_int()
-        routine(*map(_pointer, arguments), ctypes.byref(failed))
+        failed = integer()
+        routine(*map(pointer, arguments), ctypes.byref(failed))
         if failed.value:
             raise np.linalg.LinAlgError(f"LAPACK's {name} failed ({failed.value})")
 
     return call
 
 
-def _pointer(argument: bytes | int | np.ndarray) -> object:
-    if isinstance(argument, np.ndarray):
-        return argument.ctypes.data
-    return argument if isinstance(argument, bytes) else ctypes.byref(ctypes.c_int(argument))
+def _own(matrix: np.ndarray) -> Float[np.ndarray, "rows columns"]:
+    """A copy that LAPACK may write to."""
+    return np.array(matrix, dtype=np.float64, order="C")
 
 
 _dsytrd, _dormtr, _dpotrf, _dpotri = map(_routine, ("dsytrd", "dormtr", "dpotrf", "dpotri"))
@@ -51,7 +62,7 @@ def tridiagonal(
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n-1"], Float[np.ndarray, "rest n"]]:
     """``Q' matrix Q = T`` of a symmetric matrix: T's diagonal, what is below it, and ``rows Q``."""
     n, rest = len(matrix), len(rows)
-    reduced, turned = np.array(matrix, order="C"), np.array(rows, order="C")
+    reduced, turned = _own(matrix), _own(rows)
     diagonal, below, scales = np.empty(n), np.empty(n - 1), np.empty(max(n - 1, 1))
     work = np.empty(_BLOCK * max(n, rest, 1))
     # LAPACK's matrices have their columns side by side: it sees the transposed ones.
@@ -64,7 +75,7 @@ def tridiagonal(
 def inverse(matrix: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     """Of a symmetric positive definite matrix: half the time of `numpy.linalg.inv`."""
     n = len(matrix)
-    found = np.array(matrix, order="C")
+    found = _own(matrix)
     _dpotrf(b"L", n, found, n)
     _dpotri(b"L", n, found, n)
     upper = np.triu(found)

@@ -28,7 +28,7 @@ _ROWS = 50  # of the recurrence, whose products are one: they stay in the cache
 
 def numbers(count: int, n: int, rest: int, gammas: int) -> int:
     """That there are at once, of so many systems."""
-    return count * gammas * (3 * n + rest * (2 * rest + 2 * _ROWS))
+    return count * (gammas * (4 * n + rest * (2 * rest + 2 * _ROWS)) + 3 * n * rest)
 
 
 def shifted(
@@ -47,8 +47,9 @@ def _diagonalised(m: np.ndarray, c: np.ndarray, gamma: np.ndarray) -> tuple[np.n
 
 
 def _tridiagonal(m: np.ndarray, c: np.ndarray, gamma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    (count, rest, n), systems = c.shape, list(map(lapack.tridiagonal, m, c))
-    diagonal, beside, turned = (np.stack(parts, axis=-1) for parts in zip(*systems, strict=True))
+    count, rest, n = c.shape
+    reduced = zip(*map(lapack.tridiagonal, m, c), strict=True)
+    diagonal, beside, turned = (np.stack(parts, axis=-1) for parts in reduced)
     # Axes: rows of T, systems, gammas, then rows of C.
     pivots = 1 + diagonal[..., None] * gamma
     beside = beside[..., None] * gamma
@@ -64,7 +65,7 @@ def _tridiagonal(m: np.ndarray, c: np.ndarray, gamma: np.ndarray) -> tuple[np.nd
         some = slice(begin, min(begin + _ROWS, n))
         for i in range(some.start, some.stop):
             if i:
-                # (The row before the first is the last one.)
+                # (Index -1, before a part's first row, is the last one of the part before.)
                 np.multiply(w[i - begin - 1], ratios[i - 1][..., None], out=less)
             np.subtract(turned[i], less, out=w[i - begin])
         found = w[: some.stop - begin].transpose(1, 2, 3, 0)

@@ -77,7 +77,7 @@ def build(compression: Compression, reml: bool, classes: bool) -> Surface | None
     if room < 0:
         return None
     determinant = tabulate(shared, reml)
-    if determinant.error > PRECISE:
+    if not determinant.error <= PRECISE:  # NaN, too
         return None
     way = way_of(shared, len(grouping.level_size), counts[0], room, classes)
     gammas = axes.gammas(counts)

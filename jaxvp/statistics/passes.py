@@ -18,6 +18,7 @@ from .compression import Compression
 _SAMPLES_OF_SHIFT = 8
 _STREAMS, _NARROW = 8, 32  # genes that are copied at a time, of a tile that is no wider
 FEW_COLUMNS = 4  # of the fixed part: one by one
+_SAMPLES_PER_SUM = 4  # at least, of a part: sums are added up part by part
 
 
 class Rows(NamedTuple):
@@ -26,7 +27,7 @@ class Rows(NamedTuple):
     rows: slice
     q: Float[np.ndarray, "rows p"]
     root: Float[np.ndarray, "rows 1"] | None  # of their weights
-    sums: tuple[sp.csc_array, ...]  # indicators: of term 1, and of the others
+    sums: tuple[Any, ...]  # indicators, `scipy.sparse.csc_array`: of term 1, and of the others
 
     def copied(self, raw: Float[np.ndarray, "n g"], room: np.ndarray) -> np.ndarray:
         """Their measurements, in ``room``, which is large enough.
@@ -51,9 +52,10 @@ class Rows(NamedTuple):
 
 
 def in_parts(c: Compression, n: int, most: int) -> list[Rows]:
-    """The samples, so many at a time: where these are no more than a tile is large."""
+    """The samples, so many at a time, or more where there are many levels."""
     g, root = c.grouping, None if c.weighting is None else c.weighting.root
-    sums = () if g is None else (g.sum_levels, g.sum_others)
+    sums: tuple[Any, ...] = () if g is None else (g.sum_levels, g.sum_others)
+    most = max(most, _SAMPLES_PER_SUM * sum(indicator.shape[0] for indicator in sums))
     if n <= most:
         return [Rows(slice(n), c.q, root, sums)]
     some = [slice(i, min(i + most, n)) for i in range(0, n, most)]
@@ -66,6 +68,25 @@ def in_parts(c: Compression, n: int, most: int) -> list[Rows]:
         )
         for part in some
     ]
+
+
+def passes(
+    has_intercept: bool, parts: list[Rows], raw: Float[np.ndarray, "n g"], room: np.ndarray
+) -> tuple[Float[np.ndarray, " g"] | None, list[np.ndarray]]:
+    """What genes were shifted by, and ``q'y``, ``y'y`` and the sums of a tile."""
+    shift, found = None, []
+    for rows in parts:
+        y = rows.copied(raw, room)
+        if has_intercept and shift is None:
+            # Of the copy, if it has all samples: of each the first to be read is a cache line.
+            shift = shift_of(y if len(parts) == 1 else raw)
+        more = rows.of(y, shift)
+        if found:
+            for whole, part in zip(found, more, strict=True):
+                whole += part
+        else:
+            found = list(more)
+    return shift, found
 
 
 def _columns(indicator: Any, part: slice) -> sp.csc_array:

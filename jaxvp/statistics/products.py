@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from jaxvp import threads
 from jaxvp.memory import aligned
 
 from .compression import Compression, Grouping
-from .passes import Rows, in_parts, shift_of
+from .passes import Rows, in_parts, passes
 from .records import Records
 from .types import EPS, Block, PerGene
 
@@ -51,8 +50,8 @@ def statistics(
     block = _empty(compression, genes, room, records)
     tile = larger * int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES))
     tile = max(1, min(tile, genes))
-    some = in_parts(compression, n, larger * _TILE_BYTES // (8 * tile))
-    longest = max(len(rows.q) for rows in some)
+    parts = in_parts(compression, n, larger * _TILE_BYTES // (8 * tile))
+    longest = max(len(rows.q) for rows in parts)
     rooms = threading.local()  # fresh memory would cost as much as what is written into it
 
     def fill(start: int) -> None:
@@ -60,7 +59,7 @@ def statistics(
         if not hasattr(rooms, "numbers"):
             rooms.numbers = np.empty(longest * tile)
         with np.errstate(all="ignore"):
-            _fill(compression, some, y[:, part], rooms.numbers, block, part)
+            _fill(compression, parts, y[:, part], rooms.numbers, block, part)
 
     threads.each(fill, range(0, genes, tile), helpers)
     if 0 < genes < room:
@@ -113,17 +112,11 @@ def lowest_share(n: int) -> float:
 
 
 def _fill(
-    c: Compression, some: list[Rows], raw: np.ndarray, room: np.ndarray, block: Block, part: slice
+    c: Compression, parts: list[Rows], raw: np.ndarray, room: np.ndarray, block: Block, part: slice
 ) -> None:
     """The products of one tile, written into ``block[..., part]``."""
-    n, shift, of_rows = len(raw), None, []
-    for rows in some:
-        y = rows.copied(raw, room)
-        if c.has_intercept and shift is None:
-            # Of the copy, if it has all samples: of each the first to be read is a cache line.
-            shift = shift_of(y if len(some) == 1 else raw)
-        of_rows.append(rows.of(y, shift))
-    ols, yy, *sums = (functools.reduce(np.add, parts) for parts in zip(*of_rows, strict=True))
+    n = len(raw)
+    shift, (ols, yy, *sums) = passes(c.has_intercept, parts, raw, room)
     squares = yy - np.einsum("pg,pg->g", ols, ols)
     limit = lowest_share(n)
     # NaN fails every comparison, so it is looked at again, too.
