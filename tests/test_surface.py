@@ -1,5 +1,6 @@
 """Large systems: tabulated determinants, what a gene adds, and polynomials, on small designs."""
 
+import tracemalloc
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from jaxvp.likelihood.differences import Classes
 from jaxvp.likelihood.inverse import inverse
 from jaxvp.likelihood.iterated_part import Preconditioner, iterated_part
 from jaxvp.likelihood.own_part import own_part
-from jaxvp.solver import determinant, nodes, polynomial, solve, surface
+from jaxvp.solver import determinant, elimination, nodes, polynomial, solve, surface
 from jaxvp.solver.loop import iterate
 from jaxvp.statistics import Records, compress, statistics
 
@@ -275,6 +276,35 @@ def test_unequal_levels_are_tabulated(samples, levels, imbalance, seed, monkeypa
         assert determinant.tabulate(shared, False).error <= determinant.PRECISE
         monkeypatch.setattr(determinant, "_ERRORS", determinant._ERRORS[:-1])
         assert determinant.tabulate(shared, False).error > determinant.PRECISE
+
+
+def test_what_is_held_at_once_is_bounded_and_decides_the_same_on_every_machine(monkeypatch):
+    study = jaxvp.simulate(1, 700, {"g": 120, "h": 60, "i": 33}, seed=2)
+    shared = compress(build(Formula.parse(study.formula), study.metadata)).shared
+    axes, counts = determinant.grid(shared, 1e-4)
+    used = []
+
+    def each(work, pieces, threads):
+        used.append(threads)
+        for piece in pieces:
+            work(piece)
+
+    monkeypatch.setattr(elimination.threads, "each", each)
+    monkeypatch.setattr(elimination.threads, "cores", lambda: 1)
+    bound = surface._bytes(shared)
+    tracemalloc.start()
+    determinant._tabulated(shared, False, axes, counts)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    tables = (3 + 2 * shared.p + 3 * shared.p**2) * np.prod(counts)
+    held = determinant.held(shared, counts)
+    assert peak <= 8 * (held + tables)
+
+    monkeypatch.setattr(elimination.threads, "cores", lambda: 64)
+    assert surface._bytes(shared) == bound
+    monkeypatch.setattr(determinant, "_MOST_HELD", 3 * held + 1)
+    determinant._tabulated(shared, False, axes, counts)
+    assert used == [1, 3]
 
 
 @pytest.mark.parametrize("way", ["levels", "classes"])

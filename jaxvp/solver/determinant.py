@@ -30,8 +30,15 @@ from jaxvp.likelihood import Scalar
 from jaxvp.likelihood.elementary import log
 from jaxvp.likelihood.system import term_slices
 from jaxvp.solver import lapack, polynomial
-from jaxvp.solver.elimination import for_nodes, level_sizes, some_nodes, systems, weights_at
-from jaxvp.solver.shifted import shifted
+from jaxvp.solver.elimination import (
+    TOGETHER,
+    for_nodes,
+    level_sizes,
+    some_nodes,
+    systems,
+    weights_at,
+)
+from jaxvp.solver.shifted import held_at_once, shifted
 from jaxvp.statistics import Array, Shared
 
 # Largest error of the score in x: a tenth of what certifies an optimum.
@@ -45,6 +52,7 @@ LARGEST_GAMMA = 1e4
 # Largest relative error of (X'V^-1 X)^-1: standard errors need no more digits.
 _PRECISE_COVARIANCE = 1e-6
 _POINTS = 2
+_MOST_HELD = 1 << 27  # numbers, by all threads: 1 GiB
 _NEAR_ZERO = 1e-4  # x: where polynomials are worst, and many genes end
 
 
@@ -117,6 +125,17 @@ def grid(shared: Shared, error: float = _ERRORS[-1]) -> tuple[polynomial.Axes, t
     return axes, axes.counts(error)
 
 
+def held(shared: Shared, counts: tuple[int, ...]) -> int:
+    """Numbers that a thread holds while it tabulates so many nodes, at most."""
+    systems, columns = TOGETHER, shared.n_columns
+    found = systems * columns**2
+    for n, gammas in zip(shared.levels[1:], counts[1:], strict=True):
+        columns -= n
+        found += held_at_once(systems, n, columns, gammas)
+        systems = gammas
+    return found
+
+
 def tabulate(shared: Shared, reml: bool) -> Determinant:
     """The determinant of a design with two or three random terms, host code."""
     points = _points(shared)
@@ -143,7 +162,7 @@ def _tabulated(
         m = systems(shared, gammas[0][nodes])
         log_det[nodes], fixed[nodes] = _eliminated(m, gammas[1:], shared.levels[1:])
 
-    for_nodes(fill, some_nodes(counts[0]))
+    for_nodes(fill, some_nodes(counts[0]), max(1, _MOST_HELD // held(shared, counts)))
     log_det += own.reshape(-1, *[1] * (len(counts) - 1))
     lower = np.linalg.cholesky(fixed)
     roots = np.diagonal(lower, axis1=-2, axis2=-1)

@@ -92,10 +92,14 @@ def rotated(shared: Shared, gamma: Float[np.ndarray, " N"]) -> Rotated:
     return found
 
 
-def for_nodes(work: Callable[[Any], object], nodes: Sequence[Any]) -> None:
-    """``work`` of every node, or some together, on all cores: BLAS alone would not fill them."""
+def for_nodes(work: Callable[[Any], object], nodes: Sequence[Any], most: int | None = None) -> None:
+    """``work`` of every node, or some together, on all cores: BLAS alone would not fill them.
+
+    ``most`` is how many there may be at once.
+    """
+    cores = threads.cores()
     with using_blas_threads(1):
-        threads.each(work, nodes, threads.cores())
+        threads.each(work, nodes, cores if most is None else min(cores, most))
 
 
 def _in_turn(work: Callable[[Any], object], nodes: Sequence[Any]) -> None:

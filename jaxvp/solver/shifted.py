@@ -26,8 +26,8 @@ _MANY = 32
 _ROWS = 50  # of the recurrence, whose products are one: they stay in the cache
 
 
-def numbers(count: int, n: int, rest: int, gammas: int) -> int:
-    """That there are at once, of so many systems."""
+def held_at_once(count: int, n: int, rest: int, gammas: int) -> int:
+    """Numbers that `shifted` holds for so many systems of size n, beside what it is given."""
     return count * (gammas * (4 * n + rest * (2 * rest + 2 * _ROWS)) + 3 * n * rest)
 
 

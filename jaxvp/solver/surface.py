@@ -19,14 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxvp import threads
 from jaxvp.likelihood import Scalar
 from jaxvp.likelihood.elementary import log
 from jaxvp.likelihood.iterated_part import Node
-from jaxvp.solver import newton, polynomial, shifted
+from jaxvp.solver import newton, polynomial
 from jaxvp.solver import table as tables
-from jaxvp.solver.determinant import PRECISE, Determinant, grid, tabulate
-from jaxvp.solver.elimination import TOGETHER, level_sizes, rotated
+from jaxvp.solver.determinant import PRECISE, Determinant, grid, held, tabulate
+from jaxvp.solver.elimination import level_sizes, rotated
 from jaxvp.solver.loop import for_each
 from jaxvp.solver.nodes import nodes, way_of
 from jaxvp.solver.table import Table, residual, valleys
@@ -98,19 +97,17 @@ def _grid(shared: Shared) -> tuple[polynomial.Axes, tuple[int, ...]]:
 
 
 def _bytes(shared: Shared) -> int:
-    """What there is at once: nodes of all terms, systems at nodes of one and of two."""
+    """What there is at once: nodes of all terms, systems at nodes of one and of two.
+
+    The same on every machine, as what follows from it must be: of what threads hold, that of one.
+    """
     fine, counts, columns = grid(shared)[1], _grid(shared)[1], shared.n_columns
     tabulated = (2 + shared.p + shared.p**2) * int(np.prod(fine))
     systems = 3 * counts[0] * columns**2
-    of_thread, together = 0, TOGETHER
-    for n, gammas in zip(shared.levels[1:], fine[1:], strict=True):
-        columns -= n
-        of_thread += shifted.numbers(together, n, columns, gammas)
-        together = gammas
     if len(counts) == 3:
         rest = shared.levels[2] + shared.p
         systems += counts[0] * counts[1] * rest * (2 * rest + 2 * shared.levels[1])
-    return 8 * (tabulated + systems + threads.cores() * of_thread)
+    return 8 * (tabulated + systems + held(shared, fine))
 
 
 class Near(NamedTuple):
