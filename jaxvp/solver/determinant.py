@@ -243,7 +243,7 @@ def _dense(
     covariance = np.empty((len(points), shared.p, shared.p))
 
     def look(some: slice) -> None:
-        # All that is *between* is read once, for the systems and their derivatives in gamma_1.
+        # All that is *between* is read once for some points' systems and derivatives in gamma_1.
         both = np.concatenate([weights[some], -shared.sizes * weights[some] ** 2])
         whole, bent = np.split(np.tensordot(both, shared.between, 1), 2)
         whole += shared.within

@@ -17,7 +17,7 @@ from .types import Array, Shared
 
 # Up to here products of a class are formed densely: SciPy's sparse calls cost more than they save.
 _DENSE_COLUMNS = 64
-_PAIRS = 4096  # of columns
+_PAIRS = 4096  # of columns, whose sums over classes are turned in the cache
 
 
 class Grouping(NamedTuple):
@@ -243,7 +243,6 @@ def compress(
         of_pair = (entry.data, (pair, entry.row // k_columns))
         by_pair = sp.csr_array(of_pair, shape=(k_columns**2, len(sizes)))
         between = np.empty((len(nodes), k_columns**2))
-        # Some pairs at a time: turned in the cache.
         for first in range(0, k_columns**2, _PAIRS):
             some = slice(first, first + _PAIRS)
             between[:, some] = (by_pair[some] @ to_nodes.T).T
