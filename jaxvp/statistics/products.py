@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxvp import threads
 from jaxvp.memory import aligned
@@ -182,13 +182,12 @@ def _fill_carefully(
 
     Needed by genes whose sum of squares is NaN, infinite or tiny, or nearly explained.
     """
-    y = raw.astype(np.float64)
     root = np.ones((1, 1)) if c.weighting is None else c.weighting.root
-    for j, gene in enumerate(part):
-        found = _examine(y[:, j], c.q, root[:, 0])
-        y[:, j], block.ols[:, gene], block.scale[gene], defect = found
-        if defect is not None:
-            getattr(block, defect)[gene] = True
+    # Every gene is a row: NumPy adds the numbers of a row pairwise.
+    rows, ols, scale, defects = _examine(np.array(raw.T, np.float64, order="C"), c.q, root.T)
+    y, block.ols[:, part], block.scale[part] = rows.T, ols.T, scale
+    for name, genes in defects.items():
+        getattr(block, name)[part[genes]] = True
     g = c.grouping
     if g is None:
         return
@@ -205,27 +204,27 @@ def _fill_carefully(
 
 
 def _examine(
-    y: Float[np.ndarray, " n"], q: Float[np.ndarray, "n p"], root: Float[np.ndarray, " rows"]
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " p"], float, str | None]:
-    """Scaled residual, least-squares coefficients, scale and defect (None: fit it) of one gene."""
-    nothing = (
-        np.ones(len(y)) / len(y),
-        np.zeros(q.shape[1]),
-        1.0,
-    )  # stands in for a gene that is not fitted
-    if not np.isfinite(y).all():
-        return *nothing, "non_finite"
-    largest = np.abs(y).max()
-    if largest == 0:
-        return *nothing, "constant"
-    y = y / largest
+    y: Float[np.ndarray, "g n"], q: Float[np.ndarray, "n p"], root: Float[np.ndarray, "1 rows"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Bool[np.ndarray, " g"]]]:
+    """Scaled residuals, least-squares coefficients, scales and defects of genes; ``y`` is lost.
+
+    What has a defect is not fitted, and something else stands in for it.
+    """
     rounding = 8 * EPS
-    if np.abs(y - y.mean()).max() <= rounding:
-        return *nothing, "constant"
-    y = y * root
-    ols = q.T @ y
-    residual = y - q @ ols
-    scale = np.sqrt(np.mean(residual**2))
-    if scale <= rounding:
-        return *nothing, "explained"
-    return residual / scale, ols * largest, float(scale * largest), None
+    non_finite = ~np.isfinite(y).all(axis=1)
+    largest = np.abs(y).max(axis=1)
+    y /= np.where(largest == 0, 1.0, largest)[:, None]
+    constant = np.abs(y - y.mean(axis=1, keepdims=True)).max(axis=1) <= rounding
+    y *= root
+    ols = np.empty((len(y), q.shape[1]))
+    for gene, b in zip(y, ols, strict=True):  # or its last bits would depend on who is beside it
+        b[:] = q.T @ gene
+        gene -= q @ b
+    scale = np.sqrt(np.mean(y**2, axis=1))
+    explained = (scale <= rounding) & ~constant
+    nothing = non_finite | constant | explained
+    y /= scale[:, None]
+    ols *= largest[:, None]
+    scale *= largest
+    y[nothing], ols[nothing], scale[nothing] = 1 / y.shape[1], 0.0, 1.0
+    return y, ols, scale, {"non_finite": non_finite, "constant": constant, "explained": explained}
