@@ -37,6 +37,7 @@ from jaxvp.solver.elimination import (
     some_nodes,
     systems,
     weights_at,
+    without_main,
 )
 from jaxvp.solver.shifted import held_at_once, shifted
 from jaxvp.statistics import Array, Shared
@@ -156,22 +157,18 @@ def _tabulated(
     gammas = axes.gammas(counts)
     log_det = np.empty(counts)
     fixed = np.empty((*counts, shared.p, shared.p))
-    own = np.log1p(np.outer(gammas[0], sizes[0])).sum(axis=1)
 
     def fill(nodes: slice) -> None:
         m = systems(shared, gammas[0][nodes])
         log_det[nodes], fixed[nodes] = _eliminated(m, gammas[1:], shared.levels[1:])
 
     for_nodes(fill, some_nodes(counts[0]), max(1, _MOST_HELD // held(shared, counts)))
-    log_det += own.reshape(-1, *[1] * (len(counts) - 1))
     lower = np.linalg.cholesky(fixed)
     roots = np.diagonal(lower, axis1=-2, axis2=-1)
     logs = 2 * np.log(roots)
     if reml:
         log_det += logs.sum(-1)
-    for axis, (gamma, size) in enumerate(zip(gammas, sizes, strict=True)):
-        main = np.log1p(np.outer(gamma, size)).sum(axis=1)
-        log_det -= main.reshape([-1 if i == axis else 1 for i in range(len(counts))])
+    log_det = without_main(log_det, gammas, sizes)
     unit = (lower / roots[..., None, :])[..., *np.tril_indices(shared.p, -1)]
     entries = np.moveaxis(np.concatenate([logs, unit], axis=-1), (-1, 0), (0, -1))
     return Determinant(

@@ -136,7 +136,7 @@ def eliminate(
     sizes = level_sizes(shared)
     weights = weights_at(shared, gammas[0])
     m = systems(shared, gammas[0]) if known is None else None
-    log_det = np.log1p(np.outer(gammas[0], sizes[0])).sum(axis=1)
+    log_det = np.zeros(len(gammas[0]))  # term 1 is nothing but a main term
     levels = []
     for t, gamma in enumerate(gammas[1:-1], 1):
         if m is None:
@@ -177,11 +177,20 @@ def eliminate(
         factor = gamma[None, :, None] / (1 + gamma[None, :, None] * values[:, None, :])
         levels.append(Level(rotate, factor, None))
         log_det = _grow(log_det, np.log1p(gamma[None, :, None] * roots[:, None, :]).sum(-1))
-    log_det = log_det.reshape([len(gamma) for gamma in gammas])
-    for axis, (gamma, size) in enumerate(zip(gammas, sizes, strict=True)):
-        main = np.log1p(np.outer(gamma, size)).sum(axis=1)
-        log_det = log_det - main.reshape([-1 if i == axis else 1 for i in range(k)])
+    log_det = without_main(log_det.reshape([len(gamma) for gamma in gammas]), gammas, sizes)
     return Eliminated(weights, tuple(levels), fixed, log_det)
+
+
+def without_main(
+    log_det: Float[np.ndarray, "*nodes"],
+    gammas: tuple[np.ndarray, ...],
+    sizes: tuple[np.ndarray, ...],
+) -> Float[np.ndarray, "*nodes"]:
+    """``log|V|`` less every term's ``sum_j log(1 + gamma_i n_ij)``: that of term 1 is not in it."""
+    for axis, (gamma, size) in enumerate(zip(gammas[1:], sizes[1:], strict=True), 1):
+        main = np.log1p(np.outer(gamma, size)).sum(axis=1)
+        log_det = log_det - main.reshape([-1 if i == axis else 1 for i in range(len(gammas))])
+    return log_det
 
 
 def _take(

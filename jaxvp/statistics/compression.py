@@ -12,12 +12,9 @@ from jaxtyping import Float, Int
 
 from jaxvp.design import Design
 
+from .class_sums import class_sums
 from .nodes import class_nodes
 from .types import Array, Shared
-
-# Up to here products of a class are formed densely: SciPy's sparse calls cost more than they save.
-_DENSE_COLUMNS = 64
-_PAIRS = 4096  # of columns, whose sums over classes are turned in the cache
 
 
 class Grouping(NamedTuple):
@@ -179,21 +176,7 @@ def compress(
     q, r_inverse, log_det_r, has_intercept = fixed_part(X, root)
     q_of_ones = ones_in(q, root)
     if not counts:
-        none = np.zeros(0)
-        shared = Shared(
-            np.zeros((p, p)),
-            np.zeros((0, p, p)),
-            none,
-            none,
-            none,
-            none,
-            log_det_r,
-            r_inverse,
-            np.asarray(float(n)),
-            p,
-            (),
-            (),
-        )
+        shared = _fixed_only(p, n, r_inverse, log_det_r)
         return Compression(shared, q, q_of_ones, has_intercept, None, weighting)
 
     level_of, levels = all_codes[order[0]], counts[order[0]]
@@ -217,58 +200,16 @@ def compress(
     z_q = sum_others @ q_within
     z_z = (sum_others @ sum_others.T - others_of_level @ means.T).toarray()
     within = np.block([[z_z, z_q], [z_q.T, q_within.T @ q_within]])
-    k_columns = within.shape[0]
+    cross = sp.csr_array(sp.vstack([others_of_level, sp.csr_array(q_of_levels.T)]))  # F'
+    classes = class_sums(true_size, cross, room)
 
-    sizes = np.unique(true_size[true_size > 0])
-    class_of = np.minimum(np.searchsorted(sizes, true_size), len(sizes) - 1)
-    distinct, repeats = np.unique(true_size, return_counts=True)
     present = [np.count_nonzero(np.bincount(codes)) for codes in all_codes]
-    interpolation = class_nodes(sizes)
-    nodes, to_nodes = interpolation if interpolation is not None else (sizes, None)
-    # F, and row (c, i) of `class_products`, which picks F_ji / n_j for the levels j of class c.
-    cross: Any = sp.vstack([others_of_level, sp.csr_array(q_of_levels.T)], format="csr")  # F'
-    column, level = np.repeat(np.arange(k_columns), np.diff(cross.indptr)), cross.indices
-    class_products = sp.csr_array(
-        (cross.data / level_size[level], (class_of[level] * k_columns + column, level)),
-        shape=(len(sizes) * k_columns, levels),
-    )
-    products = sp.csr_array(class_products @ cross.T)
-    if k_columns <= _DENSE_COLUMNS or to_nodes is None:
-        between = products.toarray().reshape(len(sizes), k_columns**2)
-        between = between if to_nodes is None else to_nodes @ between
-    else:
-        # A class has few of the K x K products.
-        entry = products.tocoo()
-        pair = entry.row % k_columns * k_columns + entry.col
-        of_pair = (entry.data, (pair, entry.row // k_columns))
-        by_pair = sp.csr_array(of_pair, shape=(k_columns**2, len(sizes)))
-        between = np.empty((len(nodes), k_columns**2))
-        for first in range(0, k_columns**2, _PAIRS):
-            some = slice(first, first + _PAIRS)
-            between[:, some] = (by_pair[some] @ to_nodes.T).T
-    between = between.reshape(len(nodes), k_columns, k_columns)
-    classes = len(sizes)
-    if room is not None:  # classes that hold no level
-        spare, classes = room[0] - len(nodes), room[0]
-        between = np.concatenate([between, np.zeros((spare, *between.shape[1:]))])
-        nodes = np.append(nodes, np.ones(spare))
-        if to_nodes is not None:
-            to_nodes = np.concatenate([to_nodes, np.zeros((spare, len(sizes)))])
-            classes = len(sizes)
-        class_products.resize((classes * k_columns, levels))
-        unused = room[1] - len(distinct)
-        distinct, repeats = np.append(distinct, np.zeros(unused)), np.append(repeats, [0] * unused)
-
-    class_indicator = sp.csr_array(
-        (1 / level_size, (class_of, np.arange(len(level_size)))),
-        shape=(classes, len(level_size)),
-    )
     shared = Shared(
         within=within,
-        between=between,
-        sizes=nodes,
-        level_sizes=distinct,
-        level_counts=repeats.astype(np.float64),
+        between=classes.between,
+        sizes=classes.sizes,
+        level_sizes=classes.level_sizes,
+        level_counts=classes.level_counts,
         samples_per_level=np.array([n / present[i] for i in order]),
         log_det_r=log_det_r,
         r_inverse=r_inverse,
@@ -285,9 +226,28 @@ def compress(
         sp.csr_array(means),
         q_of_levels,
         q_of_others,
-        class_products,
-        class_indicator,
-        np.ones(classes),
-        to_nodes,
+        classes.products,
+        classes.indicator,
+        np.ones(len(classes.indicator.indptr) - 1),
+        classes.to_nodes,
     )
     return Compression(shared, q, q_of_ones, has_intercept, grouping, weighting)
+
+
+def _fixed_only(p: int, n: int, r_inverse: np.ndarray, log_det_r: np.ndarray) -> Shared:
+    """Without random terms."""
+    none = np.zeros(0)
+    return Shared(
+        within=np.zeros((p, p)),
+        between=np.zeros((0, p, p)),
+        sizes=none,
+        level_sizes=none,
+        level_counts=none,
+        samples_per_level=none,
+        log_det_r=log_det_r,
+        r_inverse=r_inverse,
+        n=np.asarray(float(n)),
+        p=p,
+        levels=(),
+        order=(),
+    )

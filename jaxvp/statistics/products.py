@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from jaxvp import threads
 from jaxvp.memory import aligned
@@ -205,7 +205,7 @@ def _fill_carefully(
 
 def _examine(
     y: Float[np.ndarray, "g n"], q: Float[np.ndarray, "n p"], root: Float[np.ndarray, "1 rows"]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Bool[np.ndarray, " g"]]]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
     """Scaled residuals, least-squares coefficients, scales and defects of genes; ``y`` is lost.
 
     What has a defect is not fitted, and something else stands in for it.

@@ -1,0 +1,94 @@
+"""Sums over the levels of term 1 that have as many samples; `jaxvp.statistics` says what for.
+
+Of more sizes than nodes interpolate they are taken to the nodes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
+
+from .nodes import class_nodes
+
+# Up to here products of a class are formed densely: SciPy's sparse calls cost more than they save.
+_DENSE_COLUMNS = 64
+_PAIRS = 4096  # of columns, whose sums over classes are turned in the cache
+
+
+class ClassSums(NamedTuple):
+    """Of a design, and what forms those of a gene from its level sums."""
+
+    sizes: Float[np.ndarray, " C"]  # of the classes, or nodes
+    to_nodes: Float[np.ndarray, "C classes"] | None  # None where classes are few
+    between: Float[np.ndarray, "C K K"]
+    products: sp.csr_array  # (classes K) x levels: F_j / n_j at class of j
+    indicator: sp.csr_array  # classes x levels: 1 / n_j at class of j
+    level_sizes: Float[np.ndarray, " L"]  # distinct true sizes
+    level_counts: Float[np.ndarray, " L"]
+
+
+def class_sums(
+    size: Float[np.ndarray, " levels"], cross: sp.csr_array, room: tuple[int, int] | None = None
+) -> ClassSums:
+    """Class sums of a design's levels of term 1.
+
+    Parameters
+    ----------
+    size
+        Of every level, zero where no sample is left.
+    cross
+        F', K x levels.
+    room
+        Classes and distinct sizes to make room for, as in `compress`.
+    """
+    distinct, counts = np.unique(size, return_counts=True)
+    sizes = distinct[distinct > 0]
+    class_of = np.minimum(np.searchsorted(sizes, size), len(sizes) - 1)
+    size = np.where(size > 0, size, 1.0)
+    interpolation = class_nodes(sizes)
+    nodes, to_nodes = (sizes, None) if interpolation is None else interpolation
+    # Row (c, i) picks F_ji / n_j for the levels j of class c.
+    K, levels = len(cross.indptr) - 1, len(size)
+    column, level = np.repeat(np.arange(K), np.diff(cross.indptr)), cross.indices
+    values = cross.data / size[level]
+    products = sp.csr_array(
+        (values, (class_of[level] * K + column, level)), shape=(len(sizes) * K, levels)
+    )
+    classes = len(sizes)
+    between = _between(sp.csr_array(products @ cross.T), classes, K, to_nodes)
+    if room is not None:  # classes that hold no level
+        spare, unused = room[0] - len(nodes), room[1] - len(distinct)
+        between = np.concatenate([between, np.zeros((spare, *between.shape[1:]))])
+        nodes = np.append(nodes, np.ones(spare))
+        if to_nodes is None:
+            classes = room[0]
+            products.resize((classes * K, levels))
+        else:
+            to_nodes = np.concatenate([to_nodes, np.zeros((spare, classes))])
+        distinct, counts = np.append(distinct, np.zeros(unused)), np.append(counts, [0] * unused)
+    indicator = sp.csr_array((1 / size, (class_of, np.arange(levels))), shape=(classes, levels))
+    return ClassSums(
+        nodes, to_nodes, between, products, indicator, distinct, counts.astype(np.float64)
+    )
+
+
+def _between(
+    products: sp.csr_array, classes: int, K: int, to_nodes: Float[np.ndarray, "C classes"] | None
+) -> Float[np.ndarray, "C K K"]:
+    """``C_c`` from the products of all classes, (classes K) x K."""
+    if K <= _DENSE_COLUMNS or to_nodes is None:
+        between = products.toarray().reshape(classes, K**2)
+        between = between if to_nodes is None else to_nodes @ between
+        return between.reshape(len(between), K, K)
+    # A class has few of the K x K products.
+    entry = products.tocoo()
+    pair = entry.row % K * K + entry.col
+    by_pair = sp.csr_array((entry.data, (pair, entry.row // K)), shape=(K**2, classes))
+    between = np.empty((len(to_nodes), K**2))
+    for first in range(0, K**2, _PAIRS):
+        some = slice(first, first + _PAIRS)
+        between[:, some] = (by_pair[some] @ to_nodes.T).T
+    return between.reshape(len(between), K, K)
