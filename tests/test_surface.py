@@ -19,6 +19,7 @@ from jaxvp.likelihood.inverse import inverse
 from jaxvp.likelihood.iterated_part import Preconditioner, iterated_part
 from jaxvp.likelihood.own_part import own_part
 from jaxvp.solver import determinant, elimination, nodes, polynomial, solve, surface
+from jaxvp.solver.confounded import Confounded
 from jaxvp.solver.loop import iterate
 from jaxvp.statistics import Records, compress, statistics
 
@@ -137,7 +138,8 @@ def test_what_large_variances_leave_of_the_intercept_keeps_its_digits(fixed, wei
     metadata = metadata.assign(Age=rng.standard_normal(n), Low=low, High=1 - low)
     formula = fixed + "".join(f" + (1|{name})" for name in levels)
     weights = rng.uniform(0.5, 2, n) if weighted else None
-    shared = compress(build(Formula.parse(formula), metadata), weights).shared
+    compression = compress(build(Formula.parse(formula), metadata), weights)
+    shared, known = compression.shared, Confounded.of(compression)
     top = np.log1p(determinant.LARGEST_GAMMA * shared.samples_per_level)
     corners = top * np.array(
         [[0.0, 0.6, 0.95], [0.0, 0.95, 0.9], [0.3, 0.6, 0.95], [0.9, 0.9, 0.9]]
@@ -146,7 +148,7 @@ def test_what_large_variances_leave_of_the_intercept_keeps_its_digits(fixed, wei
     monkeypatch.setattr(determinant, "_points", lambda shared: corners)
     monkeypatch.setattr(determinant, "_ERRORS", (1e-10,))
     for reml in (False, True):
-        assert determinant.tabulate(shared, reml).error < 1e-8
+        assert determinant.tabulate(shared, reml, known).error < 1e-8
 
 
 @pytest.mark.parametrize("formula", ["~ 0 + (1|g) + (1|h)", "~ Late + (1|g) + (1|h)"])
@@ -156,9 +158,10 @@ def test_the_score_at_points_is_that_of_direct_inverses(formula, reml):
     study = jaxvp.simulate(1, 70, {"g": 14, "h": 6}, imbalance=1.0, seed=7)
     level = study.metadata["g"].astype("category").cat.codes
     metadata = study.metadata.assign(Late=(level % 3 - 1.0) * 4)
-    shared = compress(build(Formula.parse(formula), metadata)).shared
+    compression = compress(build(Formula.parse(formula), metadata))
+    shared = compression.shared
     places = np.array([[0.4, 1.1], [3.0, 1e-4], [1e-4, 2.0]])
-    score, covariance = determinant._dense(shared, places, reml)
+    score, covariance = determinant._dense(shared, Confounded.of(compression), places, reml)
     X, Zs, _ = oracles.design(formula, metadata)
     Zs = [Zs[i] for i in np.argsort(shared.order)]
     gammas = np.expm1(places) / shared.samples_per_level
@@ -306,7 +309,8 @@ def test_unequal_levels_are_tabulated(samples, levels, imbalance, seed, monkeypa
 
 def test_what_is_held_at_once_is_bounded_and_decides_the_same_on_every_machine(monkeypatch):
     study = jaxvp.simulate(1, 700, {"g": 120, "h": 60, "i": 33}, seed=2)
-    shared = compress(build(Formula.parse(study.formula), study.metadata)).shared
+    compression = compress(build(Formula.parse(study.formula), study.metadata))
+    shared = compression.shared
     axes, counts = determinant.grid(shared, 1e-4)
     used = []
 
@@ -319,7 +323,7 @@ def test_what_is_held_at_once_is_bounded_and_decides_the_same_on_every_machine(m
     monkeypatch.setattr(elimination.threads, "cores", lambda: 1)
     bound = surface._bytes(shared)
     tracemalloc.start()
-    determinant._tabulated(shared, False, axes, counts)
+    determinant._tabulated(shared, Confounded.of(compression), False, axes, counts)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     tables = (3 + 2 * shared.p + 3 * shared.p**2) * np.prod(counts)
@@ -329,7 +333,7 @@ def test_what_is_held_at_once_is_bounded_and_decides_the_same_on_every_machine(m
     monkeypatch.setattr(elimination.threads, "cores", lambda: 64)
     assert surface._bytes(shared) == bound
     monkeypatch.setattr(determinant, "_MOST_HELD", 3 * held + 1)
-    determinant._tabulated(shared, False, axes, counts)
+    determinant._tabulated(shared, Confounded.of(compression), False, axes, counts)
     assert used == [1, 3]
 
 

@@ -11,14 +11,9 @@ tabulated with it, as ``log d`` and the unit triangular L: of one size over the 
 At a node of gamma_1 the system of all other columns is ``M = S + sum_c w_c C_c``. For all gamma_2
 at once, with ``M_22`` the block of term 2, ``log|I + gamma_2 M_22|`` is added and the other
 columns' system becomes ``M_rr - M_r2 (M_22 + I / gamma_2)^-1 M_2r`` (`jaxvp.solver.shifted`); of
-that the same for term 3, and the fixed part is left.
-
-The columns of every term add up to 1. Where the fixed part's first column is ``a 1``, large gammas
-leave next to nothing of it, and a difference no digit of that: ``log|X'V^-1 X|`` would be off by
-1e-9, its slope by 1e-6. So contrasts of the term's n columns are eliminated that way, and then
-their mean, which is that column c over ``b = a n^(1/2)``:
-
-    L_cr  <-  L_cr / s,    L_rr  <-  L_rr - gamma / b^2 L_rc L_cr / s,    s = 1 + gamma / b^2 L_cc.
+that the same for term 3, and the fixed part is left. Of the terms' columns only contrasts are
+eliminated like this (`jaxvp.solver.confounded`); the combinations that the fixed part has as well
+are put back at the end.
 
 Cost: N_1 reductions of size q_2, N_1 N_2 of size q_3, shared out to all cores.
 """
@@ -35,8 +30,8 @@ from jaxtyping import Float
 
 from jaxvp.likelihood import Scalar
 from jaxvp.likelihood.elementary import log
-from jaxvp.likelihood.system import term_slices
-from jaxvp.solver import lapack, polynomial
+from jaxvp.solver import lapack, polynomial, small
+from jaxvp.solver.confounded import Confounded, added, contrasts, levels_left, slopes
 from jaxvp.solver.elimination import (
     TOGETHER,
     for_nodes,
@@ -101,7 +96,8 @@ class Determinant(eqx.Module):
     """The tabulated determinant."""
 
     values: Float[Array, "*fine"]  # at the nodes, those of gamma_1 last, without the main terms
-    fixed: Float[Array, "entries *fine"]  # log d, then L by rows, of X'V^-1 X = L diag(d) L'
+    # log d, then U by columns, of (X'V^-1 X)^-1 = U diag(d) U'
+    fixed: Float[Array, "entries *fine"]
     axes: polynomial.Axes
     main: MainTerms
     error: Float[Array, ""]  # of the score, at the points that were looked at
@@ -117,14 +113,10 @@ class Determinant(eqx.Module):
         if not p:
             return jnp.zeros((0, 0, x.shape[1]), x.dtype)
         entries = self.axes.values(self.fixed, x)
-        lower = jnp.zeros((p, p, x.shape[1]), x.dtype).at[np.tril_indices(p, -1)].set(entries[p:])
-        # The inverse of a unit triangular matrix, row by row.
-        inverse = jnp.broadcast_to(jnp.eye(p, dtype=x.dtype)[..., None], lower.shape)
-        for i in range(1, p):
-            row = (lower[i, :i, None] * inverse[:i]).sum(0)
-            inverse = inverse.at[i].add(-row)
-        half = inverse * jnp.exp(-0.5 * entries[:p])[:, None]
-        return (half[:, :, None] * half[:, None]).sum(0)
+        eye = jnp.broadcast_to(jnp.eye(p, dtype=x.dtype)[..., None], (p, p, x.shape[1]))
+        rows, columns = np.tril_indices(p, -1)
+        unit = eye.at[columns, rows].set(entries[p:])
+        return (unit[:, None] * unit[None] * jnp.exp(entries[:p])).sum(2)
 
 
 def grid(shared: Shared, error: float = _ERRORS[-1]) -> tuple[polynomial.Axes, tuple[int, ...]]:
@@ -139,18 +131,18 @@ def held(shared: Shared, counts: tuple[int, ...]) -> int:
     found = systems * columns**2
     for n, gammas in zip(shared.levels[1:], counts[1:], strict=True):
         columns -= n
-        found += systems * n * (n + columns)  # contrasts
         found += held_at_once(systems, n, columns, gammas)
         systems = gammas
     return found
 
 
-def tabulate(shared: Shared, reml: bool) -> Determinant:
+def tabulate(shared: Shared, reml: bool, known: Confounded | None = None) -> Determinant:
     """The determinant of a design with two or three random terms, host code."""
+    known = Confounded.nothing(shared) if known is None else known
     points = _points(shared)
-    expected = _dense(shared, points, reml)
+    expected = _dense(shared, known, points, reml)
     for error in _ERRORS:
-        determinant = _tabulated(shared, reml, *grid(shared, error))
+        determinant = _tabulated(shared, known, reml, *grid(shared, error))
         found = _largest_error(determinant, shared.p, points, *expected)
         if found <= PRECISE:
             break
@@ -158,36 +150,62 @@ def tabulate(shared: Shared, reml: bool) -> Determinant:
 
 
 def _tabulated(
-    shared: Shared, reml: bool, axes: polynomial.Axes, counts: tuple[int, ...]
+    shared: Shared,
+    known: Confounded,
+    reml: bool,
+    axes: polynomial.Axes,
+    counts: tuple[int, ...],
 ) -> Determinant:
     """Of so many nodes; its error is not known yet."""
-    sizes = level_sizes(shared)
+    sizes, left = level_sizes(shared), levels_left(shared, known)
     gammas = axes.gammas(counts)
+    more = added(np.stack(np.meshgrid(*gammas[1:], indexing="ij")), known)
     log_det = np.empty(counts)
-    fixed = np.empty((*counts, shared.p, shared.p))
-
-    ones = _over_ones(shared)
+    entries = np.empty((shared.p * (shared.p + 1) // 2, *counts))
 
     def fill(nodes: slice) -> None:
-        m = systems(shared, gammas[0][nodes])
-        log_det[nodes], fixed[nodes] = _eliminated(m, gammas[1:], shared.levels[1:], ones)
+        m = contrasts(systems(shared, gammas[0][nodes]), shared, known)
+        alone, information = _eliminated(m, gammas[1:], left)
+        information = np.ascontiguousarray(np.moveaxis(information, (-2, -1), (0, 1)))
+        by_fixed, entries[:, nodes] = _with_fixed(information, more[:, :, None], known.turn, reml)
+        log_det[nodes] = alone + by_fixed
 
-    for_nodes(fill, some_nodes(counts[0]), max(1, _MOST_HELD // held(shared, counts)))
-    lower = np.linalg.cholesky(fixed)
-    roots = np.diagonal(lower, axis1=-2, axis2=-1)
-    logs = 2 * np.log(roots)
-    if reml:
-        log_det += logs.sum(-1)
-    log_det = without_main(log_det, gammas, sizes)
-    unit = (lower / roots[..., None, :])[..., *np.tril_indices(shared.p, -1)]
-    entries = np.moveaxis(np.concatenate([logs, unit], axis=-1), (-1, 0), (0, -1))
+    with np.errstate(all="ignore"):
+        for_nodes(fill, some_nodes(counts[0]), max(1, _MOST_HELD // held(shared, counts)))
     return Determinant(
-        np.ascontiguousarray(np.moveaxis(log_det, 0, -1)),
-        np.ascontiguousarray(entries),
+        np.ascontiguousarray(np.moveaxis(without_main(log_det, gammas, sizes), 0, -1)),
+        np.ascontiguousarray(np.moveaxis(entries, 1, -1)),
         axes,
         MainTerms.of(sizes, shared.samples_per_level),
         np.asarray(np.inf),
     )
+
+
+def _with_fixed(
+    information: small.Matrices,
+    more: small.Matrices,
+    turn: Float[np.ndarray, "p p"],
+    reml: bool,
+) -> tuple[Float[np.ndarray, "*nodes"], Float[np.ndarray, "entries *nodes"]]:
+    """What ``log|V|``, or REML's, has beside ``log|V_c|``, and `Determinant.fixed`.
+
+    Of ``Q'V_c^-1 Q``, of turned columns, and what is added to its inverse.
+    """
+    factor = small.cholesky(information)
+    if reml:
+        alone = small.log_det(factor)
+    else:
+        system = np.einsum("ka...,kl...,lb...->ab...", factor, more, factor)
+        system += np.eye(len(system)).reshape(*system.shape[:2], *[1] * (system.ndim - 2))
+        alone = small.log_det(small.cholesky(system))
+    inverse = small.inverse_of_lower(factor)
+    covariance = np.einsum("ka...,kb...->ab...", inverse, inverse) + more
+    if (turn != np.eye(len(turn))).any():
+        covariance = np.einsum("ia,ab...,jb->ij...", turn, covariance, turn, optimize=True)
+    upper = small.cholesky(covariance[::-1, ::-1])[::-1, ::-1]
+    roots = np.einsum("ii...->i...", upper)
+    unit = (upper / roots).swapaxes(0, 1)[np.tril_indices(len(roots), -1)]
+    return alone, np.concatenate([2 * np.log(roots), unit])
 
 
 def _points(shared: Shared) -> Float[np.ndarray, "points k"]:
@@ -224,65 +242,27 @@ def _known(determinant: Determinant, x: Float[Array, "k points"], p: int) -> tup
     return determinant(x)[1], determinant.covariance(x, p)
 
 
-def _over_ones(shared: Shared) -> float | None:
-    """The fixed part's first column over 1; None where it is not constant."""
-    if not shared.constant:
-        return None
-    # Of a term's columns, which add up to 1, with that one: they add up to N of it.
-    product = shared.between[:, shared.n_columns - shared.p, : shared.levels[1]].sum()
-    return float(product / level_sizes(shared)[1].sum())
-
-
 def _eliminated(
-    m: Float[np.ndarray, "B K K"],
-    gammas: tuple[np.ndarray, ...],
-    levels: tuple[int, ...],
-    ones: float | None,
+    m: Float[np.ndarray, "B K K"], gammas: tuple[np.ndarray, ...], levels: tuple[int, ...]
 ) -> tuple[Float[np.ndarray, "B *nodes"], Float[np.ndarray, "B *nodes p p"]]:
     """``log|V|`` and ``X'V^-1 X`` of B systems at all nodes of the terms that are left."""
-    n, gamma = levels[0], gammas[0]
-    own, below = m[:, :n, :n], m[:, n:, :n]
-    if ones is not None:
-        own, below = _contrasts(own, below)
-    alone, taken = shifted(own, below, gamma)
+    n = levels[0]
+    alone, taken = shifted(m[:, :n, :n], m[:, n:, :n], gammas[0])
     left = m[:, None, n:, n:] - taken
-    if ones is not None:
-        c = sum(levels[1:])
-        ratio, row = gamma[:, None] / (ones**2 * n), left[:, :, c].copy()
-        pivot = 1 + ratio * row[:, :, c, None]
-        alone = alone + np.log(pivot[..., 0])
-        left -= (row * ratio / pivot)[..., None] * row[:, :, None]
-        left[:, :, c] = left[:, :, :, c] = row / pivot
     if len(gammas) == 1:
         return alone, left
     # System by system: what there is at once stays small.
-    log_det, fixed = zip(
-        *(_eliminated(one, gammas[1:], levels[1:], ones) for one in left), strict=True
-    )
+    log_det, fixed = zip(*(_eliminated(one, gammas[1:], levels[1:]) for one in left), strict=True)
     return np.stack(log_det) + alone.reshape(*alone.shape, *[1] * (len(gammas) - 1)), np.stack(
         fixed
     )
 
 
-def _contrasts(
-    own: Float[np.ndarray, "B n n"], below: Float[np.ndarray, "B rest n"]
-) -> tuple[Float[np.ndarray, "B n-1 n-1"], Float[np.ndarray, "B rest n-1"]]:
-    """A term's block, and its columns in the others' rows, without the columns' mean.
-
-    In the coordinates of ``I - scale v v'``, whose first row is ``-n^(-1/2) 1'``.
-    """
-    n = own.shape[-1]
-    v = np.full(n, n**-0.5)
-    v[0] += 1
-    scale = 2 / (v @ v)
-    taken = scale * (own @ v)
-    half = taken[:, 1:] - scale / 2 * (taken @ v)[:, None] * v[1:]
-    own = own[:, 1:, 1:] - v[1] * (half[:, :, None] + half[:, None])
-    return own, below[:, :, 1:] - scale * (below @ v)[:, :, None] * v[1:]
-
-
 def _dense(
-    shared: Shared, points: Float[np.ndarray, "points k"], reml: bool
+    shared: Shared,
+    known: Confounded,
+    points: Float[np.ndarray, "points k"],
+    reml: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score in x and ``(X'V^-1 X)^-1`` from the inverses of the systems at these points."""
     gammas = np.expm1(points) / shared.samples_per_level
@@ -295,8 +275,9 @@ def _dense(
         both = np.concatenate([weights[some], -shared.sizes * weights[some] ** 2])
         whole, bent = np.split(np.tensordot(both, shared.between, 1), 2)
         whole += shared.within
+        whole, bent = (contrasts(m, shared, known) for m in (whole, bent))
         for i, system, derivative in zip(range(some.start, some.stop), whole, bent, strict=True):
-            slope, covariance[i] = _dense_at(shared, gammas[i], system, derivative, reml)
+            slope, covariance[i] = _dense_at(shared, known, gammas[i], system, derivative, reml)
             score[i] = np.exp(points[i]) / shared.samples_per_level * slope
 
     for_nodes(look, some_nodes(len(points)))
@@ -305,29 +286,35 @@ def _dense(
 
 def _dense_at(
     shared: Shared,
+    known: Confounded,
     gamma: Float[np.ndarray, " k"],
-    system: Float[np.ndarray, "K K"],
-    bent: Float[np.ndarray, "K K"],
+    system: Float[np.ndarray, "less less"],
+    bent: Float[np.ndarray, "less less"],
     reml: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Score in gamma and ``(X'V^-1 X)^-1``; ``bent`` is the system's derivative in gamma_1."""
-    q = shared.n_columns - shared.p
-    root = np.ones(shared.n_columns)
-    for block, ratio in zip(term_slices(shared), gamma[1:], strict=True):
-        root[block] = np.sqrt(ratio)
+    """Score in gamma and ``(X'V^-1 X)^-1``; ``bent`` is the system's derivative in gamma_1.
+
+    With W the inverse of all columns' system the score of ``log|V| + log|X'V^-1 X|`` is a trace of
+    W; ML takes away what the fixed part has of it, and adds the slopes in D_t's gammas.
+    """
+    levels = levels_left(shared, known)
+    q = sum(levels)
+    root = np.ones(len(system))
+    root[:q] = np.repeat(np.sqrt(gamma[1:]), levels)
     system, bent = (root[:, None] * matrix * root for matrix in (system, bent))
-    random = slice(None) if reml else slice(q)
     whole = lapack.inverse(system + np.diag((np.arange(len(system)) < q).astype(float)))
-    covariance = whole[q:, q:]
-    # The inverse of the random columns' system is what of the whole one's the fixed part leaves.
-    taken = 0.0 if reml else whole[:q, q:] @ np.linalg.solve(covariance, whole[q:, :q])
-    inverse = whole[random, random] - taken
-    moved = (inverse * bent[random, random]).sum()
+    of_fixed, more = whole[q:, q:], added(gamma[1:], known)
+    inverse, spanned = whole, 0.0
+    if not reml:
+        information = np.linalg.inv(of_fixed)
+        # Of less than what contrasts leave: the rest is in the slopes.
+        left = np.linalg.solve(np.eye(shared.p) + information @ more, information)
+        inverse = whole - whole[:, q:] @ left @ whole[q:]
+        spanned = slopes(information, gamma[1:], known)
     eliminated = shared.level_counts * shared.level_sizes / (1 + gamma[0] * shared.level_sizes)
     # 1 - the inverse's diagonal is gamma times what the trace is of.
-    traced = 1 - np.diagonal(inverse)
-    others = [
-        traced[block].sum() / ratio
-        for block, ratio in zip(term_slices(shared), gamma[1:], strict=True)
-    ]
-    return np.array([eliminated.sum() + moved, *others]), covariance
+    traced = np.split(1 - np.diagonal(inverse)[:q], np.cumsum(levels)[:-1])
+    others = [of.sum() / ratio for of, ratio in zip(traced, gamma[1:], strict=True)]
+    first = eliminated.sum() + (inverse * bent).sum()
+    covariance = known.turn @ (of_fixed + more) @ known.turn.T
+    return np.array([first, *np.add(others, spanned)]), covariance

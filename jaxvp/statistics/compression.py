@@ -110,24 +110,15 @@ def fixed_part(
 ) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "p p"], np.ndarray, bool]:
     """Q and R^-1 of ``X = Q R``, log|det R|, and whether 1 is in the span of Q.
 
-    Then Q's first column is 1 over a number. ``root`` is what the rows of X were multiplied by, and
-    1 with them.
+    ``root`` is what the rows of X were multiplied by, and 1 with them.
     """
     norms = np.maximum(np.sqrt((X**2).sum(axis=0)), np.finfo(float).tiny)
     q, r = np.linalg.qr(X / norms)
     r = r * norms
     r_inverse = np.linalg.inv(r) if X.shape[1] else np.zeros((0, 0))
     log_det_r = np.asarray(np.log(np.abs(np.diag(r))).sum())
-    ones, of_ones = 1.0 if root is None else root[:, 0], ones_in(q, root)
-    if np.abs(q @ of_ones - ones).max() >= 1e-9:
-        return q, r_inverse, log_det_r, False
-    length = np.linalg.norm(of_ones)
-    if np.abs(of_ones[1:]).max(initial=0) > 1e-12 * length:  # X does not begin with 1
-        mirror = of_ones + np.copysign(length, of_ones) * (np.arange(len(of_ones)) == 0)
-        turn = np.eye(len(mirror)) - 2 * np.outer(mirror, mirror) / (mirror @ mirror)
-        q, r_inverse = q @ turn, r_inverse @ turn
-        q[:, 0] = ones * (ones_in(q[:, :1], root) / length**2)
-    return q, r_inverse, log_det_r, True
+    ones = 1.0 if root is None else root[:, 0]
+    return q, r_inverse, log_det_r, bool(np.abs(q @ ones_in(q, root) - ones).max() < 1e-9)
 
 
 def ones_in(
@@ -206,8 +197,6 @@ def compress(
     means = others_of_level.copy()
     means.data /= level_size[means.indices]
     q_within = q - (sum_levels.T @ (q_of_levels / level_size[:, None]))
-    if has_intercept:
-        q_within[:, 0] = 0.0  # not nearly
     z_q = sum_others @ q_within
     z_z = (sum_others @ sum_others.T - others_of_level @ means.T).toarray()
     within = np.block([[z_z, z_q], [z_q.T, q_within.T @ q_within]])
@@ -228,7 +217,6 @@ def compress(
         p=p,
         levels=tuple(counts[i] for i in order),
         order=tuple(order),
-        constant=has_intercept,
     )
     grouping = Grouping(
         level_of,

@@ -96,8 +96,6 @@ class Shared(eqx.Module):
     levels: tuple[int, ...] = eqx.field(static=True)  # number of levels, elimination order
     order: tuple[int, ...] = eqx.field(static=True)  # elimination order -> formula order
     packed: Float[Array, "T C *genes"] | None = None  # of a gene's own, in place of `between`
-    # Is Q's first column 1, or the weights' roots, over a number? What every term adds up to.
-    constant: bool = eqx.field(static=True, default=False)
 
     @property
     def n_columns(self) -> int:
