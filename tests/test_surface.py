@@ -151,13 +151,18 @@ def test_what_large_variances_leave_of_the_intercept_keeps_its_digits(fixed, wei
         assert determinant.tabulate(shared, reml, known).error < 1e-8
 
 
-@pytest.mark.parametrize("formula", ["~ 0 + (1|g) + (1|h)", "~ Late + (1|g) + (1|h)"])
+FIXED = ["~ 0", "~ Late", "~ Site", "~ 0 + Site + Late", "~ Late + a + b + c + d + e"]
+
+
+@pytest.mark.parametrize("fixed", FIXED)
 @pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])
-def test_the_score_at_points_is_that_of_direct_inverses(formula, reml):
-    """Without a fixed part, and with a covariate that is constant within the levels of term 1."""
+def test_the_score_at_points_is_that_of_direct_inverses(fixed, reml):
+    """Without a fixed part, with covariates that are constant within levels, with all levels."""
     study = jaxvp.simulate(1, 70, {"g": 14, "h": 6}, imbalance=1.0, seed=7)
-    level = study.metadata["g"].astype("category").cat.codes
-    metadata = study.metadata.assign(Late=(level % 3 - 1.0) * 4)
+    level, site = (study.metadata[name].astype("category").cat.codes for name in "gh")
+    every = {name: (site == i) * 1.0 for i, name in enumerate("abcde")}
+    metadata = study.metadata.assign(Late=(level % 3 - 1.0) * 4, Site=site % 2 + 0.5, **every)
+    formula = f"{fixed} + (1|g) + (1|h)"
     compression = compress(build(Formula.parse(formula), metadata))
     shared = compression.shared
     places = np.array([[0.4, 1.1], [3.0, 1e-4], [1e-4, 2.0]])
@@ -171,10 +176,12 @@ def test_the_score_at_points_is_that_of_direct_inverses(formula, reml):
         of_fixed = np.linalg.inv(X.T @ inverse @ X)
         P = inverse - inverse @ X @ of_fixed @ X.T @ inverse if reml else inverse
         expected = [np.trace(Z.T @ P @ Z) for Z in Zs] * np.exp(place) / shared.samples_per_level
-        np.testing.assert_allclose(ours, expected, rtol=1e-9)
+        np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-12)
         if X.shape[1]:
             found = shared.r_inverse @ found @ shared.r_inverse.T
             np.testing.assert_allclose(found, of_fixed, rtol=1e-9, atol=1e-12)
+    known = Confounded.of(compression)
+    assert determinant.tabulate(shared, reml, known).error <= determinant.PRECISE
 
 
 @pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])

@@ -64,6 +64,8 @@ class Confounded(NamedTuple):
             v = directions[lengths < _NOTHING].T
             found.append(Combinations.of(means @ v, v))
         turn = np.linalg.svd(np.hstack([term.fixed for term in found]))[0]
+        if np.abs(np.abs(turn) - np.eye(len(turn))).max(initial=0) < _NOTHING:
+            turn = np.eye(len(turn))  # as with an intercept, which is Q's first column
         return cls(tuple(t._replace(fixed=turn.T @ t.fixed) for t in found), turn)
 
     @classmethod
