@@ -20,7 +20,7 @@ from jaxtyping import Float
 from jaxvp.likelihood.system import term_slices
 from jaxvp.statistics import Compression, Shared
 
-_NOTHING = 1e-10  # of a column of length one
+_NOTHING = 1e-12  # of a column of length one
 
 
 class Combinations(NamedTuple):
@@ -67,13 +67,6 @@ class Confounded(NamedTuple):
         if np.abs(np.abs(turn) - np.eye(len(turn))).max(initial=0) < _NOTHING:
             turn = np.eye(len(turn))  # as with an intercept, which is Q's first column
         return cls(tuple(t._replace(fixed=turn.T @ t.fixed) for t in found), turn)
-
-    @classmethod
-    def nothing(cls, shared: Shared) -> Confounded:
-        """Where none is known."""
-        p = shared.p
-        empty = [Combinations.of(np.zeros((n, 0)), np.zeros((p, 0))) for n in shared.levels[1:]]
-        return cls(tuple(empty), np.eye(p))
 
 
 def contrasts(

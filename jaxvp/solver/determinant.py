@@ -4,9 +4,9 @@ r"""What is the same for all genes of a large system, as a function of gamma, ta
 gamma_i n_ij)``, are taken out, and what is left is a polynomial through the nodes of a grid
 (`jaxvp.solver.polynomial`), with as many nodes as make it exact to one of `_ERRORS`. How exact its
 score really is, is measured beside dense algebra at random points when it is built: only one within
-`PRECISE` stands in for a factorisation of each gene's own system. ``X'V^-1 X = L diag(d) L'`` is
-tabulated with it, as ``log d`` and the unit triangular L: of one size over the whole grid, unlike
-``X'V^-1 X``.
+`PRECISE` stands in for a factorisation of each gene's own system. ``(X'V^-1 X)^-1 = U diag(d) U'``
+is tabulated with it, as ``log d`` and the unit triangular U: of one size over the whole grid,
+unlike what they make.
 
 At a node of gamma_1 the system of all other columns is ``M = S + sum_c w_c C_c``. For all gamma_2
 at once, with ``M_22`` the block of term 2, ``log|I + gamma_2 M_22|`` is added and the other
@@ -42,7 +42,7 @@ from jaxvp.solver.elimination import (
     without_main,
 )
 from jaxvp.solver.shifted import held_at_once, shifted
-from jaxvp.statistics import Array, Shared
+from jaxvp.statistics import Array, Compression, Shared
 
 # Largest error of the score in x: a tenth of what certifies an optimum.
 PRECISE = 1e-7
@@ -128,7 +128,7 @@ def grid(shared: Shared, error: float = _ERRORS[-1]) -> tuple[polynomial.Axes, t
 def held(shared: Shared, counts: tuple[int, ...]) -> int:
     """Numbers that a thread holds while it tabulates so many nodes, at most."""
     systems, columns = TOGETHER, shared.n_columns
-    found = systems * columns**2
+    found = 2 * systems * columns**2  # that of contrasts, too
     for n, gammas in zip(shared.levels[1:], counts[1:], strict=True):
         columns -= n
         found += held_at_once(systems, n, columns, gammas)
@@ -136,9 +136,9 @@ def held(shared: Shared, counts: tuple[int, ...]) -> int:
     return found
 
 
-def tabulate(shared: Shared, reml: bool, known: Confounded | None = None) -> Determinant:
+def tabulate(compression: Compression, reml: bool) -> Determinant:
     """The determinant of a design with two or three random terms, host code."""
-    known = Confounded.nothing(shared) if known is None else known
+    shared, known = compression.shared, Confounded.of(compression)
     points = _points(shared)
     expected = _dense(shared, known, points, reml)
     for error in _ERRORS:
@@ -167,11 +167,11 @@ def _tabulated(
         m = contrasts(systems(shared, gammas[0][nodes]), shared, known)
         alone, information = _eliminated(m, gammas[1:], left)
         information = np.ascontiguousarray(np.moveaxis(information, (-2, -1), (0, 1)))
-        by_fixed, entries[:, nodes] = _with_fixed(information, more[:, :, None], known.turn, reml)
-        log_det[nodes] = alone + by_fixed
+        with np.errstate(all="ignore"):  # NaN is found by its error
+            found = _with_fixed(information, more[:, :, None], known.turn, reml)
+        log_det[nodes], entries[:, nodes] = alone + found[0], found[1]
 
-    with np.errstate(all="ignore"):
-        for_nodes(fill, some_nodes(counts[0]), max(1, _MOST_HELD // held(shared, counts)))
+    for_nodes(fill, some_nodes(counts[0]), max(1, _MOST_HELD // held(shared, counts)))
     return Determinant(
         np.ascontiguousarray(np.moveaxis(without_main(log_det, gammas, sizes), 0, -1)),
         np.ascontiguousarray(np.moveaxis(entries, 1, -1)),
@@ -189,19 +189,21 @@ def _with_fixed(
 ) -> tuple[Float[np.ndarray, "*nodes"], Float[np.ndarray, "entries *nodes"]]:
     """What ``log|V|``, or REML's, has beside ``log|V_c|``, and `Determinant.fixed`.
 
-    Of ``Q'V_c^-1 Q``, of turned columns, and what is added to its inverse.
+    ``information`` is ``Q'V_c^-1 Q``, ``more`` what its inverse is added to, of turned columns.
     """
     factor = small.cholesky(information)
     if reml:
         alone = small.log_det(factor)
     else:
-        system = np.einsum("ka...,kl...,lb...->ab...", factor, more, factor)
+        half = np.einsum("kl...,lb...->kb...", more, factor)
+        system = np.einsum("ka...,kb...->ab...", factor, half)
         system += np.eye(len(system)).reshape(*system.shape[:2], *[1] * (system.ndim - 2))
         alone = small.log_det(small.cholesky(system))
     inverse = small.inverse_of_lower(factor)
     covariance = np.einsum("ka...,kb...->ab...", inverse, inverse) + more
     if (turn != np.eye(len(turn))).any():
-        covariance = np.einsum("ia,ab...,jb->ij...", turn, covariance, turn, optimize=True)
+        half = np.einsum("ab...,jb->aj...", covariance, turn)
+        covariance = np.einsum("ia,aj...->ij...", turn, half)
     upper = small.cholesky(covariance[::-1, ::-1])[::-1, ::-1]
     roots = np.einsum("ii...->i...", upper)
     unit = (upper / roots).swapaxes(0, 1)[np.tril_indices(len(roots), -1)]
@@ -245,7 +247,7 @@ def _known(determinant: Determinant, x: Float[Array, "k points"], p: int) -> tup
 def _eliminated(
     m: Float[np.ndarray, "B K K"], gammas: tuple[np.ndarray, ...], levels: tuple[int, ...]
 ) -> tuple[Float[np.ndarray, "B *nodes"], Float[np.ndarray, "B *nodes p p"]]:
-    """``log|V|`` and ``X'V^-1 X`` of B systems at all nodes of the terms that are left."""
+    """``log|V_c|`` and ``Q'V_c^-1 Q`` of B systems at all nodes of the terms that are left."""
     n = levels[0]
     alone, taken = shifted(m[:, :n, :n], m[:, n:, :n], gammas[0])
     left = m[:, None, n:, n:] - taken

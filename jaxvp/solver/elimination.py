@@ -186,7 +186,7 @@ def without_main(
     gammas: tuple[np.ndarray, ...],
     sizes: tuple[np.ndarray, ...],
 ) -> Float[np.ndarray, "*nodes"]:
-    """``log|V|`` less every term's ``sum_j log(1 + gamma_i n_ij)``: that of term 1 is not in it."""
+    """``log|V|`` less every term's ``sum_j log(1 + gamma_i n_ij)``; what comes lacks term 1's."""
     for axis, (gamma, size) in enumerate(zip(gammas[1:], sizes[1:], strict=True), 1):
         main = np.log1p(np.outer(gamma, size)).sum(axis=1)
         log_det = log_det - main.reshape([-1 if i == axis else 1 for i in range(len(gammas))])

@@ -24,7 +24,6 @@ from jaxvp.likelihood.elementary import log
 from jaxvp.likelihood.iterated_part import Node
 from jaxvp.solver import newton, polynomial
 from jaxvp.solver import table as tables
-from jaxvp.solver.confounded import Confounded
 from jaxvp.solver.determinant import PRECISE, Determinant, grid, held, tabulate
 from jaxvp.solver.elimination import level_sizes, rotated
 from jaxvp.solver.loop import for_each
@@ -76,7 +75,7 @@ def build(compression: Compression, reml: bool, classes: bool) -> Surface | None
     room = (_MOST_BYTES - _bytes(shared)) // 8
     if room < 0:
         return None
-    determinant = tabulate(shared, reml, Confounded.of(compression))
+    determinant = tabulate(compression, reml)
     if not determinant.error <= PRECISE:  # NaN, too
         return None
     way = way_of(shared, len(grouping.level_size), counts[0], room, classes)
