@@ -57,6 +57,7 @@ class Confounded(NamedTuple):
         entries = g.sum_others.indices.reshape(len(q), -1), g.sum_others.data.reshape(len(q), -1)
         for t, block in enumerate(term_slices(compression.shared)):
             level, root = (array[:, t] for array in entries)
+            # To the last digit: those of the class sums are interpolated.
             size = np.bincount(level - block.start, root**2, block.stop - block.start)
             means = g.q_of_others[block] / np.where(size > 0, size, 1.0)[:, None]
             within = q - means[level - block.start] * root[:, None]
