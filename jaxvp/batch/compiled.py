@@ -33,7 +33,7 @@ def _solve_spread(
     def solve_one(shared, block, limit, table):
         gene, wanted = jax.tree.map(lambda a: a[0], block)
         if isinstance(shared, SlopeShared):
-            found = solve_slopes(*fixed, shared, gene, wanted, limit)
+            found = solve_slopes(*fixed, shared, gene, wanted, limit, table)
         else:
             found = solve(solver, *fixed, shared, gene, wanted, limit, table)
         return jax.tree.map(lambda a: a[None], found)

@@ -19,7 +19,7 @@ from jaxvp.batch.fitted import Fitted
 from jaxvp.batch.own import fit_own, losses, unbounded
 from jaxvp.batch.program import Program
 from jaxvp.batch.shared import column_covariance, fit_shared
-from jaxvp.solver import Status, Surface, Table, prepare
+from jaxvp.solver import SlopeTable, Status, Surface, Table, prepare
 from jaxvp.statistics import (
     Compression,
     Shared,
@@ -46,7 +46,9 @@ class Pattern(NamedTuple):
     n_obs: int
     compression: Compression
     covariance: Float[np.ndarray, "p p"]
-    placed: tuple[Shared | SlopeShared, Surface | Table | None] | None  # on the devices
+    placed: (
+        tuple[Shared | SlopeShared, Surface | Table | SlopeTable | None] | None
+    )  # on the devices
 
 
 class Patterns:
@@ -90,7 +92,8 @@ def _compress(program: Program, work: Work, mask: Bool[np.ndarray, " n"]) -> Pat
         compression = compress(design, weights, room)
     shared, ours = compression.shared, program.shared[1]
     table = prepare(program.solver, shared, program.reml)
-    if isinstance(table, Table) and isinstance(ours, Table):
+    kinds = (Table, SlopeTable)
+    if isinstance(table, kinds) and isinstance(ours, kinds):
         # Or patterns on both sides of the number of samples would be two programs.
         table = dataclasses.replace(table, single=ours.single)
     host = jax.tree.map(lambda a: np.asarray(a, program.dtype), (shared, table))

@@ -13,7 +13,7 @@ from jaxtyping import Int, Num
 from jaxvp.batch.compiled import PROGRAMS, run_compiled
 from jaxvp.batch.devices import Devices
 from jaxvp.batch.fitted import at_optimum
-from jaxvp.solver import MAX_ITERATIONS, SlopeSolution, Solution, Surface, Table
+from jaxvp.solver import MAX_ITERATIONS, SlopeSolution, SlopeTable, Solution, Surface, Table
 from jaxvp.statistics import (
     Block,
     Compression,
@@ -41,7 +41,7 @@ def capacity_for(genes: int, width: int) -> int:
 class Program(NamedTuple):
     """What every block of a call shares."""
 
-    shared: tuple[Shared | SlopeShared, Surface | Table | None]  # on the devices
+    shared: tuple[Shared | SlopeShared, Surface | Table | SlopeTable | None]  # on the devices
     solver: str
     width: int
     reml: bool
@@ -132,7 +132,7 @@ def _launch(program: Program, key: Hashable, gene: Any, wanted: Any) -> Solution
             settings = (program.devices.mesh, program.solver, fixed)
             return PROGRAMS["spread"](*settings, shared, gene, wanted, limit, table)
         if isinstance(shared, SlopeShared):
-            return PROGRAMS["slopes"](*fixed, shared, gene, wanted, limit)
+            return PROGRAMS["slopes"](*fixed, shared, gene, wanted, limit, table)
         return PROGRAMS["intercepts"](program.solver, *fixed, shared, gene, wanted, limit, table)
 
     return run_compiled(key, run)

@@ -29,10 +29,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, accelerated, evaluate, traced_for
-from jaxvp.solver import lbfgs, newton, surface
+from jaxvp.solver import lbfgs, newton, slope_table, surface
 from jaxvp.solver import table as table_of_starts
 from jaxvp.solver.large import solve_large
 from jaxvp.solver.loop import BURSTS_OF_OWN, by_tiles, iterate
+from jaxvp.solver.slope_table import SlopeTable
 from jaxvp.solver.slopes import SlopeSolution, relative_factors, slope_lanes, solve_slopes
 from jaxvp.solver.status import Status
 from jaxvp.solver.surface import Surface
@@ -43,6 +44,7 @@ __all__ = [
     "MAX_ITERATIONS",
     "SOLVERS",
     "SlopeSolution",
+    "SlopeTable",
     "Solution",
     "Status",
     "Surface",
@@ -75,16 +77,16 @@ class Solution(NamedTuple):
     hessian: Float[Array, "k k genes"] | None  # in x; of Newton's method alone
 
 
-def prepare(solver: str, shared: Shared | SlopeShared, reml: bool) -> Table | None:
+def prepare(solver: str, shared: Shared | SlopeShared, reml: bool) -> Table | SlopeTable | None:
     """What all genes share beside their statistics."""
-    if isinstance(shared, SlopeShared) or solver != "newton":
-        return None
-    return table_of_starts.build(shared, reml)
+    if isinstance(shared, SlopeShared):
+        return slope_table.build(shared, reml)
+    return table_of_starts.build(shared, reml) if solver == "newton" else None
 
 
 def prepare_many(
     solver: str, compression: Compression, reml: bool, genes: int, platform: str = "cpu"
-) -> Surface | Table | None:
+) -> Surface | Table | SlopeTable | None:
     """The same for a whole study of so many genes.
 
     The shapes of a `Surface` follow from the samples that are there, and it leaves some genes to be

@@ -130,37 +130,57 @@ def eliminate(
 
     ``known`` is `rotated` at the nodes of gamma_1, of three or more terms.
     """
-    k = len(gammas)
-    large = shared.n_columns > SWEEP_COLUMNS
-    share = for_nodes if large else _in_turn
-    sizes = level_sizes(shared)
-    weights = weights_at(shared, gammas[0])
-    m = systems(shared, gammas[0]) if known is None else None
+    system = systems(shared, gammas[0]) if known is None else known
     log_det = np.zeros(len(gammas[0]))  # term 1 is nothing but a main term
+    large = shared.n_columns > SWEEP_COLUMNS
+    levels, fixed, log_det = others(system, log_det, gammas[1:], shared.levels[1:], reml, large)
+    log_det = log_det.reshape([len(gamma) for gamma in gammas])
+    log_det = without_main(log_det, gammas, level_sizes(shared))
+    return Eliminated(weights_at(shared, gammas[0]), levels, fixed, log_det)
+
+
+def others(
+    system: Rotated | Float[np.ndarray, "B K K"],
+    log_det: Float[np.ndarray, " B"],
+    gammas: Sequence[np.ndarray],
+    columns: Sequence[int],
+    reml: bool,
+    large: bool,
+) -> tuple[tuple[Level, ...], Float[np.ndarray, "nodes p p"], Float[np.ndarray, " all"]]:
+    """All terms but the first, which is eliminated at B nodes: `Eliminated`'s levels and fixed.
+
+    Parameters
+    ----------
+    system
+        Of all other columns, the fixed ones last; or with the next term's block diagonal.
+    log_det
+        The first term's part of it; what is returned has all terms', and the fixed part's by REML.
+    gammas, columns
+        Nodes and columns of every other term.
+    large
+        Whether the nodes are worth sharing out to all cores.
+    """
+    share = for_nodes if large else _in_turn
     levels = []
-    for t, gamma in enumerate(gammas[1:-1], 1):
-        if m is None:
-            assert known is not None
-            of = known
-        else:
-            of = _rotated(m, shared.levels[t])
+    for gamma, n in zip(gammas[:-1], columns[:-1], strict=True):
+        of = system if isinstance(system, Rotated) else _rotated(system, n)
         factor = gamma[None, :, None] / (1 + gamma[None, :, None] * of.roots[:, None, :])
-        count, rest, columns = of.couple.shape
-        couple = aligned(count, len(gamma), rest, columns)
+        count, rest, turned = of.couple.shape
+        couple = aligned(count, len(gamma), rest, turned)
         left = np.empty((count, len(gamma), rest, rest))
         share(functools.partial(_take, of, factor, couple, left), range(count))
         levels.append(Level(of.turn, factor, couple))
         log_det = _grow(log_det, np.log1p(gamma[None, :, None] * of.roots[:, None, :]).sum(-1))
-        m = left.reshape(-1, rest, rest)
-    assert m is not None
-    n = m.shape[1] - shared.p
+        system = left.reshape(-1, rest, rest)
+    assert not isinstance(system, Rotated)
+    m, n = system, columns[-1] if columns else 0
     factors = np.linalg.cholesky(m[:, n:, n:])
     fixed = np.linalg.inv(factors)  # p is small: one call for all nodes
     half = fixed @ m[:, n:, :n]
     zpz = m[:, :n, :n] - half.transpose(0, 2, 1) @ half
     if reml:
         log_det = log_det + 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(-1)
-    if k > 1:
+    if columns:
         gamma = gammas[-1]
         values, vectors = np.empty(zpz.shape[:2]), np.empty_like(zpz)
         roots = values if reml else np.empty_like(values)
@@ -177,8 +197,7 @@ def eliminate(
         factor = gamma[None, :, None] / (1 + gamma[None, :, None] * values[:, None, :])
         levels.append(Level(rotate, factor, None))
         log_det = _grow(log_det, np.log1p(gamma[None, :, None] * roots[:, None, :]).sum(-1))
-    log_det = without_main(log_det.reshape([len(gamma) for gamma in gammas]), gammas, sizes)
-    return Eliminated(weights, tuple(levels), fixed, log_det)
+    return tuple(levels), fixed, log_det
 
 
 def without_main(

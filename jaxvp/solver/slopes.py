@@ -1,8 +1,9 @@
 """Optima of models with random slopes: several searches a gene, the best is kept.
 
-These likelihoods have more than one optimum more often than those of random intercepts. Every gene
-is searched from several starts (`cone.STARTS`), as if it were several genes; of optima that agree
-to rounding the first counts.
+These likelihoods have more than one optimum more often than those of random intercepts. A table
+says where searches begin (`jaxvp.solver.slope_table`): for most genes one is enough. Where there is
+none, every gene is searched from several starts (`cone.STARTS`). Searches of a gene are as if of
+several genes; of optima that agree to rounding the first counts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from jaxvp.likelihood import SWEEP_COLUMNS, Estimates, traced_for
 from jaxvp.likelihood.slope_terms import Basis
 from jaxvp.likelihood.slopes import evaluate_slopes
 from jaxvp.solver import cone
-from jaxvp.solver.loop import for_each, iterate
+from jaxvp.solver.loop import by_tiles, for_each, iterate
+from jaxvp.solver.slope_table import SlopeStarts, SlopeTable, slope_starts
 from jaxvp.statistics import Array, PerGene, Records, Slopes, SlopeShared
 
 
@@ -50,10 +52,11 @@ def solve_slopes(
     gene: PerGene,
     wanted: Bool[Array, " genes"],
     limit: Int[Array, ""],
+    table: SlopeTable | None = None,
 ) -> SlopeSolution:
     """Optima and estimates of a block of genes, of which there are a multiple of ``width``."""
     with traced_for(platform):
-        return _solve(width, reml, shared, gene, wanted, limit)
+        return _solve(width, reml, shared, gene, wanted, limit, table)
 
 
 def _solve(
@@ -63,9 +66,10 @@ def _solve(
     gene: PerGene,
     wanted: Bool[Array, " genes"],
     limit: Int[Array, ""],
+    table: SlopeTable | None,
 ) -> SlopeSolution:
-    count, searches = wanted.shape[0], len(cone.STARTS)
-    begin = [cone.start(shared, deviation) for deviation in cone.STARTS]
+    count = wanted.shape[0]
+    nowhere = cone.start(shared, 0.0)
 
     def stepped(gene, state):
         if width == 1:
@@ -77,34 +81,89 @@ def _solve(
         out = cone.step(deviance, shared, state)
         return jax.tree.map(lambda leaf: leaf[..., None], out) if width == 1 else out
 
-    parts = [for_each(one, count) for one in begin]
-    start = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
-    start = start._replace(done=jnp.tile(~wanted, searches))
-    state = iterate(stepped, width, gene, Records.of(start), limit, count).tree()
+    def searched(begin: SlopeStarts, best: cone.State) -> cone.State:
+        """The best end of the searches that begin there, and of those before."""
+        searches = begin.there.shape[0]
+        start = for_each(nowhere, searches * count)._replace(
+            trial_x=_flat(begin.x),
+            trial_basis=jax.tree.map(_flat, begin.basis),
+            done=~(begin.there & wanted).reshape(-1),
+        )
+        state = iterate(stepped, width, gene, Records.of(start), limit, count).tree()
+        return _best(
+            jax.tree.map(
+                lambda old, new: jnp.concatenate(
+                    [old[..., None, :], new.reshape(*new.shape[:-1], searches, count)], axis=-2
+                ),
+                best,
+                state,
+            )
+        )
 
-    shaped = jax.tree.map(lambda leaf: leaf.reshape(*leaf.shape[:-1], searches, count), state)
-    certified = shaped.wrong <= jnp.maximum(cone.GRADIENT_TOLERANCE, shaped.tolerance)
+    best = for_each(nowhere, count)
+    anywhere = [_everywhere(nowhere, deviation, count) for deviation in cone.STARTS]
+    if table is None:
+        found = searched(_beside(anywhere), best)
+    else:
+        size = shared.n - reml * shared.p
+        empty = jax.tree.map(jnp.zeros_like, _beside(anywhere[:2]))
+        of_table = by_tiles(lambda g: slope_starts(table, shared, g, size), gene, empty)
+        # Who ends without a certificate begins again elsewhere, two at a time.
+        spare = anywhere[-1]._replace(there=jnp.zeros_like(anywhere[-1].there))
+        pairs = [of_table, _beside(anywhere[:2]), _beside([anywhere[2], spare])]
+        rounds = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
+
+        def attempt(number, best):
+            begin = jax.tree.map(lambda leaf: leaf[number], rounds)
+            again = (number == 0) | ~_certified(best)
+            return searched(begin._replace(there=begin.there & again), best)
+
+        found = jax.lax.fori_loop(0, len(pairs), attempt, best)
+    return SlopeSolution(
+        found.x, found.basis, found.wrong, found.tolerance, found.evaluations, found.estimates
+    )
+
+
+def _everywhere(nowhere: cone.State, deviation: float, count: int) -> SlopeStarts:
+    """All genes at one point, every coefficient of the same standard deviation."""
+    one = SlopeStarts(
+        jnp.full_like(nowhere.x, deviation)[:, None],
+        jax.tree.map(lambda leaf: leaf[..., None], nowhere.basis),
+        jnp.ones(1, bool),
+    )
+    return for_each(one, count)
+
+
+def _beside(starts: list[SlopeStarts]) -> SlopeStarts:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-2), *starts)
+
+
+def _flat(leaf: Array) -> Array:
+    """Searches on one axis, those of an attempt side by side."""
+    return leaf.reshape(*leaf.shape[:-2], -1)
+
+
+def _certified(state: cone.State) -> Bool[Array, "..."]:
+    return state.wrong <= jnp.maximum(cone.GRADIENT_TOLERANCE, state.tolerance)
+
+
+def _best(ends: cone.State) -> cone.State:
+    """Of the searches, on the axis before the genes'; evaluations are those of all."""
+    certified = _certified(ends)
     # Of optima that agree to rounding the first; one without certificate only if there is no other.
-    eps = 1e-10 if shaped.deviance.dtype == jnp.float64 else 1e-5
-    lowest = jnp.where(certified, shaped.deviance, jnp.inf).min(0)
-    lowest = jnp.where(jnp.isfinite(lowest), lowest, shaped.deviance.min(0))
-    good = shaped.deviance <= lowest + eps * (1 + abs(lowest))
+    eps = 1e-10 if ends.deviance.dtype == jnp.float64 else 1e-5
+    lowest = jnp.where(certified, ends.deviance, jnp.inf).min(0)
+    lowest = jnp.where(jnp.isfinite(lowest), lowest, ends.deviance.min(0))
+    good = ends.deviance <= lowest + eps * (1 + abs(lowest))
     good &= certified | ~certified.any(0)
     best = jnp.argmax(good, axis=0)
 
     def pick(leaf):
-        index = jnp.broadcast_to(best, (*leaf.shape[:-2], 1, count))
+        index = jnp.broadcast_to(best, (*leaf.shape[:-2], 1, leaf.shape[-1]))
         return jnp.take_along_axis(leaf, index, axis=-2)[..., 0, :]
 
-    found = jax.tree.map(pick, shaped)
-    return SlopeSolution(
-        found.x,
-        found.basis,
-        found.wrong,
-        found.tolerance,
-        shaped.evaluations.sum(0),
-        found.estimates,
-    )
+    found = jax.tree.map(pick, ends)
+    return found._replace(evaluations=ends.evaluations.sum(0, dtype=jnp.int32))
 
 
 def relative_factors(

@@ -28,7 +28,7 @@ from jaxvp.solver.determinant import PRECISE, Determinant, grid, held, tabulate
 from jaxvp.solver.elimination import level_sizes, rotated
 from jaxvp.solver.loop import for_each
 from jaxvp.solver.nodes import nodes, way_of
-from jaxvp.solver.table import Table, residual, valleys
+from jaxvp.solver.table import Table, in_x, residual, valleys
 from jaxvp.statistics import Array, Compression, LevelRows, PerGene, Shared
 
 # More than this is not worth having: such systems are factored.
@@ -127,7 +127,7 @@ def near_optimum(surface: Surface, shared: Shared, gene: PerGene, size: Scalar) 
     height = smooth + table.main[..., None]
     seen = tuple(slice(None, None, 2) for _ in table.gammas)
     gammas = tuple(gamma[::2] for gamma in table.gammas)
-    starts = valleys(gammas, shared.samples_per_level, height[seen])
+    starts = valleys(in_x(gammas, shared.samples_per_level), height[seen])
     # One after the other, compiled once; few genes have a second valley.
     found = jax.lax.map(lambda x: _refine(surface, shared, smooth, x), starts)
     first, second = (jax.tree.map(operator.itemgetter(i), found) for i in range(2))

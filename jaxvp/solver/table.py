@@ -143,32 +143,37 @@ def starts(
     determinant = jnp.exp((table.eliminated.log_det + table.main) / size)[..., None]
     rss = residual(table.eliminated, gene)
     height = fence(lambda rss: determinant * jnp.maximum(rss, 1e-30), rss)
-    return valleys(table.gammas, shared.samples_per_level, height)
+    return valleys(in_x(table.gammas, shared.samples_per_level), height)
+
+
+def in_x(gammas: tuple[Array, ...], m: Float[Array, " k"]) -> tuple[Array, ...]:
+    """Nodes of every term in ``x = log(1 + m gamma)``."""
+    return tuple(jnp.log1p(m[t] * jnp.asarray(gamma)) for t, gamma in enumerate(gammas))
 
 
 def valleys(
-    gammas: tuple[Array, ...],
-    samples_per_level: Float[Array, " k"],
-    height: Float[Array, "*nodes genes"],
+    nodes: tuple[Array, ...], height: Float[Array, "*nodes genes"]
 ) -> Float[Array, "2 k genes"]:
-    """x about the lowest node, and about the lowest of another valley (NaN: there is none)."""
+    """The point about the lowest node, and about the lowest of another valley (NaN: none).
+
+    ``nodes`` are those of every axis, of any coordinate.
+    """
     first = _lowest(height)
     second = _lowest(_other_valleys(height, first[1]))
-    return jnp.stack([_place(gammas, samples_per_level, height, *node) for node in (first, second)])
+    return jnp.stack([_place(nodes, height, *node) for node in (first, second)])
 
 
 def _place(
-    gammas: tuple[Array, ...],
-    m: Float[Array, " k"],
+    nodes: tuple[Array, ...],
     height: Float[Array, "*nodes genes"],
     lowest: Scalar,
     first: Int[Array, " genes"],
 ) -> Float[Array, "k genes"]:
-    """x near the node of the number ``first``, NaN where ``lowest`` is not finite.
+    """The point near the node of the number ``first``, NaN where ``lowest`` is not finite.
 
     On every axis it is the vertex of the parabola through the node and its neighbours.
     """
-    shape, k = height.shape[:-1], len(gammas)
+    shape, k = height.shape[:-1], len(nodes)
     flat = height.reshape(-1, height.shape[-1])
     stride = np.array([math.prod(shape[t + 1 :]) for t in range(k)], np.int32)[:, None]
     count = np.array(shape, np.int32)[:, None]
@@ -177,7 +182,6 @@ def _place(
     inside = (place > 0) & (place < count - 1)
     sides = np.array([-1, 1], np.int32)[:, None, None] * inside
     left, right = flat[first + stride * sides, np.arange(flat.shape[1])]
-    nodes = [jnp.log1p(m[t] * jnp.asarray(gammas[t])) for t in range(k)]
     padded = jnp.stack([jnp.pad(x, (0, max(shape) - len(x))) for x in nodes], 1)[..., None]
     number = np.arange(max(shape), dtype=np.int32)[:, None, None]
 

@@ -1,0 +1,172 @@
+r"""Starting points of models with random slopes, from a table that all genes share.
+
+What `jaxvp.solver.table` is for random intercepts: the deviance is looked at, by matrix products,
+at the nodes of a grid over the covariance matrices, and a search begins about the lowest node; one
+more begins where a node that is lower than its neighbours marks another valley. Axes are the
+coefficients' variances, in ``x = log(1 + m gamma)``, and of two that are correlated and eliminated
+their correlation. Other blocks' correlations are zero at all nodes.
+
+Where one of two correlated coefficients has no variance their correlation says nothing, and nodes
+that differ in it alone would be as many valleys: the first node is near zero, and a start about it
+is at zero.
+
+Cost a gene of N nodes of the eliminated factor, in C classes of c coefficients: ``N C c (c + 1) / 2
+(K + 1)`` multiply-adds; the rest as in `jaxvp.solver.table`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from jaxvp.likelihood import SWEEP_COLUMNS, Scalar, fence
+from jaxvp.likelihood.slope_terms import Basis
+from jaxvp.solver import small
+from jaxvp.solver.eigen import eigen
+from jaxvp.solver.elimination import Eliminated, others
+from jaxvp.solver.table import residual, valleys
+from jaxvp.statistics import Array, PerGene, RandomBlock, SlopeShared
+from jaxvp.target import accelerated
+
+# Nodes of x on an axis, by the number of axes, and of correlations.
+_NODES = {
+    axes: 6 * np.linspace(0, 1, count) ** 1.5 for axes, count in {1: 12, 2: 10, 3: 8, 4: 6}.items()
+}
+_CORRELATIONS = np.array([-0.9, -0.5, 0.0, 0.5, 0.9])
+_NEAR_ZERO = 0.05
+_SINGLE_SAMPLES = 1_000  # float32 is enough: see `jaxvp.solver.table`
+
+
+class SlopeTable(eqx.Module):
+    """What is shared."""
+
+    eliminated: Eliminated
+    axes: tuple[Array, ...]  # nodes of every coordinate
+    single: bool = eqx.field(static=True, default=False)  # is float32 enough?
+
+
+class SlopeStarts(NamedTuple):
+    """Where a gene's searches begin: attempts on the axis before the genes'."""
+
+    x: Float[Array, "k 2 genes"]  # as in `cone.State`
+    basis: Basis
+    there: Bool[Array, "2 genes"]
+
+
+def _correlated(block: RandomBlock) -> bool:
+    return block.eliminated and block.size == 2
+
+
+def build(shared: SlopeShared, reml: bool) -> SlopeTable | None:
+    """The table of a design, host code; None where a grid would have too many nodes."""
+    blocks = shared.blocks
+    count = sum(block.size + _correlated(block) for block in blocks)
+    fine = all(block.size <= 2 for block in blocks)
+    if not fine or count not in _NODES or shared.n_columns > SWEEP_COLUMNS:
+        return None
+    first, rest, gammas = [], [], []
+    for block, m in zip(blocks, shared.samples_per_level, strict=True):
+        nodes = _NODES[count].copy()
+        if _correlated(block):
+            nodes[0] = _NEAR_ZERO
+            first += [nodes, nodes, _CORRELATIONS]
+        elif block.eliminated:
+            first += [nodes] * block.size
+        else:
+            rest += [nodes] * block.size
+            gammas += [np.expm1(nodes) / m] * block.size
+    covariances = _covariances(
+        np.stack([a.ravel() for a in np.meshgrid(*first, indexing="ij")]), shared
+    )
+    weights, log_det = _eliminated(covariances, shared)
+    systems = shared.within + np.tensordot(weights, shared.between, 1)
+    columns = [block.levels for block in blocks if not block.eliminated for _ in range(block.size)]
+    levels, fixed, log_det = others(systems, log_det, gammas, columns, reml, large=False)
+    axes = (*first, *rest)
+    log_det = log_det.reshape([len(axis) for axis in axes])
+    single = float(shared.n) <= _SINGLE_SAMPLES
+    return SlopeTable(Eliminated(weights, levels, fixed, log_det), axes, single)
+
+
+def _covariances(
+    places: Float[np.ndarray, "axes N"], shared: SlopeShared
+) -> Float[np.ndarray, "c c N"]:
+    """Gamma of the eliminated factor at its nodes."""
+    blocks = [block for block in shared.blocks if block.eliminated]
+    c = sum(block.size for block in blocks)
+    found = np.zeros((c, c, places.shape[1]))
+    axis = start = 0
+    for block, m in zip(blocks, shared.samples_per_level, strict=False):
+        gammas = np.expm1(places[axis : axis + block.size]) / m
+        for i, gamma in enumerate(gammas, start):
+            found[i, i] = gamma
+        axis += block.size
+        if _correlated(block):
+            between = places[axis] * np.sqrt(gammas[0] * gammas[1])
+            found[start, start + 1] = found[start + 1, start] = between
+            axis += 1
+        start += block.size
+    return found
+
+
+def _eliminated(
+    covariances: Float[np.ndarray, "c c N"], shared: SlopeShared
+) -> tuple[Float[np.ndarray, "N PC"], Float[np.ndarray, " N"]]:
+    """Weights of the class sums, and ``log|V_1|``, at the nodes."""
+    c, count = covariances.shape[1:]
+    roots = np.moveaxis(np.asarray(shared.roots), 0, -1)
+    classes = roots.shape[-1]
+    half = np.einsum("abC,bdN->adNC", roots, covariances)
+    system = np.einsum("adNC,edC->aeNC", half, roots)
+    system += np.eye(c)[:, :, None, None]
+    factor = small.cholesky(system)
+    inverse = small.inverse_of_lower(factor)
+    pairs = [(a, b) for a in range(c) for b in range(a, c)]
+    weights = [np.einsum("kNC,kNC->NC", inverse[:, a], inverse[:, b]) for a, b in pairs]
+    log_det = small.log_det(factor) @ np.asarray(shared.counts)
+    return np.stack(weights, axis=1).reshape(count, len(pairs) * classes), log_det
+
+
+def slope_starts(
+    table: SlopeTable, shared: SlopeShared, gene: PerGene, size: Scalar
+) -> SlopeStarts:
+    """For every gene of a tile. ``size`` is N, the factor of log r."""
+    if table.single and not accelerated():
+        table, gene, size = jax.tree.map(
+            lambda a: jnp.asarray(a, jnp.float32), (table, gene, jnp.asarray(size))
+        )
+    determinant = jnp.exp(table.eliminated.log_det / size)[..., None]
+    rss = residual(table.eliminated, gene)
+    height = fence(lambda rss: determinant * jnp.maximum(rss, 1e-30), rss)
+    found = valleys(table.axes, height)  # attempts, axes, genes
+    there = jnp.isfinite(found).all(1)
+    places = jnp.where(there[:, None], found, 0.0).astype(jnp.asarray(shared.r_inverse).dtype)
+    return fence(lambda p, t: _starts(shared, p, t), places.swapaxes(0, 1), there)
+
+
+def _starts(shared: SlopeShared, places: Float[Array, "axes 2 genes"], there: Array) -> SlopeStarts:
+    """From coordinates to eigenvalues of X and their eigenvectors."""
+    # The eliminated blocks come first, in both.
+    axis, roots, bases = 0, [], []
+    for number, block in enumerate(shared.blocks):
+        m = jnp.asarray(shared.samples_per_level)[number]
+        part = places[axis : axis + block.size]
+        axis += block.size
+        if _correlated(block):
+            gamma = jnp.where(part <= _NEAR_ZERO * 1.001, 0.0, jnp.expm1(part) / m)
+            between = places[axis] * jnp.sqrt(gamma[0] * gamma[1])
+            axis += 1
+            matrix = jnp.stack([jnp.stack([gamma[0], between]), jnp.stack([between, gamma[1]])])
+            values, vectors = eigen(matrix)
+            roots.append(jnp.sqrt(jnp.maximum(values, 0.0)))
+            bases.append(vectors)
+        else:
+            roots.append(jnp.sqrt(jnp.expm1(part) / m))
+            eye = jnp.eye(block.size, dtype=part.dtype)[..., None, None]
+            bases.append(jnp.broadcast_to(eye, (block.size, block.size, *part.shape[1:])))
+    return SlopeStarts(jnp.concatenate(roots), tuple(bases), there)
