@@ -111,7 +111,7 @@ def test_starts_lie_about_the_lowest_node_and_not_below_zero():
     gammas, m = (np.array([0.0, 0.1, 1, 5, 30]), np.array([0.0, 0.5, 2, 50])), np.array([3.0, 7.0])
     height = rng.uniform(1, 2, size=(5, 4, 300))
     with jax.enable_x64(True):
-        first, second = np.asarray(table.valleys(gammas, m, jnp.asarray(height)))
+        first, second = np.asarray(table.valleys(table.in_x(gammas, m), jnp.asarray(height)))
     assert (first >= 0).all() and not (second < 0).any()
     for gene in range(300):
         place = np.unravel_index(height[..., gene].argmin(), (5, 4))
@@ -125,7 +125,7 @@ def test_starts_lie_about_the_lowest_node_and_not_below_zero():
     x = np.log1p(3.0 * gammas[0])
     bowl = (x - 1.2) ** 2
     with jax.enable_x64(True):
-        found = table.valleys((gammas[0],), np.array([3.0]), jnp.asarray(bowl[:, None]))[0]
+        found = table.valleys((x,), jnp.asarray(bowl[:, None]))[0]
     np.testing.assert_allclose(found, 1.2, atol=1e-12)
 
 
@@ -136,6 +136,8 @@ def test_of_two_nodes_that_are_equally_low_each_is_a_start():
     height = np.full((5, 5, 1), 2.0)
     height[0, 3] = height[3, 0] = 1.0
     with jax.enable_x64(True):
-        first, second = np.asarray(table.valleys(gammas, m, jnp.asarray(height)))[..., 0]
+        first, second = np.asarray(table.valleys(table.in_x(gammas, m), jnp.asarray(height)))[
+            ..., 0
+        ]
     assert first[0] == 0 and x[2] < first[1] < x[4]
     assert second[1] == 0 and x[2] < second[0] < x[4]

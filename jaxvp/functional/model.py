@@ -14,7 +14,16 @@ from jaxvp.design import DesignError, build
 from jaxvp.formula import Formula
 from jaxvp.fractions import RESIDUALS, mixed_names
 from jaxvp.solver import Table, prepare
-from jaxvp.statistics import Array, Classes, Layout, compress, known_classes, layout, node_counts
+from jaxvp.statistics import (
+    Array,
+    Classes,
+    Layout,
+    Shared,
+    compress,
+    known_classes,
+    layout,
+    node_counts,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,6 +136,7 @@ def design(formula: str, metadata: pd.DataFrame, *, reml: bool = False) -> Desig
     found = build(parsed, metadata, reml)
     compression = compress(found)
     shared = compression.shared
+    assert isinstance(shared, Shared)
     if found.codes:
         where = layout(found, shared)
         components, by_name = mixed_names(found)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +75,14 @@ class Solution(NamedTuple):
     evaluations: Int[Array, " genes"]
     estimates: Estimates
     hessian: Float[Array, "k k genes"] | None  # in x; of Newton's method alone
+
+
+@overload
+def prepare(solver: str, shared: Shared, reml: bool) -> Table | None: ...
+
+
+@overload
+def prepare(solver: str, shared: Shared | SlopeShared, reml: bool) -> Table | SlopeTable | None: ...
 
 
 def prepare(solver: str, shared: Shared | SlopeShared, reml: bool) -> Table | SlopeTable | None:
