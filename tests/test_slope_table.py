@@ -96,9 +96,13 @@ def test_few_evaluations_find_what_three_starts_do(formula):
     assert one.evaluations.mean() < 0.4 * three.evaluations.mean()
 
 
-def test_what_has_no_table():
+def test_what_has_no_table(monkeypatch):
     metadata, _ = study()
     metadata = metadata.assign(Dose=np.random.default_rng(2).normal(size=60))
     for formula in ("~ Age + (Age + Dose|g)", "~ Age + (Age|g) + (Age|h)"):
         shared = compress_slopes(build(Formula.parse(formula), metadata)).shared
         assert slope_table.build(shared, False) is None
+    shared = compress_slopes(build(Formula.parse(FORMULAS[0]), metadata)).shared
+    assert slope_table.build(shared, False) is not None
+    monkeypatch.setattr(slope_table, "_MOST_WEIGHTS", 100)
+    assert slope_table.build(shared, False) is None

@@ -40,6 +40,8 @@ _NODES = {
 }
 _CORRELATIONS = np.array([-1.0, -0.6, 0.0, 0.6, 1.0])
 _NEAR_ZERO = 0.05
+# Weights of class sums at the nodes, at most: of more (9,000 levels, each a class) there is none.
+_MOST_WEIGHTS = 1 << 23
 _SINGLE_SAMPLES = 1_000  # float32 is enough: see `jaxvp.solver.table`
 
 
@@ -81,10 +83,10 @@ def build(shared: SlopeShared, reml: bool) -> SlopeTable | None:
         else:
             rest += [nodes] * block.size
             gammas += [np.expm1(nodes) / m] * block.size
-    covariances = _covariances(
-        np.stack([a.ravel() for a in np.meshgrid(*first, indexing="ij")]), shared
-    )
-    weights, log_det = _eliminated(covariances, shared)
+    places = np.stack([axis.ravel() for axis in np.meshgrid(*first, indexing="ij")])
+    if places.shape[1] * len(shared.between) > _MOST_WEIGHTS:
+        return None
+    weights, log_det = _eliminated(_covariances(places, shared), shared)
     systems = np.asarray(shared.within) + np.tensordot(weights, shared.between, 1)
     columns = [block.levels for block in blocks if not block.eliminated for _ in range(block.size)]
     levels, fixed, log_det = others(systems, log_det, gammas, columns, reml, large=False)
