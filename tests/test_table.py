@@ -136,8 +136,7 @@ def test_of_two_nodes_that_are_equally_low_each_is_a_start():
     height = np.full((5, 5, 1), 2.0)
     height[0, 3] = height[3, 0] = 1.0
     with jax.enable_x64(True):
-        first, second = np.asarray(table.valleys(table.in_x(gammas, m), jnp.asarray(height)))[
-            ..., 0
-        ]
+        nodes = table.in_x(gammas, m)
+        first, second = np.asarray(table.valleys(nodes, jnp.asarray(height)))[..., 0]
     assert first[0] == 0 and x[2] < first[1] < x[4]
     assert second[1] == 0 and x[2] < second[0] < x[4]

@@ -46,9 +46,8 @@ class Pattern(NamedTuple):
     n_obs: int
     compression: Compression
     covariance: Float[np.ndarray, "p p"]
-    placed: (
-        tuple[Shared | SlopeShared, Surface | Table | SlopeTable | None] | None
-    )  # on the devices
+    # on the devices
+    placed: tuple[Shared | SlopeShared, Surface | Table | SlopeTable | None] | None
 
 
 class Patterns:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from jaxvp.likelihood.lanes import inverse, lift, total
 from jaxvp.likelihood.slope_system import product
-from jaxvp.likelihood.slope_terms import between, entries, offsets
+from jaxvp.likelihood.slope_terms import between, entries, offsets, upper
 from jaxvp.likelihood.system import Scalar
 from jaxvp.statistics import CHUNK, Array, PerGene, RandomBlock, SlopeShared
 from jaxvp.target import fence
@@ -51,16 +51,12 @@ def _directions(blocks: tuple[RandomBlock, ...]) -> list[tuple[int, int]]:
     ]
 
 
-def _upper(c: int) -> list[tuple[int, int]]:
-    return [(a, b) for a in range(c) for b in range(a, c)]
-
-
 def _first(weights: _Weights, i: int, j: int) -> Array:
     """``dW`` in one direction, its upper triangle: (pairs, classes, *genes)."""
     y = weights.y
     if i == j:
-        return jnp.stack([-y[a, i] * y[b, i] for a, b in _upper(len(y))])
-    return jnp.stack([-(y[a, i] * y[b, j] + y[a, j] * y[b, i]) for a, b in _upper(len(y))])
+        return jnp.stack([-y[a, i] * y[b, i] for a, b in upper(len(y))])
+    return jnp.stack([-(y[a, i] * y[b, j] + y[a, j] * y[b, i]) for a, b in upper(len(y))])
 
 
 def _second(weights: _Weights, s: tuple[int, int], t: tuple[int, int]) -> Array:
@@ -68,7 +64,7 @@ def _second(weights: _Weights, s: tuple[int, int], t: tuple[int, int]) -> Array:
     y, b = weights.y, weights.b
     c = len(y)
     found = []
-    for row, column in _upper(c):
+    for row, column in upper(c):
         entry = 0.0
         for i, j in between(s):
             for k, m in between(t):
@@ -152,7 +148,7 @@ def eliminate(gamma: Array, corner: Array, shared: SlopeShared, gene: PerGene) -
         counts = lift(counts, like, 1)
 
         def value(found, uy, yy):
-            w = jnp.stack([found.w[a, b] for a, b in _upper(len(corner))])
+            w = jnp.stack([found.w[a, b] for a, b in upper(len(corner))])
             return bordered(w, uu, uy, yy)
 
         def slope(found, uy, yy, i, j):

@@ -19,19 +19,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxvp.likelihood import SWEEP_COLUMNS, Scalar, fence
-from jaxvp.likelihood.slope_terms import Basis
+from jaxvp.likelihood.slope_terms import Basis, upper
 from jaxvp.solver import small
 from jaxvp.solver.eigen import eigen
 from jaxvp.solver.elimination import Eliminated, others
-from jaxvp.solver.table import residual, valleys
+from jaxvp.solver.table import SINGLE_SAMPLES, heights, in_single, valleys
 from jaxvp.statistics import Array, PerGene, RandomBlock, SlopeShared
-from jaxvp.target import accelerated
 
 # Nodes of x on an axis, by the number of axes, and of correlations. Of 2,000 genes of ten small and
 # very unequal designs each these miss the lowest optimum of 18, three fixed starts of 16.
@@ -42,7 +40,6 @@ _CORRELATIONS = np.array([-1.0, -0.6, 0.0, 0.6, 1.0])
 _NEAR_ZERO = 0.05
 # Weights of class sums at the nodes, at most: of more (9,000 levels, each a class) there is none.
 _MOST_WEIGHTS = 1 << 23
-_SINGLE_SAMPLES = 1_000  # float32 is enough: see `jaxvp.solver.table`
 
 
 class SlopeTable(eqx.Module):
@@ -92,7 +89,7 @@ def build(shared: SlopeShared, reml: bool) -> SlopeTable | None:
     levels, fixed, log_det = others(systems, log_det, gammas, columns, reml, large=False)
     axes = (*first, *rest)
     log_det = log_det.reshape([len(axis) for axis in axes])
-    single = float(shared.n) <= _SINGLE_SAMPLES
+    single = float(shared.n) <= SINGLE_SAMPLES
     return SlopeTable(Eliminated(weights, levels, fixed, log_det), axes, single)
 
 
@@ -129,7 +126,7 @@ def _eliminated(
     system += np.eye(c)[:, :, None, None]
     factor = small.cholesky(system)
     inverse = small.inverse_of_lower(factor)
-    pairs = [(a, b) for a in range(c) for b in range(a, c)]
+    pairs = upper(c)
     weights = [np.einsum("kNC,kNC->NC", inverse[:, a], inverse[:, b]) for a, b in pairs]
     log_det = small.log_det(factor) @ np.asarray(shared.counts)
     return np.stack(weights, axis=1).reshape(count, len(pairs) * classes), log_det
@@ -139,13 +136,9 @@ def slope_starts(
     table: SlopeTable, shared: SlopeShared, gene: PerGene, size: Scalar
 ) -> SlopeStarts:
     """For every gene of a tile. ``size`` is N, the factor of log r."""
-    if table.single and not accelerated():
-        table, gene, size = jax.tree.map(
-            lambda a: jnp.asarray(a, jnp.float32), (table, gene, jnp.asarray(size))
-        )
-    determinant = jnp.exp(table.eliminated.log_det / size)[..., None]
-    rss = residual(table.eliminated, gene)
-    height = fence(lambda rss: determinant * jnp.maximum(rss, 1e-30), rss)
+    if table.single:
+        table, gene, size = in_single((table, gene, size))
+    height = heights(table.eliminated, table.eliminated.log_det, gene, size)
     found = valleys(table.axes, height)  # attempts, axes, genes
     there = jnp.isfinite(found).all(1)
     places = jnp.where(there[:, None], found, 0.0).astype(jnp.asarray(shared.r_inverse).dtype)

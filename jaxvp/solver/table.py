@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -42,7 +43,7 @@ _NODES = {
 }
 # float32 changes deviances by 0.001 of 100 samples, by 0.03 of 1,000: little to a start, or to what
 # nodes a step apart tell of valleys. Of 10,000 it would be 0.3.
-_SINGLE_SAMPLES = 1_000
+SINGLE_SAMPLES = 1_000
 _FEW = 8  # columns of a sum that is written out
 _SMALL, _LARGE = (1, 2, 3), (2, 3, 4)  # numbers of terms for which a table pays
 
@@ -70,7 +71,7 @@ def build(shared: Shared, reml: bool) -> Table | None:
     if k not in (_LARGE if shared.n_columns > SWEEP_COLUMNS else _SMALL):
         return None
     gammas = tuple(np.expm1(_NODES[k]) / m for m in shared.samples_per_level)
-    single = shared.n_columns <= SWEEP_COLUMNS and float(shared.n) <= _SINGLE_SAMPLES
+    single = shared.n_columns <= SWEEP_COLUMNS and float(shared.n) <= SINGLE_SAMPLES
     return dataclasses.replace(tabulate(shared, gammas, reml), single=single)
 
 
@@ -133,17 +134,30 @@ def starts(
 
     NaN where a gene has no such start. ``size`` is N, the factor of log r.
     """
-    if table.single and not accelerated():
-        # Half the traffic, which bounds it. Where a term explains all but float32's rounding any
-        # node that does is as low. (An accelerator would multiply in fewer digits.)
-        table, gene, size = jax.tree.map(
-            lambda a: jnp.asarray(a, jnp.float32), (table, gene, jnp.asarray(size))
-        )
-    # exp(deviance / N): the same order, without a logarithm for every node of every gene.
-    determinant = jnp.exp((table.eliminated.log_det + table.main) / size)[..., None]
-    rss = residual(table.eliminated, gene)
-    height = fence(lambda rss: determinant * jnp.maximum(rss, 1e-30), rss)
+    if table.single:
+        table, gene, size = in_single((table, gene, size))
+    height = heights(table.eliminated, table.eliminated.log_det + table.main, gene, size)
     return valleys(in_x(table.gammas, shared.samples_per_level), height)
+
+
+def in_single(tree: Any) -> Any:
+    """In float32, on a CPU: half the traffic, which bounds what is done with a table.
+
+    Where a term explains all but float32's rounding any node that does is as low. (An accelerator
+    would multiply in fewer digits.)
+    """
+    if accelerated():
+        return tree
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree)
+
+
+def heights(
+    eliminated: Eliminated, log_det: Float[Array, "*nodes"], gene: PerGene, size: Scalar
+) -> Float[Array, "*nodes genes"]:
+    """``exp(deviance / N)``: the same order, without a logarithm for every node of every gene."""
+    determinant = jnp.exp(log_det / size)[..., None]
+    rss = residual(eliminated, gene)
+    return fence(lambda rss: determinant * jnp.maximum(rss, 1e-30), rss)
 
 
 def in_x(gammas: tuple[Array, ...], m: Float[Array, " k"]) -> tuple[Array, ...]:
