@@ -104,11 +104,12 @@ def _with_slopes(design: Any) -> Shape:
     from jaxvp.statistics import compress_slopes
 
     shared = compress_slopes(design).shared
+    classes, c = shared.roots.shape[:2]
     return Shape(
         n=design.n,
         terms=len(design.codes),
         p=design.p,
         K=shared.n_columns,
-        classes=len(shared.between),
+        classes=classes * c * (c + 1) // 2,
         largest=max(int(codes.max()) + 1 for codes in design.codes),
     )

@@ -70,13 +70,10 @@ def eliminated(own, gene, j, blocks, K):
     inner = np.eye(c) + roots @ covariance @ roots.swapaxes(1, 2)
     w, log_det = np.linalg.inv(inner), (counts * np.linalg.slogdet(inner)[1]).sum()
     uu, uy, yy = own.within[..., j].copy(), gene.within_uy[:, j].copy(), gene.within_yy[j]
-    pairs = [(a, b) for a in range(c) for b in range(a, c)]
-    classes = len(counts)
-    for place, (a, b) in enumerate(pairs):
-        part = slice(place * classes, (place + 1) * classes)
-        uu += np.tensordot(w[:, a, b], own.between[part, ..., j], 1)
-        uy += w[:, a, b] @ gene.between_uy[part, :, j]
-        yy += w[:, a, b] @ gene.between_yy[part, j]
+    F, a = own.cross[..., j], gene.level_sums[..., j]
+    uu += np.einsum("jak,jab,jbl->kl", F, w, F)
+    uy += np.einsum("jak,jab,jb->k", F, w, a)
+    yy += np.einsum("ja,jab,jb->", a, w, a)
     assert uu.shape == (K, K)
     return uu, uy, yy, log_det
 
@@ -138,7 +135,7 @@ def test_weights_of_all_genes_are_rows_times_their_roots(formula):
         blocks = covariances(design, np.random.default_rng(3))
 
         class Shared:
-            within, between = shared.within[..., None], shared.between[..., None]
+            within, cross = shared.within[..., None], shared.cross[..., None]
             roots, counts = shared.roots[..., None], shared.counts[:, None]
 
         uu, uy, yy, log_det = eliminated(gene.own, gene, 0, blocks, K)

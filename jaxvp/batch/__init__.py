@@ -75,12 +75,12 @@ def block_genes(
     ``genes`` is how many the study has. On an accelerator a block is large, so that few launches
     serve many genes: by the bytes of a gene's measurements and statistics.
     """
-    classes, columns = shared.between.shape[:2]
+    columns = shared.n_columns
     if platform != "cpu":
         fits = _ACCELERATED_BYTES // block_bytes(shared, samples, 1)
         return 1 << int(np.clip(fits, _SMALLEST_ACCELERATED, _LARGEST_ACCELERATED)).bit_length() - 1
     width = lanes(shared)
-    one = 8 * (classes + 1) * (columns + 1)
+    one = 8 * shared.numbers_of_gene
     if columns > SWEEP_COLUMNS:
         # Buffers hold powers of two, and filling them costs as much as genes.
         most = _LARGEST_BLOCK_OF_MANY if genes > _MANY_LARGE else _LARGEST_BLOCK_LARGE
@@ -101,8 +101,7 @@ def platform_of(devices: Sequence[Device]) -> str:
 
 def block_bytes(shared: Shared | SlopeShared, samples: int, genes: int) -> int:
     """What a block takes: its measurements, its statistics, and their copy for the solver."""
-    classes, columns = shared.between.shape[:2]
-    return 8 * genes * (samples + 3 * (classes + 1) * (columns + 1))
+    return 8 * genes * (samples + 3 * shared.numbers_of_gene)
 
 
 def that_fits(shared: Shared | SlopeShared, samples: int, genes: int) -> int:

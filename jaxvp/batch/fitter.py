@@ -100,7 +100,8 @@ class Fitter:
         # The error of tabulated determinants is measured in float64.
         many = genes if dtype == "float64" else 0
         with jax.enable_x64(True):
-            tabulated = bool(workers) and not own_weights
+            # Searches of slopes begin by it with weights of a gene's own, too.
+            tabulated = bool(workers) and (not own_weights or design.slopes)
             table = prepare_many(solver, compression, reml, many, platform) if tabulated else None
             host = (shared, table)
             host = jax.tree.map(lambda a: np.asarray(a, dtype), host)

@@ -24,7 +24,7 @@ from jaxvp.batch.fitted import Fitted, Undo, at_optimum, write
 from jaxvp.batch.program import Program, capacity_for, form_products, solve_block
 from jaxvp.design import Design, explain_anything
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates
-from jaxvp.solver import SlopeSolution, Status, relative_factors, slope_lanes
+from jaxvp.solver import SlopeSolution, SlopeTable, Status, relative_factors, slope_lanes
 from jaxvp.statistics import (
     Array,
     Compression,
@@ -40,6 +40,7 @@ from jaxvp.statistics import (
     own_slopes,
     room_for_slopes,
     slope_structure,
+    statistics,
     structure,
     sums,
 )
@@ -112,10 +113,10 @@ class Own:
 
     def _bytes(self, nodes: int) -> int:
         """Products of a gene."""
-        s, pairs = self.structure, 1
+        s, columns = self.structure, self.shared.n_columns + 1
         if isinstance(s, SlopeStructure):
-            pairs = s.z.shape[1] * (s.z.shape[1] + 1) // 2
-        return 8 * (pairs * nodes + 2) * (self.shared.n_columns + 1) ** 2
+            return 8 * columns * (s.z.shape[1] * nodes + columns)
+        return 8 * (nodes + 2) * columns**2
 
     def width(self, nodes: int) -> int:
         """Genes that are stepped together."""
@@ -267,14 +268,18 @@ def _fit_chunk(
     if work.own.chunk(nodes) > 1:
         genes = _not_alone(genes)
     here = found.take(genes)
-    shared, _ = program.shared
+    shared, table = program.shared
+    # There is none of the gene's own products. Searches of slopes begin by the design's.
+    table = table if isinstance(table, SlopeTable) else None
     program = program._replace(
         # The gene's own products stand in for these: one program, whatever the weights of samples.
-        shared=(_without_classes(shared), None),
+        shared=(_without_classes(shared), table),
         capacity=work.own.chunk(nodes),
         width=min(work.own.width(nodes), work.own.chunk(nodes)),
     )
     gene = work.own.products(here, nodes, program.devices)
+    if table is not None:
+        gene = dataclasses.replace(gene, plain=_plain(work.compression, here))
     solved = solve_block(program, gene, np.ones(len(genes), dtype=bool))
     part = out.take(genes)
     if isinstance(solved, SlopeSolution):
@@ -290,6 +295,12 @@ def _fit_chunk(
         part.theta[:] = np.sqrt(part.gamma)
     part.certify(solved)
     out.put(genes, part)
+
+
+def _plain(compression: Compression, found: Sums) -> PerGene:
+    """What the genes' statistics were without weights of their own; what is lost is zero."""
+    y = found.y if compression.weighting is None else found.y[compression.weighting.rows]
+    return statistics(compression, y).gene
 
 
 def _not_alone(genes: Int[np.ndarray, " some"]) -> Int[np.ndarray, " two_or_more"]:

@@ -56,11 +56,10 @@ class Model:
     @property
     def bytes(self) -> int:
         """Of the products of a gene of its own."""
-        pairs = 1
+        levels, columns = max((1, *self.shared.levels[:1])), self.shared.n_columns + 1
         if isinstance(self.shared, SlopeShared):
-            pairs = self.shared.roots.shape[1] * (self.shared.roots.shape[1] + 1) // 2
-        levels = max((1, *self.shared.levels[:1]))
-        return 8 * levels * pairs * (self.shared.n_columns + 1) ** 2
+            return 8 * columns * (levels * self.shared.roots.shape[1] + columns)
+        return 8 * levels * columns**2
 
     def information(
         self, theta: Float[np.ndarray, "genes m"], shared: Shared | SlopeShared | None = None
@@ -105,9 +104,7 @@ class Model:
         half = np.asarray(shared.roots) @ _diagonal(first, [1] * len(first))[:, None]
         c = half.shape[-1]
         w = np.linalg.inv(half @ half.swapaxes(2, 3) + np.eye(c))
-        above = np.triu_indices(c)
-        w = np.moveaxis(w[..., above[0], above[1]], -1, 1).reshape(len(theta), -1)
-        system = np.asarray(shared.within) + np.tensordot(w, np.asarray(shared.between), axes=1)
+        system = shared.systems(w)
         others = [(f, b) for f, b in zip(factors, shared.blocks, strict=True) if not b.eliminated]
         root = _diagonal([f for f, _ in others], [b.levels for _, b in others], len(theta))
         return _eliminate(system, root.swapaxes(1, 2) @ system[:, : root.shape[1]], root)

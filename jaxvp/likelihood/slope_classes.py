@@ -1,7 +1,12 @@
-r"""The eliminated factor's part: the system M and log|V_1|, as sums over classes of levels.
+r"""The eliminated factor's part, class by class: the system M, log|V_1|, and their derivatives.
 
-The formulas are in `jaxvp.likelihood.slopes`. Where there are many classes they are summed chunk by
-chunk, in a loop: the same code for 16 levels as for 3,000.
+The formulas are in `jaxvp.likelihood.slopes`. With ``X_c = Y_c' H_c Y_c``, where ``H_c`` is one of
+`Forms`, all derivatives that are contracted are sums over classes of the entries of X and B:
+
+    tr(T M_s) = -sum_c tr(dG X),   tr(T M_st) = 2 sum_c tr(X dG B dG')   (of r with the other H).
+
+Where there are many classes they are summed chunk by chunk, in a loop: the same code for 16 levels
+as for 3,000.
 """
 
 from __future__ import annotations
@@ -10,15 +15,40 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Float
 
-from jaxvp.likelihood.lanes import inverse, lift, total
+from jaxvp.likelihood.lanes import inverse, lift
+from jaxvp.likelihood.slope_sums import ByClass, ByLevel, Forms, Value, inner, summed
 from jaxvp.likelihood.slope_system import product
-from jaxvp.likelihood.slope_terms import between, entries, offsets, upper
+from jaxvp.likelihood.slope_terms import between, entries, offsets
 from jaxvp.likelihood.system import Scalar
-from jaxvp.statistics import CHUNK, Array, PerGene, RandomBlock, SlopeShared
+from jaxvp.statistics import CHUNK, CHUNK_OF_OWN, Array, PerGene, RandomBlock, SlopeShared, upper
 from jaxvp.target import fence
+
+
+class Eliminated(NamedTuple):
+    """M, bordered by y, and log|V_1|."""
+
+    system: Float[Array, "K1 K1 *genes"]
+    log_det: Scalar
+
+    @property
+    def lost(self) -> Scalar:
+        """``y'V_1^-1 y``: what rounding is relative to."""
+        return self.system[-1, -1]
+
+
+class Derivatives(NamedTuple):
+    """In the m1 entries of the eliminated blocks; second ones of M, contracted."""
+
+    systems: Float[Array, "m1 K K *genes"]  # M_s
+    moved: Float[Array, "m1 K *genes"]  # g_s = (M_s e)_U
+    log_det: Float[Array, "m1 *genes"]
+    log_det2: Float[Array, "m1 m1 *genes"]
+    trace: Float[Array, "m1 *genes"]  # tr(T M_s)
+    trace2: Float[Array, "m1 m1 *genes"]  # tr(T M_st)
+    form: Float[Array, "m1 *genes"]  # e'M_s e
+    form2: Float[Array, "m1 m1 *genes"]  # e'M_st e
 
 
 class _Weights(NamedTuple):
@@ -51,195 +81,130 @@ def _directions(blocks: tuple[RandomBlock, ...]) -> list[tuple[int, int]]:
     ]
 
 
-def _first(weights: _Weights, i: int, j: int) -> Array:
-    """``dW`` in one direction, its upper triangle: (pairs, classes, *genes)."""
-    y = weights.y
-    if i == j:
-        return jnp.stack([-y[a, i] * y[b, i] for a, b in upper(len(y))])
-    return jnp.stack([-(y[a, i] * y[b, j] + y[a, j] * y[b, i]) for a, b in upper(len(y))])
-
-
-def _second(weights: _Weights, s: tuple[int, int], t: tuple[int, int]) -> Array:
-    """``d2W`` in two directions, its upper triangle."""
-    y, b = weights.y, weights.b
-    c = len(y)
-    found = []
-    for row, column in upper(c):
-        entry = 0.0
-        for i, j in between(s):
-            for k, m in between(t):
-                both = y[row, i] * y[column, m] + y[column, i] * y[row, m]
-                entry = entry + both * b[j, k]
-        found.append(entry)
-    return jnp.stack(found)
-
-
-class Sums(NamedTuple):
-    """M and its first derivatives, bordered by y; log|V_1| and its derivatives."""
-
-    matrices: Float[Array, "s1 K1 K1 *genes"]
-    log_det: Array  # 1 + m1 entries
-    log_det2: Float[Array, "m1 m1 *genes"]
-    lost: Scalar  # y'V_1^-1 y: what rounding is relative to
-
-
-def _chunks(shared: SlopeShared) -> int:
+def _chunks(shared: SlopeShared, gene: PerGene) -> int:
     """How many chunks the classes are summed in."""
-    return max(1, len(shared.counts) // CHUNK)
+    classes = len(shared.counts)
+    own = shared.cross is not None and not len(shared.between)
+    if own:
+        return -(-classes // CHUNK_OF_OWN)
+    return -(-classes // CHUNK)
 
 
-def _chunk(number: Array | int, shared: SlopeShared, gene: PerGene) -> tuple[Array, ...]:
-    """Roots, counts, and class sums (pairs, classes, ...) of one chunk."""
-    chunks, classes = _chunks(shared), len(shared.counts)
+class _Chunk(NamedTuple):
+    roots: Float[Array, "classes c c *genes"]
+    counts: Float[Array, "classes *genes"]
+    sums: ByClass | ByLevel
+
+
+def _chunk(number: Array | int, shared: SlopeShared, gene: PerGene) -> _Chunk:
+    chunks, classes = _chunks(shared, gene), len(shared.counts)
     width = classes // chunks
-
-    def of_pairs(array):
-        array = jnp.asarray(array)
-        shaped = array.reshape(len(array) // classes, chunks, width, *array.shape[1:])
-        return jax.lax.dynamic_index_in_dim(shaped, number, 1, keepdims=False)
 
     def of_classes(array):
         array = jnp.asarray(array)
         shaped = array.reshape(chunks, width, *array.shape[1:])
         return jax.lax.dynamic_index_in_dim(shaped, number, 0, keepdims=False)
 
-    return (
-        of_classes(shared.roots),
-        of_classes(shared.counts),
-        of_pairs(shared.between),
-        of_pairs(gene.between_uy),
-        of_pairs(gene.between_yy),
-    )
+    def of_pairs(array):
+        array = jnp.asarray(array)
+        shaped = array.reshape(len(array) // classes, chunks, width, *array.shape[1:])
+        return jax.lax.dynamic_index_in_dim(shaped, number, 1, keepdims=False)
+
+    uu = of_pairs(shared.between) if len(shared.between) else None
+    if shared.cross is not None:
+        assert gene.level_sums is not None
+        sums = ByLevel(of_classes(shared.cross), of_classes(gene.level_sums), uu)
+    else:
+        assert uu is not None
+        sums = ByClass(uu, of_pairs(gene.between_uy), of_pairs(gene.between_yy))
+    return _Chunk(of_classes(shared.roots), of_classes(shared.counts), sums)
 
 
-def _each_chunk(add, begin, shared: SlopeShared):
-    if _chunks(shared) == 1:
-        return add(0, begin)
-    return jax.lax.fori_loop(0, _chunks(shared), add, begin)
+def _sum_of_chunks(of_chunk, shared: SlopeShared, gene: PerGene):
+    """``of_chunk(chunk)``, summed over all chunks."""
+    count = _chunks(shared, gene)
+    if count == 1:
+        return of_chunk(_chunk(0, shared, gene))
+    shapes = jax.eval_shape(lambda: of_chunk(_chunk(0, shared, gene)))
+    begin = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(number, carry):
+        return jax.tree.map(jnp.add, carry, of_chunk(_chunk(number, shared, gene)))
+
+    return jax.lax.fori_loop(0, count, add, begin)
 
 
-def _weighted(weights: Array, sums: Array) -> Array:
-    """Sum over pairs and classes, written out: XLA fuses it into its consumer."""
-    out = 0.0
-    for pair in range(weights.shape[0]):
-        for one in range(weights.shape[1]):
-            out = out + weights[pair, one] * sums[pair, one]
-    return jnp.asarray(out)
-
-
-def eliminate(gamma: Array, corner: Array, shared: SlopeShared, gene: PerGene) -> Sums:
-    directions = _directions(shared.blocks)
+def eliminate(gamma: Array, corner: Array, shared: SlopeShared, gene: PerGene) -> Eliminated:
     like = corner[0, 0]
 
-    def bordered(weight, uu, uy, yy):
-        matrix = _weighted(weight, lift(uu, like, 4))
-        vector = _weighted(weight, uy)
-        corner = _weighted(weight, yy)
-        return jnp.concatenate(
-            [
-                jnp.concatenate([matrix, vector[:, None]], 1),
-                jnp.concatenate([vector, corner[None]])[None],
-            ]
-        )
+    def of_chunk(chunk: _Chunk) -> tuple[Value, Array]:
+        found = fence(_weights, gamma, corner, chunk.roots)
+        log_det = inner(lift(chunk.counts, like, 1), found.log_det, 1)
+        return fence(lambda sums, w: sums.value(w), chunk.sums, found.w), log_det
 
-    def add(number, carry):
-        roots, counts, uu, uy, yy = _chunk(number, shared, gene)
-        found = fence(_weights, gamma, corner, roots)
-        counts = lift(counts, like, 1)
+    value, log_det = _sum_of_chunks(of_chunk, shared, gene)
 
-        def value(found, uy, yy):
-            w = jnp.stack([found.w[a, b] for a, b in upper(len(corner))])
-            return bordered(w, uu, uy, yy)
+    def bordered(value, uy, yy):
+        uu = value.uu + lift(shared.within, like, 2)
+        uy = (value.uy + uy)[:, None]
+        last = (value.yy + yy)[None, None]
+        below = jnp.concatenate([uy, last]).swapaxes(0, 1)
+        return jnp.concatenate([jnp.concatenate([uu, uy], 1), below])
 
-        def slope(found, uy, yy, i, j):
-            return bordered(_first(found, i, j), uu, uy, yy)
-
-        def determinants(found):
-            first = [total(counts * found.log_det)]
-            for i, j in directions:
-                first.append((1 if i == j else 2) * total(counts * found.b[i, j]))
-            second = []
-            for s in directions:
-                for t in directions:
-                    terms = 0.0
-                    for i, j in between(s):
-                        for k, m in between(t):
-                            terms = terms - found.b[j, k] * found.b[m, i]
-                    second.append(total(counts * terms))
-            return jnp.stack(first), jnp.stack(second)
-
-        matrices = [fence(value, found, uy, yy)]
-        for i, j in directions:
-            matrices.append(fence(lambda f, u, y, i=i, j=j: slope(f, u, y, i, j), found, uy, yy))
-        new = (jnp.stack(matrices), *fence(determinants, found))
-        return jax.tree.map(jnp.add, carry, new)
-
-    m, K1 = len(directions), shared.n_columns + 1
-    genes, dtype = like.shape, like.dtype
-    uu = jnp.broadcast_to(lift(shared.within, like, 2), (K1 - 1, K1 - 1, *genes))
-    uy = gene.within_uy
-    start = jnp.concatenate(
-        [
-            jnp.concatenate([uu, uy[:, None]], 1),
-            jnp.concatenate([uy, jnp.asarray(gene.within_yy)[None]])[None],
-        ]
-    ).astype(dtype)
-    begin = (
-        jnp.concatenate([start[None], jnp.zeros((m, K1, K1, *genes), dtype)]),
-        jnp.zeros((m + 1, *genes), dtype),
-        jnp.zeros((m * m, *genes), dtype),
-    )
-    matrices, log_det, log_det2 = _each_chunk(add, begin, shared)
-    return Sums(matrices, log_det, log_det2.reshape(m, m, *genes), matrices[0, -1, -1])
+    return Eliminated(fence(bordered, value, gene.within_uy, gene.within_yy), log_det)
 
 
-def contract(
-    gamma: Array, corner: Array, shared: SlopeShared, gene: PerGene, t: Array, contrast: Array
-) -> tuple[Array, Array]:
-    """``tr(T M_st)`` and ``e'M_st e`` for the eliminated factor: (m1, m1, *genes) each."""
+def differentiate(
+    gamma: Array, corner: Array, shared: SlopeShared, gene: PerGene, T: Array, u: Array
+) -> Derivatives:
+    """``T`` is the inverse of the system as the determinant has it, ``e = (-u, 1)``."""
     directions = _directions(shared.blocks)
-    like, m = corner[0, 0], len(directions)
-    K = shared.n_columns
-    u = contrast[:K]
-    outer = jnp.stack([t, u[:, None] * u[None]]).reshape(2, K * K, *like.shape)
+    like, c = corner[0, 0], len(corner)
+    pairs = upper(c)
+    place = {pair: number for number, (a, b) in enumerate(pairs) for pair in ((a, b), (b, a))}
 
-    def add(number, carry):
-        roots, _, uu, uy, yy = _chunk(number, shared, gene)
-        found = fence(_weights, gamma, corner, roots)
+    def weights(y: Array) -> Float[Array, "c c classes m1 *genes"]:
+        """``dW = -Y dG Y'``."""
+        found = []
+        for i, j in directions:
+            one = -y[:, None, i] * y[None, :, j]
+            found.append(one if i == j else one + one.swapaxes(0, 1))
+        return jnp.stack(found, 3)
 
-        def of_classes(outer, u, uy, yy):
-            """What a weight of a pair and class adds to the trace, and to the form."""
-            flat = uu.reshape(uu.shape[0] * uu.shape[1], K * K, *uu.shape[4:])
-            if flat.ndim > 2:  # of each gene's own
-                trace, form = ((flat * one).sum(1) for one in outer)
-            else:
-                trace, form = (jnp.tensordot(flat, one, 1, precision="highest") for one in outer)
-            form = form.reshape(yy.shape) + yy
-            for k in range(K):
-                form = form + 2 * u[k] * uy[:, :, k]
-            return trace.reshape(yy.shape), form
+    def kinds(counts: Array, y: Array, b: Array, forms: Forms) -> tuple[Array, Array]:
+        """n B, X and the other X; and B: (pairs, classes, *genes) each."""
 
-        trace, form = fence(of_classes, outer, u, uy, yy)
+        def turned(h):
+            return fence(lambda y, h: product(y.swapaxes(0, 1), product(h, y)), y, h)
 
-        def weigh(found, trace, form, s, t):
-            weights = _second(found, s, t)
-            return jnp.stack([_weighted(weights, trace), _weighted(weights, form)])
+        x = [lift(counts, like, 1) * b, *map(turned, forms)]
+        found = jnp.stack([jnp.stack([one[i, j] for i, j in pairs]) for one in x])
+        return found, jnp.stack([b[i, j] for i, j in pairs])
 
-        sums = [
-            fence(lambda f, a, b, s=s, t=t: weigh(f, a, b, s, t), found, trace, form)
-            for i, s in enumerate(directions)
-            for t in directions[i:]
+    def of_chunk(chunk: _Chunk):
+        found = fence(_weights, gamma, corner, chunk.roots)
+        moved = fence(lambda s, w, u: s.moved(w, u), chunk.sums, fence(weights, found.y), u)
+        forms = fence(lambda s, t, u: s.forms(t, u), chunk.sums, T, u)
+        x, b = fence(kinds, chunk.counts, found.y, found.b, forms)
+        x, b = jnp.moveaxis(x, 2, 0), jnp.moveaxis(b, 1, 0)
+        return moved, summed(x), inner(x[:, :, :, None], b[:, None, None], 1)
+
+    (systems, moved), first, second = _sum_of_chunks(of_chunk, shared, gene)
+
+    def assembled(first, second):
+        once = [[(1 if i == j else 2) * one[place[i, j]] for i, j in directions] for one in first]
+        twice = [
+            [
+                [
+                    sum(one[place[m, i], place[j, k]] for i, j in between(s) for k, m in between(t))
+                    for t in directions
+                ]
+                for s in directions
+            ]
+            for one in second
         ]
-        return carry + jnp.stack(sums)
+        once = [jnp.stack(one) for one in once]
+        twice = [jnp.stack([jnp.stack(row) for row in one]) for one in twice]
+        return once[0], -twice[0], -once[1], 2 * twice[1], -once[2], 2 * twice[2]
 
-    count = m * (m + 1) // 2
-    sums = _each_chunk(add, jnp.zeros((count, 2, *like.shape), like.dtype), shared)
-    place = np.zeros((m, m), dtype=int)
-    place[np.triu_indices(m)] = np.arange(count)
-    place = np.maximum(place, place.T)
-
-    def square(which: int) -> Array:
-        rows = [[sums[place[i, j], which] for j in range(m)] for i in range(m)]
-        return jnp.stack([jnp.stack(row) for row in rows])
-
-    return square(0), square(1)
+    return Derivatives(systems, moved, *fence(assembled, first, second))

@@ -55,7 +55,6 @@ class System(NamedTuple):
     inverse: Float[Array, "K K *genes"]  # T
     inverse_det: Float[Array, "K K *genes"]  # T of the determinant: by ML without x
     contrast: Float[Array, "K1 *genes"]  # e = (-u, 1), in the columns of U
-    slopes: Float[Array, "m1 K1 K1 *genes"]  # M_s
     zz: Float[Array, "q q *genes"]  # A
     zpz: Float[Array, "q q *genes"]
     zpy: Float[Array, "q *genes"]
@@ -106,12 +105,30 @@ def _ratios(gamma: Array, blocks: tuple[RandomBlock, ...]) -> Array:
     return jnp.concatenate(parts)
 
 
-def solve(gamma: Array, basis: Basis, matrices: Array, shared: SlopeShared, reml: bool) -> System:
+def turned(
+    basis: Basis, shared: SlopeShared, systems: Array, vectors: Array
+) -> tuple[Array, Array]:
+    """Systems (m, K, K, *genes) and vectors (m, K, *genes) in the basis E."""
+    rotations = _rotation(basis, shared.blocks)
+    if not rotations:
+        return systems, vectors
+    return (
+        jnp.stack([_both_sides(one, rotations) for one in systems]),
+        jnp.stack([_rotate(one, rotations) for one in vectors]),
+    )
+
+
+def solve(
+    gamma: Array,
+    basis: Basis,
+    matrix: Float[Array, "K1 K1 *genes"],
+    shared: SlopeShared,
+    reml: bool,
+) -> System:
     K, p = shared.n_columns, shared.p
     q = K - p
     rotations = _rotation(basis, shared.blocks)
-    turned = [_both_sides(m, rotations) for m in matrices]
-    m, slopes = turned[0], jnp.stack(turned[1:])
+    m = _both_sides(matrix, rotations)
     like = m[0, 0]
     ratio = _ratios(gamma, shared.blocks)
     root = jnp.sqrt(ratio)
@@ -155,4 +172,4 @@ def solve(gamma: Array, basis: Basis, matrices: Array, shared: SlopeShared, reml
     zpy = jnp.where(positive, scaled / jnp.where(positive, root, 1.0), difference)
     in_u = _both_sides(of_det, rotations, True), _rotate(contrast, rotations, True)
     maps = (map_det, map_data)
-    return System(log_det, fixed, full, of_det, contrast, slopes, zz, zpz, zpy, maps, in_u)
+    return System(log_det, fixed, full, of_det, contrast, zz, zpz, zpy, maps, in_u)

@@ -42,11 +42,6 @@ def between(one: tuple[int, int]) -> list[tuple[int, int]]:
     return [one] if i == j else [one, (j, i)]
 
 
-def upper(c: int) -> list[tuple[int, int]]:
-    """The pairs ``a <= b`` of a level's coefficients, row by row."""
-    return [(a, b) for a in range(c) for b in range(a, c)]
-
-
 def block_diagonal(basis: Basis) -> Float[Array, "all all *genes"]:
     sizes = [len(b) for b in basis]
     c, start = sum(sizes), 0

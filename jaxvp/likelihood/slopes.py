@@ -42,16 +42,14 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxvp.likelihood.estimates import Estimates, estimates
-from jaxvp.likelihood.lanes import apply, dot, total
-from jaxvp.likelihood.slope_classes import Sums, contract, eliminate
-from jaxvp.likelihood.slope_system import System, product, solve
+from jaxvp.likelihood.lanes import apply, diagonal, dot, total
+from jaxvp.likelihood.slope_classes import Derivatives, Eliminated, differentiate, eliminate
+from jaxvp.likelihood.slope_sums import inner, summed
+from jaxvp.likelihood.slope_system import System, product, solve, turned
 from jaxvp.likelihood.slope_terms import Basis, between, block_diagonal, entries
 from jaxvp.likelihood.system import Scalar
 from jaxvp.statistics import Array, PerGene, RandomBlock, SlopeOwn, SlopeShared
 from jaxvp.target import fence
-
-# Sums of more terms are left to XLA: written out they would take long to compile.
-_UNROLLED = 400
 
 
 class SlopeEvaluation(NamedTuple):
@@ -74,25 +72,29 @@ def evaluate_slopes(
     blocks = shared.blocks
     first = gamma[: sum(block.size for block in blocks if block.eliminated)]
     corner = fence(lambda *b: block_diagonal(b), *basis[: _count(blocks)])
-    sums = fence(lambda g, e, s: eliminate(g, e, shared, s), first, corner, gene)
-    system = fence(lambda g, b, m: solve(g, b, m, shared, reml), gamma, basis, sums.matrices)
+    eliminated = fence(lambda g, e, s: eliminate(g, e, shared, s), first, corner, gene)
+    system = fence(lambda g, b, m: solve(g, b, m, shared, reml), gamma, basis, eliminated.system)
     t, contrast = system.in_u
-    second = fence(
-        lambda g, e, s, t, u: contract(g, e, shared, s, t, u), first, corner, gene, t, contrast
+    moved = fence(
+        lambda g, e, s, t, u: differentiate(g, e, shared, s, t, u),
+        first,
+        corner,
+        gene,
+        t,
+        contrast[: shared.n_columns] * -1,
     )
     size = shared.n - shared.p if reml else shared.n
-    return fence(lambda *a: _assemble(a[0], a[1], a[2], shared, size, reml), sums, system, second)
+    return fence(
+        lambda b, e, s, m: _assemble(b, e, s, m, shared, size, reml),
+        basis,
+        eliminated,
+        system,
+        moved,
+    )
 
 
 def _count(blocks: tuple[RandomBlock, ...]) -> int:
     return sum(block.eliminated for block in blocks)
-
-
-def _inner(a: Array, b: Array) -> Scalar:
-    """Sum of the products of all entries, genes apart."""
-    if 0 < a.shape[0] * a.shape[1] <= _UNROLLED:
-        return total(dot(a, b))
-    return (a * b).sum((0, 1))
 
 
 class _Swept(NamedTuple):
@@ -127,57 +129,69 @@ def _image(entry: _Swept, v: Array) -> Array:
     return out
 
 
-def _diagonal(a: Array) -> Scalar:
-    if not len(a):
-        return jnp.zeros(a.shape[2:], a.dtype)
-    return total(jnp.stack([a[i, i] for i in range(len(a))]))
+def _trace(a: Array) -> Scalar:
+    return summed(diagonal(a)) if len(a) else jnp.zeros(a.shape[2:], a.dtype)
+
+
+class _Products(NamedTuple):
+    """What the second derivatives are inner products of, by entry s."""
+
+    g: Float[Array, "m1 K *genes"]
+    solved: list[Array]  # T g
+    pulled: list[Array]  # K'g
+    maps: list[Array]  # T M_s, of the determinant
+    turned: list[Array]  # M_s K
+    images: list[Array]  # D_s q
+    projected: list[Array]  # Z'PZ D_s q
+
+
+def _products(basis: Basis, system: System, moved: Derivatives, shared: SlopeShared) -> _Products:
+    systems, g = fence(lambda *a: turned(basis, shared, *a), moved.systems, moved.moved)
+    of_det, of_data = system.maps
+    images = [_image(d, system.zpy) for d in _swept(shared)]
+    return _Products(
+        g,
+        [fence(apply, system.inverse, one) for one in g],
+        [fence(apply, of_data.swapaxes(0, 1), one) for one in g],
+        [fence(product, system.inverse_det, one) for one in systems],
+        [fence(product, one, of_det) for one in systems],
+        images,
+        [fence(apply, system.zpz, one) for one in images],
+    )
 
 
 def _assemble(
-    sums: Sums,
+    basis: Basis,
+    eliminated: Eliminated,
     system: System,
-    second: tuple[Array, Array],
+    moved: Derivatives,
     shared: SlopeShared,
-    size: Scalar | float,
+    size: Array | float,
     reml: bool,
 ) -> SlopeEvaluation:
     swept = _swept(shared)
-    m1 = len(sums.log_det) - 1
-    K = shared.n_columns
-    e, T, T_det = system.contrast, system.inverse, system.inverse_det
-    slopes, q_y = system.slopes, system.zpy
-
-    image = [apply(slopes[s], e) for s in range(m1)]
-    g = [one[:K] for one in image]
-    solved = [apply(T, one) for one in g]
-    maps = [product(T_det, slopes[s][:K, :K]) for s in range(m1)]
-    l1 = [sums.log_det[1 + s] + _diagonal(maps[s]) for s in range(m1)]
-    r1 = [dot(e, image[s]) for s in range(m1)]
-    images = [_image(d, q_y) for d in swept]
-    l1 += [total(jnp.stack([_diagonal(system.zz[a, b]) for a, b in d.pairs])) for d in swept]
-    r1 += [-dot(q_y, v) for v in images]
-    projected = [apply(system.zpz, v) for v in images]
-    map_det, map_data = system.maps
-    turned = [product(slopes[s][:K, :K], map_det) for s in range(m1)]
-    pulled = [apply(map_data.swapaxes(0, 1), one) for one in g]
+    m1, zz, zpy = len(moved.log_det), system.zz, system.zpy
+    its = fence(lambda b, s, m: _products(b, s, m, shared), basis, system, moved)
+    l1 = [moved.log_det[s] + moved.trace[s] for s in range(m1)]
+    r1 = [moved.form[s] for s in range(m1)]
+    l1 += [total(jnp.stack([_trace(zz[a, b]) for a, b in d.pairs])) for d in swept]
+    r1 += [-dot(zpy, v) for v in its.images]
 
     def entry(i, j):
         if j < m1:
-            log_det = (
-                sums.log_det2[i, j] + second[0][i, j] - _inner(maps[i], maps[j].swapaxes(0, 1))
-            )
-            return log_det, second[1][i, j] - 2 * dot(g[i], solved[j])
+            of_trace = moved.trace2[i, j] - inner(its.maps[i], its.maps[j].swapaxes(0, 1), 2)
+            of_form = moved.form2[i, j] - 2 * dot(its.g[i], its.solved[j])
+            return moved.log_det2[i, j] + of_trace, of_form
         d = swept[j - m1]
         if i < m1:
-            pairs = [_inner(map_det[:, b], turned[i][:, a]) for a, b in d.pairs]
-            return total(jnp.stack(pairs)), -2 * dot(pulled[i], images[j - m1])
-        a = system.zz
+            pairs = [inner(system.maps[0][:, b], its.turned[i][:, a], 2) for a, b in d.pairs]
+            return total(jnp.stack(pairs)), -2 * dot(its.pulled[i], its.images[j - m1])
         pairs = [
-            _inner(a[alpha, delta], a[beta, gamma])
+            inner(zz[alpha, delta], zz[beta, gamma], 2)
             for alpha, beta in swept[i - m1].pairs
             for gamma, delta in d.pairs
         ]
-        return -total(jnp.stack(pairs)), 2 * dot(images[i - m1], projected[j - m1])
+        return -total(jnp.stack(pairs)), 2 * dot(its.images[i - m1], its.projected[j - m1])
 
     m = len(l1)
     rss = system.fixed.rss
@@ -190,9 +204,9 @@ def _assemble(
             fisher[i][j] = -log_det - l1[i] * l1[j] / size
             hessian[j][i], fisher[j][i] = hessian[i][j], fisher[i][j]
     score = jnp.stack([l1[i] + size * r1[i] / rss for i in range(m)])
-    noise = 8 * jnp.finfo(rss.dtype).eps * (1 + sums.lost / rss)
+    noise = 8 * jnp.finfo(rss.dtype).eps * (1 + eliminated.lost / rss)
     rounding = jnp.stack([noise * (abs(l1[i]) + size * abs(r1[i]) / rss) for i in range(m)])
-    fixed = system.fixed._replace(log_det=system.fixed.log_det + sums.log_det[0])
+    fixed = system.fixed._replace(log_det=system.fixed.log_det + eliminated.log_det)
     deviance = fixed.log_det + size * jnp.log(rss)
     if reml:
         deviance = deviance + fixed.log_det_fixed

@@ -17,10 +17,13 @@ dimension. An eigenvalue that vanishes is set to exactly zero and judged by thes
 are measured in the units of a random intercept's ``x = log(1 + m gamma)``: S is multiplied by
 ``(1/m + gamma)^(1/2)`` from both sides.
 
-*A step* is Newton's, with the Fisher matrix where the Hessian is not positive definite, cut to the
-trust radius. An eigenvalue of Gamma for which the quadratic model in Gamma itself is lowest below
-zero goes there at once. Where Gamma is singular and S is negative along a null vector v, Gamma is
-moved along ``v v'``, where X is stationary.
+*A step* is Newton's, cut to the trust radius. Where the Hessian is not positive definite the Fisher
+matrix stands for H, and the positive diagonal for S, which turning eigenvectors is punished by. An
+eigenvalue of Gamma for which the quadratic model in Gamma itself is lowest below zero goes there at
+once. Where Gamma is singular and S is negative along a null vector v, Gamma is moved along
+``v v'``, where X is stationary; otherwise its rank stays. (Turning a null vector by an angle moves
+X's smallest eigenvalue by the angle's square. Left there it would be a variance of its own, which
+the model does not see and S may punish, so that steps would be refused.)
 
 As in `jaxvp.solver.newton` every iteration is one evaluation: accepted where the deviance falls,
 and where it does not the radius shrinks.
@@ -285,20 +288,12 @@ def _model(shared: SlopeShared, state: State) -> tuple[Array, Array, Array, Arra
     both = slope[:, None] * slope[None]
     hessian, fisher = both * h, both * state.fisher
     full = [_full(shared, score, number) for number in range(len(shared.blocks))]
-    bent: list[list] = []
-    for one, e in zip(scale, each, strict=True):
-        bent.append([])
-        for two, f in zip(scale, each, strict=True):
-            value = jnp.zeros_like(x[0])
-            if e.block == f.block:
-                for a, b in _places(e):
-                    for c, d in _places(f):
-                        if b == c:
-                            value = value + one * two * full[e.block][a, d]
-                        if d == a:
-                            value = value + one * two * full[e.block][c, b]
-            bent[-1].append(value)
-    hessian = hessian + jnp.stack([jnp.stack(row) for row in bent])
+    hessian = hessian + _bent(each, scale, lambda block, i, j: full[block][i, j], x[0])
+
+    def diagonal(block, i, j):
+        return jnp.maximum(full[block][i, i], 0.0) if i == j else 0.0
+
+    fisher = fisher + _bent(each, scale, diagonal, x[0])
 
     # Diagonal entries whose own quadratic model in Gamma is lowest below zero go to zero.
     target = []
@@ -319,6 +314,26 @@ def _model(shared: SlopeShared, state: State) -> tuple[Array, Array, Array, Arra
     fisher = jnp.where(same, fisher + _RIDGE * (1 + fisher), fisher)
     fisher = jnp.where(free, fisher, jnp.where(same, 1.0, 0.0))
     return jnp.where(held, 0.0, gradient + pull), hessian, fisher, target
+
+
+def _bent(
+    each: list[Entry], scale: list[float], s: Callable[[int, int, int], Array | float], like: Array
+) -> Float[Array, "m m *genes"]:
+    """The second derivatives of ``tr(S Delta^2)``; ``s(block, i, j)`` are the entries of S."""
+    found: list[list] = []
+    for one, e in zip(scale, each, strict=True):
+        found.append([])
+        for two, f in zip(scale, each, strict=True):
+            value = jnp.zeros_like(like)
+            if e.block == f.block:
+                for a, b in _places(e):
+                    for c, d in _places(f):
+                        if b == c:
+                            value = value + one * two * s(e.block, a, d)
+                        if d == a:
+                            value = value + one * two * s(e.block, c, b)
+            found[-1].append(value)
+    return jnp.stack([jnp.stack(row) for row in found])
 
 
 def _places(e: Entry) -> list[tuple[int, int]]:
@@ -349,6 +364,16 @@ def _cut(
     return state._replace(radius=radius, promised=promised, done=done), cut * step
 
 
+def _ranks(values: Float[Array, "c *genes"]) -> Int[Array, "c *genes"]:
+    """How many are smaller, or as large and before."""
+    found = []
+    for i, one in enumerate(values):
+        smaller = [other < one for other in values[i + 1 :]]
+        smaller += [other <= one for other in values[:i]]
+        found.append(sum(smaller, jnp.zeros(one.shape, jnp.int32)))
+    return jnp.stack(found)
+
+
 def _move(shared: SlopeShared, state: State, delta: Array) -> tuple[Array, Basis]:
     """The trial point: eigenvalues and eigenvectors of X moved by delta."""
     each = entries(shared.blocks)
@@ -368,10 +393,13 @@ def _move(shared: SlopeShared, state: State, delta: Array) -> tuple[Array, Basis
             return jnp.stack([jnp.stack(row) for row in rows])
 
         values, vectors = eigen(fence(moved, state.x[part], delta))
+        lifted = [state.lift_off[p] != 0 for p, e in enumerate(each) if e.block == number]
 
-        def settle(values, vectors, old, basis, done, m=m):
+        def settle(values, vectors, old, basis, done, lifted, m=m):
             size = jnp.minimum(abs(values), _LARGEST)
             size = jnp.where(m * size * size < _ZERO, 0.0, size)
+            null = (old == 0).sum(0) - jnp.stack(lifted).any(0)
+            size = jnp.where(_ranks(size) < null, 0.0, size)
             turned = jnp.stack(
                 [
                     jnp.stack([dot(basis[i], vectors[:, j]) for j in range(len(size))])
@@ -380,7 +408,8 @@ def _move(shared: SlopeShared, state: State, delta: Array) -> tuple[Array, Basis
             )
             return jnp.where(done, old, size), jnp.where(done, basis, turned)
 
-        one, basis = fence(settle, values, vectors, state.x[part], state.basis[number], state.done)
+        old = state.x[part], state.basis[number]
+        one, basis = fence(settle, values, vectors, *old, state.done, lifted)
         values_found.append(one)
         bases.append(basis)
     return jnp.concatenate(values_found), tuple(bases)

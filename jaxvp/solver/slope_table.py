@@ -24,12 +24,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxvp.likelihood import SWEEP_COLUMNS, Scalar, fence
-from jaxvp.likelihood.slope_terms import Basis, upper
+from jaxvp.likelihood.slope_terms import Basis
 from jaxvp.solver import small
 from jaxvp.solver.eigen import eigen
 from jaxvp.solver.elimination import Eliminated, others
 from jaxvp.solver.table import SINGLE_SAMPLES, heights, in_single, valleys
-from jaxvp.statistics import Array, PerGene, RandomBlock, SlopeShared
+from jaxvp.statistics import Array, PerGene, RandomBlock, SlopeShared, upper
 
 # Nodes of x on an axis, by the number of axes, and of correlations. Of 2,000 genes of ten small and
 # very unequal designs each these miss the lowest optimum of 18, three fixed starts of 16.
@@ -40,6 +40,8 @@ _CORRELATIONS = np.array([-1.0, -0.6, 0.0, 0.6, 1.0])
 _NEAR_ZERO = 0.05
 # Weights of class sums at the nodes, at most: of more (9,000 levels, each a class) there is none.
 _MOST_WEIGHTS = 1 << 23
+# Of the arrays that they are made in.
+_NUMBERS_AT_ONCE = 1 << 20
 
 
 class SlopeTable(eqx.Module):
@@ -81,10 +83,9 @@ def build(shared: SlopeShared, reml: bool) -> SlopeTable | None:
             rest += [nodes] * block.size
             gammas += [np.expm1(nodes) / m] * block.size
     places = np.stack([axis.ravel() for axis in np.meshgrid(*first, indexing="ij")])
-    if places.shape[1] * len(shared.between) > _MOST_WEIGHTS:
+    if not 0 < places.shape[1] * len(shared.between) <= _MOST_WEIGHTS:
         return None
-    weights, log_det = _eliminated(_covariances(places, shared), shared)
-    systems = np.asarray(shared.within) + np.tensordot(weights, shared.between, 1)
+    weights, systems, log_det = _eliminated(_covariances(places, shared), shared)
     columns = [block.levels for block in blocks if not block.eliminated for _ in range(block.size)]
     levels, fixed, log_det = others(systems, log_det, gammas, columns, reml, large=False)
     axes = (*first, *rest)
@@ -116,33 +117,56 @@ def _covariances(
 
 def _eliminated(
     covariances: Float[np.ndarray, "c c N"], shared: SlopeShared
-) -> tuple[Float[np.ndarray, "N PC"], Float[np.ndarray, " N"]]:
-    """Weights of the class sums, and ``log|V_1|``, at the nodes."""
+) -> tuple[Float[np.ndarray, "N PC"], Float[np.ndarray, "N K K"], Float[np.ndarray, " N"]]:
+    """Weights of the class sums, systems, and ``log|V_1|``, at the nodes; some at a time."""
     c, count = covariances.shape[1:]
     roots = np.moveaxis(np.asarray(shared.roots), 0, -1)
-    classes = roots.shape[-1]
-    half = np.einsum("abC,bdN->adNC", roots, covariances)
-    system = np.einsum("adNC,edC->aeNC", half, roots)
-    system += np.eye(c)[:, :, None, None]
-    factor = small.cholesky(system)
-    inverse = small.inverse_of_lower(factor)
+    classes, K = roots.shape[-1], shared.n_columns
     pairs = upper(c)
-    weights = [np.einsum("kNC,kNC->NC", inverse[:, a], inverse[:, b]) for a, b in pairs]
-    log_det = small.log_det(factor) @ np.asarray(shared.counts)
-    return np.stack(weights, axis=1).reshape(count, len(pairs) * classes), log_det
+    weights = np.empty((count, len(pairs), classes))
+    systems, log_det = np.empty((count, K, K)), np.empty(count)
+    some = max(1, _NUMBERS_AT_ONCE // (c * c * classes))
+    for start in range(0, count, some):
+        part = slice(start, start + some)
+        half = np.einsum("abC,bdN->adNC", roots, covariances[..., part])
+        system = np.einsum("adNC,edC->aeNC", half, roots)
+        system += np.eye(c)[:, :, None, None]
+        factor = small.cholesky(system)
+        lower = small.inverse_of_lower(factor)
+        inverse = np.einsum("kaNC,kbNC->NCab", lower, lower)
+        log_det[part] = small.log_det(factor) @ np.asarray(shared.counts)
+        systems[part] = shared.systems(inverse)
+        for pair, (a, b) in enumerate(pairs):
+            weights[part, pair] = inverse[:, :, a, b]
+    return weights.reshape(count, -1), systems, log_det
 
 
 def slope_starts(
     table: SlopeTable, shared: SlopeShared, gene: PerGene, size: Scalar
 ) -> SlopeStarts:
     """For every gene of a tile. ``size`` is N, the factor of log r."""
+    cross = shared.cross
     if table.single:
-        table, gene, size = in_single((table, gene, size))
+        table, gene, size, cross = in_single((table, gene, size, cross))
+    if cross is not None:
+        gene = fence(by_class, cross, gene)
     height = heights(table.eliminated, table.eliminated.log_det, gene, size)
     found = valleys(table.axes, height)  # attempts, axes, genes
     there = jnp.isfinite(found).all(1)
     places = jnp.where(there[:, None], found, 0.0).astype(jnp.asarray(shared.r_inverse).dtype)
     return fence(lambda p, t: _starts(shared, p, t), places.swapaxes(0, 1), there)
+
+
+def by_class(cross: Float[Array, "C c K"], gene: PerGene) -> PerGene:
+    """Of a gene that keeps the sums of levels those by pair and class: products with F."""
+    a = jnp.asarray(gene.level_sums)
+    cross = jnp.asarray(cross)[..., None]
+    uy, yy = [], []
+    for i, j in upper(a.shape[1]):
+        one = cross[:, i] * a[:, j, None]
+        uy.append(one if i == j else one + cross[:, j] * a[:, i, None])
+        yy.append((1 if i == j else 2) * a[:, i] * a[:, j])
+    return PerGene(gene.within_uy, gene.within_yy, jnp.concatenate(uy), jnp.concatenate(yy))
 
 
 def _starts(shared: SlopeShared, places: Float[Array, "axes 2 genes"], there: Array) -> SlopeStarts:

@@ -8,6 +8,7 @@ several genes; of optima that agree to rounding the first counts.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -41,7 +42,7 @@ def slope_lanes(shared: SlopeShared, platform: str = "cpu") -> int:
         return 1
     if platform != "cpu":
         return 2048
-    return 256 if shared.n_columns <= 4 else 128 if shared.n_columns <= 8 else 32
+    return 64 if shared.n_columns <= 8 else 32
 
 
 def solve_slopes(
@@ -69,6 +70,7 @@ def _solve(
     table: SlopeTable | None,
 ) -> SlopeSolution:
     count = wanted.shape[0]
+    plain, gene = gene.plain or gene, dataclasses.replace(gene, plain=None)
     nowhere = cone.start(shared, 0.0)
 
     def stepped(gene, state):
@@ -107,7 +109,7 @@ def _solve(
     else:
         size = shared.n - reml * shared.p
         empty = jax.tree.map(jnp.zeros_like, _beside(anywhere[:2]))
-        of_table = by_tiles(lambda g: slope_starts(table, shared, g, size), gene, empty)
+        of_table = by_tiles(lambda g: slope_starts(table, shared, g, size), plain, empty)
         # Who ends without a certificate begins again elsewhere, two at a time.
         spare = anywhere[-1]._replace(there=jnp.zeros_like(anywhere[-1].there))
         pairs = [of_table, _beside(anywhere[:2]), _beside([anywhere[2], spare])]

@@ -54,8 +54,9 @@ from .own_slopes import own_slopes, room_for_slopes
 from .products import careful_statistics, statistics
 from .records import Records
 from .shared_products import SharedPlan, shared_products
+from .slope_levels import CHUNK, CHUNK_OF_OWN, upper
 from .slope_structure import SlopeStructure, slope_structure
-from .slopes import CHUNK, RandomBlock, Slopes, SlopeShared, compress_slopes
+from .slopes import RandomBlock, Slopes, SlopeShared, compress_slopes
 from .structure import Plan, Structure, structure
 from .traced import (
     Classes,
@@ -86,6 +87,7 @@ from .weighted import Sums, needed_nodes, sums
 
 __all__ = [
     "CHUNK",
+    "CHUNK_OF_OWN",
     "Array",
     "Block",
     "Classes",
@@ -135,5 +137,6 @@ __all__ = [
     "sums",
     "traced_statistics",
     "triangle",
+    "upper",
     "weigh",
 ]

@@ -28,15 +28,16 @@ class Grouping(NamedTuple):
     others_of_levels: sp.csr_array  # q x levels, Z_o'Z_1 over the level sizes
     q_of_levels: Float[np.ndarray, "levels p"]  # Z_1'Q
     q_of_others: Float[np.ndarray, "q p"]  # Z_o'Q
-    class_products: sp.csr_array  # (classes K) x levels: F_j / n_j at class of j
-    class_indicator: sp.csr_array  # classes x levels: 1 / n_j at class of j
-    squares: Float[np.ndarray, " classes"]  # one; with random slopes zero for what is no square
+    # None where genes keep the sums of levels (`slopes`)
+    class_products: sp.csr_array | None  # (classes K) x levels: F_j / n_j at class of j
+    class_indicator: sp.csr_array | None  # classes x levels: 1 / n_j at class of j
+    squares: Float[np.ndarray, " classes"] | None  # with random slopes zero for what is no square
     nodes: (
         Float[np.ndarray, "C classes"] | None
     )  # interpolation weights, None where classes are few
     # With random slopes: Q of all levels, n x rows, and the rows whose products are summed.
     bases: sp.csr_array | None = None
-    pairs: tuple[Any, Any] = (slice(None), slice(None))
+    pairs: tuple[Any, Any] | None = (slice(None), slice(None))
 
 
 class Compression(NamedTuple):

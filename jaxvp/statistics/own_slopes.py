@@ -4,8 +4,8 @@ Everything of `slopes` with ``W^(1/2)`` before the rows: ``W_j^(1/2) Z_j = Q_j R
 and level, ``F_j = Q_j'W_j^(1/2) U``, ``a_j = Q_j'W_j^(1/2) y``. The bases Q_j are made by Gram and
 Schmidt, twice each for orthogonality to rounding, for all levels and a tile of genes at a time; a
 column that the ones before it leave nothing of has a row of zeros in R. The R of levels differ from
-gene to gene, so that every level is a class of its own: products take ``8 c (c + 1) / 2 J K^2``
-bytes a gene, and an evaluation of the deviance as many operations.
+gene to gene, so that every level is a class of its own, and what is kept of it are its ``F_j`` and
+``a_j``: ``8 c J (K + 1)`` bytes a gene.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from jaxtyping import Float
 
 from jaxvp.memory import filled
 
+from .slope_levels import chunked
 from .slope_structure import SlopeStructure
-from .slopes import chunked
 from .types import PerGene, SlopeOwn
 from .weighted import Sums
 
@@ -30,21 +30,22 @@ _DEPENDENT = 1e-20
 def room_for_slopes(s: SlopeStructure, genes: int) -> PerGene:
     """Arrays for the products of so many genes, to be used again and again by `own_slopes`."""
     K, c = s.others.shape[1] + s.Q.shape[1], s.z.shape[1]
-    pairs, classes = c * (c + 1) // 2, chunked(s.levels)
+    classes = chunked(s.levels)
     counts = filled(0.0, classes, genes)
     counts[: s.levels] = 1.0
     return PerGene(
         filled(0.0, K, genes),
         filled(1.0, genes),
-        filled(0.0, pairs * classes, K, genes),
-        filled(0.0, pairs * classes, genes),
+        filled(0.0, 0, K, genes),
+        filled(0.0, 0, genes),
         SlopeOwn(
             filled(0.0, K, K, genes),
-            filled(0.0, pairs * classes, K, K, genes),
+            filled(0.0, classes, c, K, genes),
             filled(0.0, classes, c, c, genes),
             counts,
             filled(1.0, genes),
         ),
+        filled(0.0, classes, c, genes),
     )
 
 
@@ -62,7 +63,7 @@ def own_slopes(s: SlopeStructure, found: Sums, room: PerGene) -> PerGene:
 
 def _fill(s: SlopeStructure, found: Sums, part: slice, out: PerGene) -> None:
     """One tile of genes."""
-    assert isinstance(out.own, SlopeOwn)
+    assert isinstance(out.own, SlopeOwn) and out.level_sums is not None
     root = np.sqrt(found.w[:, part])
     n, genes = root.shape
     bases, roots = _bases(s, root)
@@ -83,19 +84,8 @@ def _fill(s: SlopeStructure, found: Sums, part: slice, out: PerGene) -> None:
     out.within_uy[:, part] = within[:, :K, K].T
     out.within_yy[part] = within[:, K, K]
     out.own.roots[:J, :, :, part] = roots
-    classes = len(out.own.counts)
-    begin = 0
-    for a in range(c):
-        for b in range(a, c):
-            products = cross[a][:, None] * cross[b][None]
-            if a != b:
-                products = products + products.swapaxes(0, 1)
-            products = np.moveaxis(products, 2, 0)
-            where = slice(begin, begin + J)
-            out.own.between[where, :, :, part] = products[:, :K, :K]
-            out.between_uy[where, :, part] = products[:, :K, K]
-            out.between_yy[where, part] = products[:, K, K]
-            begin += classes
+    out.own.cross[:J, :, :, part] = np.moveaxis(cross[:, :K], 2, 0)
+    out.level_sums[:J, :, part] = np.moveaxis(cross[:, K], 1, 0)
 
 
 def _bases(

@@ -79,9 +79,13 @@ def careful_statistics(compression: Compression, y: Float[np.ndarray, "n genes"]
 
 def _one(compression: Compression) -> PerGene:
     """The shapes of a gene's."""
-    classes, k_columns = compression.shared.between.shape[:2]
+    shared = compression.shared
+    K, g = shared.n_columns, compression.grouping
+    classes, levels = len(shared.between), None
+    if g is not None and g.class_products is None:
+        classes, levels = 0, np.empty(shared.cross.shape[:2])
     return PerGene(
-        np.empty(k_columns), np.empty(()), np.empty((classes, k_columns)), np.empty(classes)
+        np.empty(K), np.empty(()), np.empty((classes, K)), np.empty(classes), level_sums=levels
     )
 
 
@@ -150,21 +154,28 @@ def _fill_products(
     for found, of_q in ((levels, g.q_of_levels), (others, g.q_of_others)):
         found *= shrink
         found -= of_q @ ols
-    # What the level means explain is what the classes hold, together.
-    uy, yy = _fill_classes(g, levels, gene, part)
     q = len(others)
-    explained = (g.squares @ uy).reshape(-1, len(shrink))
-    gene.within_uy[:q, part] = others - explained[:q]
-    gene.within_uy[q:, part] = -explained[q:]
-    within = n - g.squares @ yy
+    uy, yy = _fill_classes(g, levels, gene, part)
+    gene.within_uy[:q, part] = others - uy[:q]
+    gene.within_uy[q:, part] = -uy[q:]
+    within = n - yy
     gene.within_yy[part] = within
     return within
 
 
 def _fill_classes(
     g: Grouping, sums: Float[np.ndarray, "levels g"], gene: PerGene, part: Any
-) -> tuple[Float[np.ndarray, "classes Kg"], Float[np.ndarray, "classes g"]]:
-    """Class sums of the level sums of term 1: the result is before they are interpolated."""
+) -> tuple[Float[np.ndarray, "K g"], Float[np.ndarray, " g"]]:
+    """What the classes hold; of ``U'y`` and ``y'y`` what the levels' means explain is returned."""
+    if g.class_products is None:
+        assert gene.level_sums is not None
+        c = gene.level_sums.shape[1]
+        kept = sums.reshape(-1, c, sums.shape[1])
+        gene.level_sums[: len(kept), :, part] = kept
+        gene.level_sums[len(kept) :, :, part] = 0.0
+        uy = np.concatenate([g.others_of_levels @ sums, g.q_of_levels.T @ sums])
+        return uy, np.einsum("jg,jg->g", sums, sums)
+    assert g.class_indicator is not None and g.squares is not None and g.pairs is not None
     one, other = g.pairs
     yy = g.class_indicator @ (sums[one] * sums[other])
     columns, genes = len(gene.within_uy), sums.shape[1]
@@ -172,7 +183,7 @@ def _fill_classes(
     at = (uy, yy) if g.nodes is None else (g.nodes @ uy, g.nodes @ yy)
     gene.between_uy[:, :, part] = at[0].reshape(len(at[1]), columns, genes)
     gene.between_yy[:, part] = at[1]
-    return uy, yy
+    return (g.squares @ uy).reshape(columns, genes), g.squares @ yy
 
 
 def _fill_carefully(

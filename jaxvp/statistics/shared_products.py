@@ -65,10 +65,11 @@ class SharedPlan(NamedTuple):
     q_of_levels: Float[np.ndarray, "levels p"]
     q_of_others: Float[np.ndarray, "q p"]
     level_size: Float[np.ndarray, "levels 1"]
-    class_products: Sparse
-    class_indicator: Sparse
+    class_products: Sparse | None  # None where genes keep the sums of levels
+    class_indicator: Sparse | None
     nodes: Float[np.ndarray, "C classes"] | None
     pairs: tuple[Int[np.ndarray, " rows"], ...] | None  # with random slopes
+    level_sums: Float[np.ndarray, "C c"] | None  # zeros, of their shape
 
     @classmethod
     def of(cls, c: Compression) -> SharedPlan:
@@ -86,10 +87,11 @@ class SharedPlan(NamedTuple):
             g.q_of_levels,
             g.q_of_others,
             g.level_size,
-            Sparse.of(g.class_products),
-            Sparse.of(g.class_indicator),
+            None if g.class_products is None else Sparse.of(g.class_products),
+            None if g.class_indicator is None else Sparse.of(g.class_indicator),
             g.nodes,
-            None if isinstance(g.pairs[0], slice) else g.pairs,
+            None if g.pairs is None or isinstance(g.pairs[0], slice) else g.pairs,
+            None if g.class_products is not None else np.zeros(c.shared.cross.shape[:2]),
         )
 
 
@@ -141,6 +143,20 @@ def _products(plan: SharedPlan, y: Float[Array, "n g"]) -> Formed:
     within_uy = jnp.concatenate(
         [others - plan.others_of_levels.times(sums_and_0), -_product((q_of_levels / size).T, sums)]
     )
+
+    def numbers(found: Array) -> Array:
+        """In place of what may be none."""
+        return jnp.where(plain, found, 1.0)
+
+    ols = ols + shift * plan.q_of_ones[:, None]
+    if plan.class_products is None or plan.class_indicator is None:
+        assert plan.level_sums is not None
+        C, c = plan.level_sums.shape
+        spare = C * c - len(sums)
+        kept = jnp.pad(numbers(sums), ((0, spare), (0, 0))).reshape(C, c, len(shift))
+        none = jnp.zeros((0, *within_uy.shape), within_uy.dtype)
+        gene = PerGene(numbers(within_uy), numbers(within_yy), none, none[:, 0], level_sums=kept)
+        return Formed(gene, scale, ols, plain)
     one, other = (sums, sums) if plan.pairs is None else (take(sums, rows) for rows in plan.pairs)
     uy = plan.class_products.times(sums_and_0)
     yy = plan.class_indicator.times(fence(with_zeros, one * other))
@@ -148,13 +164,8 @@ def _products(plan: SharedPlan, y: Float[Array, "n g"]) -> Formed:
     if plan.nodes is not None:
         uy, yy = plan.nodes @ uy, plan.nodes @ yy
     uy = uy.reshape(len(yy), len(within_uy), len(shift))
-
-    def numbers(found: Array) -> Array:
-        """In place of what may be none."""
-        return jnp.where(plain, found, 1.0)
-
     gene = PerGene(numbers(within_uy), numbers(within_yy), numbers(uy), numbers(yy))
-    return Formed(gene, scale, ols + shift * plan.q_of_ones[:, None], plain)
+    return Formed(gene, scale, ols, plain)
 
 
 def _product(a: Float[Array, "i j"], b: Float[Array, "j g"]) -> Float[Array, "i g"]:

@@ -11,7 +11,11 @@ their multipliers ``Z_j`` (n_j x c). With the thin QR decomposition ``Z_j = Q_j 
 and the same for ``U'y`` and ``y'y``. A random intercept is the case ``c = 1``, where ``R_j`` is
 ``sqrt(n_j)``. Levels with the same ``R_j`` (all people seen at the same times) form a class, in
 which the entries of W are shared: what is kept are the class sums of ``F_ja F_jb' + F_jb F_ja'``
-for the pairs ``a <= b`` (once for ``a = b``).
+for the pairs ``a <= b`` (once for ``a = b``), and of a gene those of ``F_ja a_jb + F_jb a_ja``.
+
+*Level by level.* Where most levels are alone in their class (everybody was seen at times of their
+own) a gene keeps its ``a_j`` in place of their products with ``F_j``: c numbers a level, not
+``c (c + 1) / 2 (K + 1)``. Every level then is a class, and all genes share the ``F_j``.
 
 *Units and origins.* A correlated block of components is orthonormalised over the samples,
 ``Z = Z~ T^-1`` with ``Z~'Z~ = n I``, so that ``Gamma = T Gamma~ T'``: whether time is in days or
@@ -23,8 +27,6 @@ The sums over samples are those of `jaxvp.statistics.products`, with ``Q_j`` for
 *Weights.* One weight a sample multiplies the rows of the model by its square root, those of ``Z_j``
 too: the levels' R then all differ, and each is a class. Weights and missing values of a gene's own
 are in `own_slopes`.
-
-More than 300 lines: what all genes share, and how it is made, are one formula after the other.
 """
 
 from __future__ import annotations
@@ -40,12 +42,8 @@ from jaxtyping import Float, Int
 from jaxvp.design import Design
 
 from .compression import Compression, Grouping, Weighting, fixed_part, ones_in
-from .types import Array, SlopeOwn
-
-# Classes are summed so many at a time; their number is filled up to a multiple of it.
-CHUNK = 8
-# Two levels have the same R if they agree to this, relative to the largest entry.
-_SAME = 1e-13
+from .slope_levels import classes, level_bases, upper
+from .types import Array, SlopeOwn, triangle
 
 
 class RandomBlock(NamedTuple):
@@ -64,7 +62,9 @@ class SlopeShared(eqx.Module):
     """
 
     within: Float[Array, "K K *genes"]
-    between: Float[Array, "PC K K *genes"]  # class sums by pair, then class
+    # Class sums by pair, then class: upper triangles, row by row. Of none there is `cross`.
+    between: Float[Array, "PC T"]
+    cross: Float[Array, "C c K *genes"] | None  # F of every level, where genes keep `level_sums`
     roots: Float[Array, "C c c *genes"]  # R of every class
     counts: Float[Array, "C *genes"]  # levels in it
     samples_per_level: Float[Array, " blocks"]
@@ -89,9 +89,29 @@ class SlopeShared(eqx.Module):
         """Number of levels, by block."""
         return tuple(block.levels for block in self.blocks)
 
+    @property
+    def numbers_of_gene(self) -> int:
+        """What a gene's statistics are."""
+        if self.cross is None:
+            return (len(self.between) + 1) * (self.n_columns + 1)
+        return int(np.prod(self.cross.shape[:2])) + self.n_columns + 1
+
+    def systems(self, w: Float[np.ndarray, "genes C c c"]) -> Float[np.ndarray, "genes K K"]:
+        """``U'V_1^-1 U`` for weights W of the classes, host side."""
+        K = self.n_columns
+        if len(self.between):
+            pairs = np.stack([w[:, :, a, b] for a, b in upper(w.shape[-1])], axis=1)
+            sums = pairs.reshape(len(w), -1) @ np.asarray(self.between)
+            return np.asarray(self.within) + sums[:, triangle(K)]
+        rows = np.asarray(self.cross).reshape(-1, K)
+        images = (w @ np.asarray(self.cross)).reshape(len(w), len(rows), K)
+        return np.asarray(self.within) + rows.T @ images
+
     def of(self, own: SlopeOwn | None) -> SlopeShared:
         """The same with a gene's own products, if it has any."""
-        return self if own is None else dataclasses.replace(self, **vars(own))
+        if own is None:
+            return self
+        return dataclasses.replace(self, between=self.between[:0], **vars(own))
 
 
 class Slopes(NamedTuple):
@@ -196,7 +216,7 @@ def compress_slopes(
 
     q, r_inverse, log_det_r, has_intercept = fixed_part(X, root)
     level_of, count = of[first[0]], levels[first[0]]
-    project, roots = _level_bases(np.hstack([z[b] for b in first]), level_of, count)
+    project, roots = level_bases(np.hstack([z[b] for b in first]), level_of, count)
     indicators = [_columns(z[b], of[b], levels[b]) for b in others]
     sum_others = sp.csr_array(sp.vstack(indicators)) if others else sp.csr_array((0, n))
 
@@ -204,13 +224,14 @@ def compress_slopes(
     cross = project @ U  # F, a row each: (level, a)
     left_over = U - project.T @ cross
     within = left_over.T @ left_over
-    class_of, roots, counts = _classes(roots, few_shapes)
-    sums = _class_sums(cross, class_of, len(counts))
+    F = cross.reshape(count, roots.shape[1], within.shape[0])
+    found, sums = classes(F, roots, few_shapes)
     shared = SlopeShared(
         within=within,
-        between=sums.between,
-        roots=roots,
-        counts=counts,
+        between=found.between,
+        cross=found.cross,
+        roots=found.roots,
+        counts=found.counts,
         samples_per_level=np.array([n / len(np.unique(of[b])) for b in order]),
         log_det_r=log_det_r,
         r_inverse=r_inverse,
@@ -230,12 +251,12 @@ def compress_slopes(
         sp.csr_array(cross[:, : K - p].T),
         cross[:, K - p :],
         sum_others @ q,
-        sums.products,
-        sums.indicator,
-        sums.squares,
+        None if sums is None else sums.products,
+        None if sums is None else sums.indicator,
+        None if sums is None else sums.squares,
         None,
         project.T.tocsr(),
-        (sums.left, sums.right),
+        None if sums is None else (sums.left, sums.right),
     )
     slopes = Slopes(tuple(pairs[b][1] for b in order), order)
     return Compression(shared, q, ones_in(q, root), has_intercept, grouping, weighting, slopes)
@@ -249,101 +270,3 @@ def _columns(
     rows = codes[None] + levels * np.arange(c)[:, None]
     columns = np.broadcast_to(np.arange(n), (c, n))
     return sp.csr_array((z.T.ravel(), (rows.ravel(), columns.ravel())), shape=(c * levels, n))
-
-
-def _level_bases(
-    z: Float[np.ndarray, "n c"], codes: Int[np.ndarray, " n"], levels: int
-) -> tuple[sp.csr_array, Float[np.ndarray, "levels c c"]]:
-    """Q' of all levels, (levels c) x n, and their R. Where a level has rank below c, rows of 0."""
-    n, c = z.shape
-    values, roots = np.zeros((n, c)), np.zeros((levels, c, c))
-    order = np.argsort(codes, kind="stable")
-    ends = np.searchsorted(codes[order], np.arange(levels + 1))
-    for j in range(levels):
-        rows = order[ends[j] : ends[j + 1]]
-        if not len(rows):  # lost
-            continue
-        basis, singular, right = np.linalg.svd(z[rows], full_matrices=False)
-        rank = int((singular > 1e-10 * singular[0]).sum()) if singular[0] > 0 else 0
-        # Triangular with a positive diagonal: levels of equal Z'Z get equal roots.
-        q, r = np.linalg.qr(singular[:rank, None] * right[:rank])
-        sign = np.sign(np.where(np.diag(r[:, :rank]) == 0, 1.0, np.diag(r[:, :rank])))
-        values[rows, :rank] = basis[:, :rank] @ q * sign
-        roots[j, :rank] = r * sign[:, None]
-    entries = (np.repeat(np.arange(n), c), codes[:, None] * c + np.arange(c))
-    project = sp.csr_array(
-        (values.ravel(), (entries[1].ravel(), entries[0])), shape=(levels * c, n)
-    )
-    project.eliminate_zeros()
-    return project, roots
-
-
-def _classes(
-    roots: Float[np.ndarray, "levels c c"], few_shapes: bool
-) -> tuple[Int[np.ndarray, " levels"], Float[np.ndarray, "C c c"], Float[np.ndarray, " C"]]:
-    """Class of every level, the classes' roots and sizes, filled up with empty classes."""
-    size = np.abs(roots).max()
-    rounded = np.round(roots.reshape(len(roots), -1) / (size * _SAME * 10))
-    _, first, class_of, counts = np.unique(
-        rounded, axis=0, return_index=True, return_inverse=True, return_counts=True
-    )
-    found, spare = roots[first], chunked(len(first)) - len(first)
-    if few_shapes:
-        spare = (CHUNK << (-(-len(first) // CHUNK) - 1).bit_length()) - len(first)
-    found = np.concatenate([found, np.zeros((spare, *roots.shape[1:]))])
-    return class_of.reshape(-1), found, np.concatenate([counts, np.zeros(spare)]).astype(float)
-
-
-def chunked(classes: int) -> int:
-    """Room for so many classes: more than a chunk are filled up to whole ones."""
-    return classes if classes <= CHUNK else -(-classes // CHUNK) * CHUNK
-
-
-class _ClassSums(NamedTuple):
-    between: Float[np.ndarray, "PC K K"]
-    products: sp.csr_array  # (PC K) x (levels c): what of `a` adds to sum F_a a_b + F_b a_a
-    indicator: sp.csr_array  # PC x (levels P)
-    squares: Float[np.ndarray, " PC"]  # 1 where a is b
-    left: Int[np.ndarray, " levels_P"]  # rows of (levels c): the a and the b of every pair
-    right: Int[np.ndarray, " levels_P"]
-
-
-def _class_sums(
-    cross: Float[np.ndarray, "rows K"], class_of: Int[np.ndarray, " levels"], classes: int
-) -> _ClassSums:
-    levels, K = len(class_of), cross.shape[1]
-    c = len(cross) // levels
-    upper = [(a, b) for a in range(c) for b in range(a, c)]
-    F = cross.reshape(levels, c, K)
-    select = sp.csr_array((np.ones(levels), (class_of, np.arange(levels))), shape=(classes, levels))
-    between = np.zeros((len(upper), classes, K, K))
-    data, rows, columns = [], [], []
-    level, column = np.arange(levels)[:, None], np.arange(K)[None]
-    for pair, (a, b) in enumerate(upper):
-        products = np.einsum("jk,jl->jkl", F[:, a], F[:, b])
-        products = products if a == b else products + products.swapaxes(1, 2)
-        between[pair] = (select @ products.reshape(levels, -1)).reshape(classes, K, K)
-        row = (pair * classes + class_of[:, None]) * K + column
-        for one, other in {(a, b), (b, a)}:
-            data.append(F[:, one])
-            rows.append(row)
-            columns.append(np.broadcast_to(level * c + other, row.shape))
-    shape = (len(upper) * classes * K, levels * c)
-    flat = [np.concatenate(parts).ravel() for parts in (data, rows, columns)]
-    each = np.array(upper)
-    pair_class = np.arange(len(upper))[:, None] * classes + class_of[None]
-    square = each[:, 0] == each[:, 1]
-    weight = np.where(square, 1.0, 2.0)[:, None] * np.ones(levels)
-    indicator = sp.csr_array(
-        (weight.ravel(), (pair_class.ravel(), np.arange(pair_class.size))),
-        shape=(len(upper) * classes, pair_class.size),
-    )
-    base = np.arange(levels)[None] * c
-    return _ClassSums(
-        between.reshape(len(upper) * classes, K, K),
-        sp.csr_array((flat[0], (flat[1], flat[2])), shape=shape),
-        indicator,
-        np.repeat(square.astype(np.float64), classes),
-        (base + each[:, :1]).ravel(),
-        (base + each[:, 1:]).ravel(),
-    )

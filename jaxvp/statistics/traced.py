@@ -103,7 +103,7 @@ def layout(design: Design, shared: Shared) -> Layout:
 def known_classes(compression: Compression) -> Classes:
     """Those of a design whose samples all count the same."""
     shared, grouping = compression.shared, compression.grouping
-    assert grouping is not None
+    assert grouping is not None and grouping.class_indicator is not None
     shares = (grouping.class_indicator.toarray() > 0).astype(np.float64)
     if grouping.nodes is not None:
         shares = grouping.nodes @ shares

@@ -69,7 +69,7 @@ class SlopeOwn(eqx.Module):
     """The same with random slopes, in place of `SlopeShared`'s; every level is a class."""
 
     within: Float[Array, "K K *genes"]
-    between: Float[Array, "PC K K *genes"]
+    cross: Float[Array, "C c K *genes"]
     roots: Float[Array, "C c c *genes"]
     counts: Float[Array, "C *genes"]
     n: Float[Array, "*genes"]
@@ -103,6 +103,11 @@ class Shared(eqx.Module):
         return sum(self.levels[1:]) + self.p
 
     @property
+    def numbers_of_gene(self) -> int:
+        """What a gene's statistics are."""
+        return (len(self.between) + 1) * (self.n_columns + 1)
+
+    @property
     def class_sums(self) -> Float[Array, "C K K *genes"]:
         """`between`, or what stands in for it."""
         if self.packed is None:
@@ -124,6 +129,10 @@ class PerGene(eqx.Module):
     between_yy: Float[Array, "C *genes"]
     # with weights of its own, or observations that it lacks
     own: Own | Packed | SlopeOwn | None = None
+    # with random slopes, level by level and in place of sums by class: a of every level
+    level_sums: Float[Array, "levels c *genes"] | None = None
+    # of a gene with products of its own, where searches begin by it: statistics without weights
+    plain: PerGene | None = None
 
 
 class Block(NamedTuple):
