@@ -74,7 +74,7 @@ def _measure(spec: dict[str, Any]) -> dict[str, Any]:
         if list(expression.columns) != list(metadata.index):
             metadata = metadata.loc[expression.columns]
     elif design["visits"]:
-        expression, metadata, formula = _growth(design)
+        expression, metadata, formula = growth(design)
     else:
         study = jaxvp.simulate(
             design["genes"],
@@ -88,25 +88,37 @@ def _measure(spec: dict[str, Any]) -> dict[str, Any]:
     return write(expression.to_numpy(float), metadata, formula, folder)
 
 
-def _growth(design: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Random intercepts and slopes over days; half of each are absent."""
+def growth(design: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Random intercepts and slopes over days, and crossed intercepts; half of each are absent."""
     import pandas as pd
 
-    ((factor, levels),) = design["levels"].items()
+    (factor, levels), *others = design["levels"].items()
     visits, genes = design["visits"], design["genes"]
     rng = np.random.default_rng(design["seed"])
     group, day = np.repeat(np.arange(levels), visits), np.tile(np.arange(float(visits)), levels)
-    names = [f"s{i + 1}" for i in range(levels * visits)]
+    n = len(day)
+    if design["own_days"]:
+        day = rng.uniform(0, visits, n)
+    names = [f"s{i + 1}" for i in range(n)]
     metadata = pd.DataFrame({factor: [f"l{i}" for i in group], "Days": day}, index=names)
-    values = np.empty((genes, len(names)))
+    crossed = {name: rng.integers(0, count, n) for name, count in others}
+    for name, codes in crossed.items():
+        metadata[name] = [f"l{i}" for i in codes]
+    values = np.empty((genes, n))
     for gene in range(genes):
         size = rng.choice([0.0, 1.0], 2) * rng.gamma(2, 0.5, 2) / [1.0, day.std()]
         turn = rng.uniform(-1, 1)
         z = rng.standard_normal((levels, 2))
         z[:, 1] = turn * z[:, 0] + np.sqrt(1 - turn**2) * z[:, 1]
         u = z * size
-        values[gene] = 7 + u[group, 0] + u[group, 1] * day + rng.standard_normal(len(day))
-    return pd.DataFrame(values, columns=names), metadata, f"~ Days + (Days|{factor})"
+        values[gene] = 7 + u[group, 0] + u[group, 1] * day + rng.standard_normal(n)
+        for codes in crossed.values():
+            effect = (
+                rng.choice([0.0, 1.0]) * rng.gamma(2, 0.5) * rng.standard_normal(codes.max() + 1)
+            )
+            values[gene] += effect[codes]
+    terms = "".join(f" + (1|{name})" for name, _ in others)
+    return pd.DataFrame(values, columns=names), metadata, f"~ Days + (Days|{factor}){terms}"
 
 
 if __name__ == "__main__":

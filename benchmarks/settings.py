@@ -41,8 +41,10 @@ class Design:
     samples, levels
         Of `jaxvp.simulate`; or `dataset` and `formula`.
     visits
-        With one factor in `levels`: every level is seen so many times, on days 0, 1, 2, ..., and
-        has an intercept and a slope of its own, ``~ Days + (Days|factor)``.
+        Every level of the first factor is seen so many times, on days 0, 1, 2, ..., and has an
+        intercept and a slope of its own, ``~ Days + (Days|factor)``; others are crossed with it.
+    own_days
+        Every level is seen on days of its own.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Design:
     dataset: str | None = None
     formula: str | None = None
     visits: int = 0
+    own_days: bool = False
     imbalance: float = 0.5
     seed: int = 1
 

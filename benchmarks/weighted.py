@@ -13,21 +13,25 @@ def make(study: dict[str, Any], folder: Path) -> None:
     import jaxvp
     from benchmarks import data
 
-    made = jaxvp.simulate(
-        study["genes"],
-        study["samples"],
-        study["levels"],
-        zero_probability=0.5,
-        imbalance=0.5,
-        seed=1,
-    )
+    if "visits" in study:
+        expression, metadata, formula = data.growth(study | {"seed": 1})
+    else:
+        made = jaxvp.simulate(
+            study["genes"],
+            study["samples"],
+            study["levels"],
+            zero_probability=0.5,
+            imbalance=0.5,
+            seed=1,
+        )
+        expression, metadata, formula = made.expression, made.metadata, made.formula
     rng = np.random.default_rng(2)
-    y = made.expression.to_numpy(float)
+    y = expression.to_numpy(float)
     if study["missing"]:
         y = np.where(rng.random(y.shape) < study["missing"], np.nan, y)
     if study["weights"]:
         np.save(folder / "weights.npy", rng.gamma(study["weights"], 1 / study["weights"], y.shape))
-    data.write(y, made.metadata, made.formula, folder)
+    data.write(y, metadata, formula, folder)
 
 
 def _measure(spec: dict[str, Any]) -> dict[str, Any]:

@@ -260,6 +260,29 @@ def test_optax_says_what_it_cannot():
         jaxvp.fit(expression, DAYS, metadata, solver="optax")
 
 
+def test_no_search_goes_round_in_circles():
+    """Genes that were not done after 200 evaluations, or 15 to 20, when a null vector was turned.
+
+    Nearly nothing varies, in one direction: its variance is small and others are punished.
+    """
+    import mixedlm
+
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(80), 5)
+    age, _ = rng.normal(size=400), rng.integers(0, 10, 400)
+    y = rng.normal(size=(400, 2048)) + rng.normal(size=(80, 2048))[people] * rng.integers(
+        0, 2, 2048
+    )
+    metadata = pd.DataFrame({"Age": age, "Ind": people.astype(str)})
+    genes = [1682, 853, 466, 1111, 1349, 0, 1, 2]
+    found = jaxvp.fit(y[:, genes], "~ Age + (Age|Ind)", metadata)
+    assert (found.diagnostics["status"] == "converged").all()
+    assert found.diagnostics["iterations"].max() <= 20
+    for gene, ours in zip(y[:, genes[:2]].T, found.log_likelihood, strict=False):
+        model = mixedlm.lmer("y ~ Age + (Age|Ind)", metadata.assign(y=gene), REML=False)
+        assert ours >= model.logLik() - 1e-6
+
+
 def test_single_precision_stays_single():
     """Traced, not run: one constant in double precision makes the loop's state another type."""
     expression, metadata = days_genes()

@@ -20,6 +20,8 @@ _SAME = 1e-13
 # Class sums of U'U, for matrix products of all genes: not kept where they would be more numbers, or
 # have more columns (one gene is then solved at a time), and genes keep the sums of levels.
 _MOST_SUMS, _MOST_COLUMNS = 1 << 24, 64
+# More classes than this share of the levels: each level is one.
+_MOSTLY_ALONE = 0.5
 
 
 class Classes(NamedTuple):
@@ -61,7 +63,7 @@ def classes(
 ) -> tuple[Classes, ClassSums | None]:
     """Classes of levels, their number filled up; no sums where each level is one."""
     class_of, distinct, counts = _distinct(roots)
-    by_level = 2 * len(distinct) > len(roots)
+    by_level = len(distinct) > _MOSTLY_ALONE * len(roots)
     if by_level:
         class_of, distinct, counts = np.arange(len(roots)), roots, np.ones(len(roots))
     room = chunked(len(distinct))
