@@ -44,7 +44,7 @@ def test_settings_parse(size):
 def test_full_gene_counts_are_the_promised_ones():
     counts = {name: design.genes for name, design in settings.designs("full").items()}
     many = dict.fromkeys("ABFST", 20_000)
-    assert counts == many | {"C": 4_000, "D": 2_000, "E": 1_000, "G": 4_147, "H": 20}
+    assert counts == many | {"C": 4_000, "U": 4_000, "D": 2_000, "E": 1_000, "G": 4_147, "H": 20}
 
 
 def test_settings_name_what_is_wrong(tmp_path):
@@ -91,12 +91,20 @@ def test_floor_by_hand():
 def test_slope_designs():
     """Days of every level, an expected formula, and the floor's counts of it."""
     design = dataclasses.replace(settings.designs("full")["S"], genes=3)
-    expression, metadata, formula = data._growth(dataclasses.asdict(design))
+    expression, metadata, formula = data.growth(dataclasses.asdict(design))
     assert expression.shape == (3, 180) and formula == "~ Days + (Days|Subject)"
     assert (metadata.groupby("Subject")["Days"].nunique() == 10).all()
     # one class of levels, three pairs of two coefficients; K: intercept and Days
     shape = floor.shape(formula, metadata)
     assert shape == floor.Shape(n=180, terms=2, p=2, K=2, classes=3, largest=18)
+
+    design = dataclasses.replace(settings.designs("full")["U"], genes=3)
+    expression, metadata, formula = data.growth(dataclasses.asdict(design))
+    assert expression.shape == (3, 400)
+    assert formula == "~ Days + (Days|Subject) + (1|Batch)"
+    assert metadata["Days"].nunique() == 400 and metadata["Batch"].nunique() == 10
+    shape = floor.shape(formula, metadata)
+    assert shape == floor.Shape(n=400, terms=3, p=2, K=12, classes=3 * 80, largest=80)
 
 
 def test_floor_and_designs_of_the_gpu_script_are_the_same():
@@ -368,7 +376,7 @@ def test_gpu_script_runs_on_a_cpu():
 def test_weights_settings():
     for size in ("full", "quick"):
         found = weights.studies(size)
-        assert set(found) == {"A", "B", "proteins"}
+        assert set(found) == {"A", "B", "proteins", "slopes"}
         assert all(0 < study["peer"] <= study["genes"] for study in found.values())
 
 
