@@ -14,6 +14,7 @@ from test_slope_likelihood import QUICK, study
 
 from jaxvp.design import build
 from jaxvp.formula import Formula
+from jaxvp.likelihood.slope_sums import inner, summed
 from jaxvp.likelihood.slopes import evaluate_slopes
 from jaxvp.statistics import (
     compress_slopes,
@@ -110,6 +111,14 @@ def test_chunks_fill_their_classes(classes):
     assert classes <= room < classes + 8 * chunks
     assert room % chunks == 0
     assert room <= slope_levels.CHUNK_OF_OWN or (room // chunks) % slope_levels.CHUNK_OF_OWN == 0
+
+
+@pytest.mark.parametrize("terms", [1, 8, 31, 33, 64, 81, 169, 240, 1025])
+def test_sums_of_any_length(terms):
+    a, b = np.random.default_rng(terms).normal(size=(2, terms, 3))
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(inner(jnp.asarray(a), jnp.asarray(b), 1), (a * b).sum(0))
+        np.testing.assert_allclose(summed(jnp.asarray(a)), a.sum(0))
 
 
 def test_systems_of_the_host(monkeypatch):

@@ -82,12 +82,9 @@ def _directions(blocks: tuple[RandomBlock, ...]) -> list[tuple[int, int]]:
 
 
 def _chunks(shared: SlopeShared, gene: PerGene) -> int:
-    """How many chunks the classes are summed in."""
-    classes = len(shared.counts)
-    own = shared.cross is not None and not len(shared.between)
-    if own:
-        return -(-classes // CHUNK_OF_OWN)
-    return -(-classes // CHUNK)
+    """How many chunks the classes are summed in: small ones of many genes without class sums."""
+    few = not len(shared.between) and jnp.ndim(gene.within_yy)
+    return -(-len(shared.counts) // (CHUNK_OF_OWN if few else CHUNK))
 
 
 class _Chunk(NamedTuple):

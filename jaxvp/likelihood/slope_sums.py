@@ -9,9 +9,11 @@ By class, where levels share their R, or level by level (`jaxvp.statistics.slope
     moved    for other weights the system ``M_s`` and ``(M_s e)_U = sum_j F_j' W_j h_j``.
 
 What all genes share is a matrix product on the left of all genes' weights, upper triangles only.
-Cost of a gene and weight: by class ``C c (c + 1) / 2`` times ``K (K + 1) / 2 + K + 1``
-multiply-adds, level by level ``J c K`` in place of those with y; products of a gene's own ``J c (c
-+ K) K``.
+Multiply-adds of a gene for one weight of every class, P = c (c + 1) / 2 pairs of c coefficients:
+
+    by class        C P (K (K + 1) / 2 + K + 1),
+    level by level  J P K (K + 1) / 2 + J c (c + K),
+    of a gene's own products, or where class sums are not kept,  J c (c + K) K.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from jaxvp.likelihood.system import Scalar
 from jaxvp.statistics import Array, triangle, upper
 from jaxvp.target import fence
 
-# Terms of a sum that are written out.
-_TERMS = 8
+# Terms of a sum that are written out, where there are more than so many.
+_TERMS, _MOST_TERMS = 8, 32
 
 
 class Value(NamedTuple):
@@ -63,7 +65,7 @@ class ByClass(NamedTuple):
     def forms(self, T: Array, u: Array) -> Forms:
         both = jnp.stack([T, u[:, None] * u[None]], 2)
         trace, square = jnp.moveaxis(_traces(self.uu, both), 2, 0)
-        rest = square + self.yy - 2 * dot(u[:, None, None], jnp.moveaxis(self.uy, 2, 0))
+        rest = square + self.yy - 2 * inner(u[:, None, None], jnp.moveaxis(self.uy, 2, 0), 1)
         return Forms(_matrices(trace), _matrices(rest))
 
     def moved(
@@ -72,7 +74,7 @@ class ByClass(NamedTuple):
         flat = _pairs(weights)
         systems = _systems(self.uu, flat)
         uy = inner(flat[:, :, :, None], self.uy[:, :, None], 2)
-        return systems, uy - dot(u[:, None, None], jnp.moveaxis(systems, 2, 0))
+        return systems, uy - inner(u[:, None, None], jnp.moveaxis(systems, 2, 0), 1)
 
 
 class ByLevel(NamedTuple):
@@ -96,10 +98,11 @@ class ByLevel(NamedTuple):
         image = self._image(T).reshape(levels, c, K, *T.shape[2:])
         cross = jnp.moveaxis(lift(self.cross, self.sums[0, 0], 3), 2, 0)
         image = jnp.moveaxis(image, 2, 0)
-        rows = [
-            jnp.stack([dot(image[:, :, a], cross[:, :, b]) for b in range(c)]) for a in range(c)
-        ]
-        return Forms(jnp.stack(rows), rest)
+
+        def row(a):
+            return jnp.stack([inner(image[:, :, a], cross[:, :, b], 1) for b in range(c)])
+
+        return Forms(jnp.stack([row(a) for a in range(c)]), rest)
 
     def moved(
         self, weights: Float[Array, "c c levels m *genes"], u: Array
@@ -135,7 +138,7 @@ class ByLevel(NamedTuple):
             return _systems(self.uu, _pairs(weights))
         levels, c, K = self.cross.shape[:3]
         m, genes = weights.shape[3], weights.shape[4:]
-        cross = self.cross if self.cross.ndim > 3 else lift(self.cross, weights[0, 0, 0, 0])
+        cross = lift(self.cross, weights[0, 0, 0, 0], 3)
         image = fence(lambda w, f: _times(w[:, :, :, :, None], f[:, :, None]), weights, cross)
         found = self._pulled(image.reshape(levels, c, m * K, *genes))
         return jnp.moveaxis(found.reshape(K, m, K, *genes), 1, 0)
@@ -195,21 +198,21 @@ def inner(a: Float[Array, "..."], b: Float[Array, "..."], axes: int) -> Array:
     A loop over all would not be vectorised over genes, and all written out take long to compile.
     """
     a, b = _flat(a, axes), _flat(b, axes)
-    if not _divides(a):
+    if len(a) <= _MOST_TERMS:
         return fence(dot, a, b)
     return summed(fence(dot, _folded(a), _folded(b)))
 
 
 def summed(terms: Float[Array, "terms ..."]) -> Array:
     """Sum over the leading axis, in the same way."""
-    while _divides(terms):
+    while len(terms) > _MOST_TERMS:
         terms = fence(total, _folded(terms))
     return fence(total, terms)
 
 
-def _divides(terms: Array) -> bool:
-    return len(terms) > _TERMS and len(terms) % _TERMS == 0
-
-
 def _folded(terms: Array) -> Array:
+    """In rows of so many terms, filled up with zeros."""
+    spare = -len(terms) % _TERMS
+    if spare:
+        terms = jnp.pad(terms, [(0, spare), *[(0, 0)] * (terms.ndim - 1)])
     return terms.reshape(_TERMS, len(terms) // _TERMS, *terms.shape[1:])
