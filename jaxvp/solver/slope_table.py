@@ -31,9 +31,9 @@ from jaxvp.solver.elimination import Eliminated, others
 from jaxvp.solver.table import SINGLE_SAMPLES, heights, in_single, valleys
 from jaxvp.statistics import Array, PerGene, RandomBlock, SlopeShared, upper
 
-# Nodes of x on an axis, by the number of axes, and of correlations. They end where a slope of few
-# extreme values may have its variance (``m gamma`` of 8,000); an end at 6 missed the lowest optimum
-# of four times as many genes there. `benchmarks/valleys.py` counts what is missed.
+# Nodes of x on an axis, by the number of axes, and of correlations. They end where a slope with few
+# extreme values may have its variance, ``m gamma`` of 8,000: beyond them a valley is not seen.
+# `benchmarks/valleys.py` counts genes whose lowest one is missed.
 _NODES = {
     axes: 9 * np.linspace(0, 1, count) ** 2 for axes, count in {1: 12, 2: 12, 3: 10, 4: 8}.items()
 }
