@@ -70,6 +70,7 @@ def _solve(
     table: SlopeTable | None,
 ) -> SlopeSolution:
     count = wanted.shape[0]
+    weighted = gene.plain is not None
     plain, gene = gene.plain or gene, dataclasses.replace(gene, plain=None)
     nowhere = cone.start(shared, 0.0)
 
@@ -110,17 +111,26 @@ def _solve(
         size = shared.n - reml * shared.p
         empty = jax.tree.map(jnp.zeros_like, _beside(anywhere[:2]))
         of_table = by_tiles(lambda g: slope_starts(table, shared, g, size), plain, empty)
-        # Who ends without a certificate begins again elsewhere, two at a time.
-        spare = anywhere[-1]._replace(there=jnp.zeros_like(anywhere[-1].there))
-        pairs = [of_table, _beside(anywhere[:2]), _beside([anywhere[2], spare])]
-        rounds = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
+        # Weights of a gene's own move valleys: one more search, from large variances.
+        first, left = [of_table], list(anywhere)
+        if weighted:
+            first.append(left.pop())
+        # Who ends without a certificate begins again elsewhere, some at a time.
+        rounds = [_beside(first)]
+        width = len(rounds[0].there)
+        spare = anywhere[0]._replace(there=jnp.zeros_like(anywhere[0].there))
+        while left:
+            now, left = left[:width], left[width:]
+            rounds.append(_beside([*now, *[spare] * (width - len(now))]))
+        count_of_rounds = len(rounds)
+        rounds = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rounds)
 
         def attempt(number, best):
             begin = jax.tree.map(lambda leaf: leaf[number], rounds)
             again = (number == 0) | ~_certified(best)
             return searched(begin._replace(there=begin.there & again), best)
 
-        found = jax.lax.fori_loop(0, len(pairs), attempt, best)
+        found = jax.lax.fori_loop(0, count_of_rounds, attempt, best)
     return SlopeSolution(
         found.x, found.basis, found.wrong, found.tolerance, found.evaluations, found.estimates
     )
