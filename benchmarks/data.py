@@ -64,6 +64,23 @@ def sample(total: int, wanted: int) -> list[int]:
     return [int(i) for i in order[:wanted]]
 
 
+def drawn(design: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Expression, metadata and formula: of `jaxvp.simulate`, or with random slopes."""
+    import jaxvp
+
+    if design.get("visits"):
+        return growth(design)
+    study = jaxvp.simulate(
+        design["genes"],
+        design["samples"],
+        design["levels"],
+        zero_probability=0.5,
+        imbalance=design["imbalance"],
+        seed=design["seed"],
+    )
+    return study.expression, study.metadata, study.formula
+
+
 def _measure(spec: dict[str, Any]) -> dict[str, Any]:
     import jaxvp
 
@@ -73,18 +90,8 @@ def _measure(spec: dict[str, Any]) -> dict[str, Any]:
         expression, formula = expression.iloc[: design["genes"]], design["formula"]
         if list(expression.columns) != list(metadata.index):
             metadata = metadata.loc[expression.columns]
-    elif design["visits"]:
-        expression, metadata, formula = growth(design)
     else:
-        study = jaxvp.simulate(
-            design["genes"],
-            design["samples"],
-            design["levels"],
-            zero_probability=0.5,
-            imbalance=design["imbalance"],
-            seed=design["seed"],
-        )
-        expression, metadata, formula = study.expression, study.metadata, study.formula
+        expression, metadata, formula = drawn(design)
     return write(expression.to_numpy(float), metadata, formula, folder)
 
 

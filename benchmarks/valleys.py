@@ -108,7 +108,7 @@ def grid_of_slopes(formula: str) -> list:
         first = list(itertools.product(values, repeat=2))
     else:
         first = [(a, r, s) for a in values for r in (-1.0, 0.0, 1.0) for s in (0.05, 1.0)]
-    return [(*one, h) for one in first for h in (0.5,)] if "h)" in formula else first
+    return [(*one, 0.5) for one in first] if "(1|h)" in formula else first
 
 
 def main() -> None:

@@ -10,21 +10,9 @@ def make(study: dict[str, Any], folder: Path) -> None:
     """Draw a study and write it: expression, weights (NaN: none), metadata, formula."""
     import numpy as np
 
-    import jaxvp
     from benchmarks import data
 
-    if "visits" in study:
-        expression, metadata, formula = data.growth(study | {"seed": 1})
-    else:
-        made = jaxvp.simulate(
-            study["genes"],
-            study["samples"],
-            study["levels"],
-            zero_probability=0.5,
-            imbalance=0.5,
-            seed=1,
-        )
-        expression, metadata, formula = made.expression, made.metadata, made.formula
+    expression, metadata, formula = data.drawn(study | {"imbalance": 0.5, "seed": 1})
     rng = np.random.default_rng(2)
     y = expression.to_numpy(float)
     if study["missing"]:

@@ -59,13 +59,12 @@ from jaxvp.likelihood.lanes import dot, every, lift
 from jaxvp.likelihood.least_squares import least_squares
 from jaxvp.likelihood.sweep import swept
 from jaxvp.likelihood.system import (
-    SWEEP_COLUMNS,
     Moments,
     Scalar,
     Vector,
     class_weights,
 )
-from jaxvp.statistics import Array, PerGene, Shared
+from jaxvp.statistics import SWEEP_COLUMNS, Array, PerGene, Shared
 from jaxvp.target import accelerated, fence, traced_for
 
 __all__ = [

@@ -32,14 +32,13 @@ from jaxtyping import Float
 
 from jaxvp.likelihood.estimates import Estimates, estimates
 from jaxvp.likelihood.system import (
-    SWEEP_COLUMNS,
     FixedSystem,
     class_weights,
     log_det_eliminated,
     spread,
     term_slices,
 )
-from jaxvp.statistics import Array, PerGene, Shared
+from jaxvp.statistics import SWEEP_COLUMNS, Array, PerGene, Shared
 
 
 def conditions(

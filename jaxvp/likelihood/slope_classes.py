@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxvp.likelihood.lanes import inverse, lift
-from jaxvp.likelihood.slope_sums import ByClass, ByLevel, Forms, Value, inner, summed
+from jaxvp.likelihood.slope_sums import ByClass, ByLevel, Forms, Value, by_pair, inner, summed
 from jaxvp.likelihood.slope_system import product
 from jaxvp.likelihood.slope_terms import between, entries, offsets
 from jaxvp.likelihood.system import Scalar
-from jaxvp.statistics import CHUNK, CHUNK_OF_OWN, Array, PerGene, RandomBlock, SlopeShared, upper
+from jaxvp.statistics import CHUNK, CHUNK_OF_OWN, Array, PerGene, RandomBlock, SlopeShared, triangle
 from jaxvp.target import fence
 
 
@@ -157,8 +157,7 @@ def differentiate(
     """``T`` is the inverse of the system as the determinant has it, ``e = (-u, 1)``."""
     directions = _directions(shared.blocks)
     like, c = corner[0, 0], len(corner)
-    pairs = upper(c)
-    place = {pair: number for number, (a, b) in enumerate(pairs) for pair in ((a, b), (b, a))}
+    place = triangle(c)
 
     def weights(y: Array) -> Float[Array, "c c classes m1 *genes"]:
         """``dW = -Y dG Y'``."""
@@ -175,8 +174,7 @@ def differentiate(
             return fence(lambda y, h: product(y.swapaxes(0, 1), product(h, y)), y, h)
 
         x = [lift(counts, like, 1) * b, *map(turned, forms)]
-        found = jnp.stack([jnp.stack([one[i, j] for i, j in pairs]) for one in x])
-        return found, jnp.stack([b[i, j] for i, j in pairs])
+        return jnp.stack([by_pair(one) for one in x]), by_pair(b)
 
     def of_chunk(chunk: _Chunk):
         found = fence(_weights, gamma, corner, chunk.roots)

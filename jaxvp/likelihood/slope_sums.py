@@ -58,7 +58,7 @@ class ByClass(NamedTuple):
     yy: Float[Array, "pairs classes *genes"]
 
     def value(self, w: Float[Array, "c c classes *genes"]) -> Value:
-        flat = _pairs(w)
+        flat = by_pair(w)
         uu = _systems(self.uu, flat[:, :, None])[0]
         return Value(uu, inner(flat[:, :, None], self.uy, 2), inner(flat, self.yy, 2))
 
@@ -71,7 +71,7 @@ class ByClass(NamedTuple):
     def moved(
         self, weights: Float[Array, "c c classes m *genes"], u: Array
     ) -> tuple[Float[Array, "m K K *genes"], Float[Array, "m K *genes"]]:
-        flat = _pairs(weights)
+        flat = by_pair(weights)
         systems = _systems(self.uu, flat)
         uy = inner(flat[:, :, :, None], self.uy[:, :, None], 2)
         return systems, uy - inner(u[:, None, None], jnp.moveaxis(systems, 2, 0), 1)
@@ -135,7 +135,7 @@ class ByLevel(NamedTuple):
     ) -> Float[Array, "m K K *genes"]:
         """``F'W F``."""
         if self.uu is not None:
-            return _systems(self.uu, _pairs(weights))
+            return _systems(self.uu, by_pair(weights))
         levels, c, K = self.cross.shape[:3]
         m, genes = weights.shape[3], weights.shape[4:]
         cross = lift(self.cross, weights[0, 0, 0, 0], 3)
@@ -156,7 +156,8 @@ def _times(w: Array, vectors: Array) -> Array:
     return jnp.stack(rows, 1)
 
 
-def _pairs(w: Float[Array, "c c ..."]) -> Float[Array, "pairs ..."]:
+def by_pair(w: Float[Array, "c c ..."]) -> Float[Array, "pairs ..."]:
+    """The entries of the upper triangle, row by row."""
     return jnp.stack([w[a, b] for a, b in upper(len(w))])
 
 

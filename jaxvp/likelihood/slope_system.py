@@ -54,12 +54,11 @@ class System(NamedTuple):
     fixed: FixedSystem  # without log|V_1|
     inverse: Float[Array, "K K *genes"]  # T
     inverse_det: Float[Array, "K K *genes"]  # T of the determinant: by ML without x
-    contrast: Float[Array, "K1 *genes"]  # e = (-u, 1), in the columns of U
     zz: Float[Array, "q q *genes"]  # A
     zpz: Float[Array, "q q *genes"]
     zpy: Float[Array, "q *genes"]
     maps: tuple[Array, Array]  # K - T M: columns z, of the determinant and of the data
-    in_u: tuple[Array, Array]  # `inverse_det` and `contrast` in the columns of U, not turned by E
+    in_u: tuple[Array, Array]  # `inverse_det` and u in the columns of U, not turned by E
 
 
 def _rotation(basis: Basis, blocks: tuple[RandomBlock, ...]) -> list[tuple[slice, Array]]:
@@ -147,7 +146,6 @@ def solve(
     beta = apply(covariance, xy)
     scaled = apply(core, root * (m[:q, K] - apply(m[:q, q:K], beta)))  # G^(-1/2) u_z
     u = jnp.concatenate([root * scaled, beta])
-    contrast = jnp.concatenate([-u, jnp.ones_like(none)[None]])
     rss = m[K, K] - dot(u, m[:K, K])
     fixed = FixedSystem(covariance, beta, rss, log_det, log_det_fixed)
 
@@ -170,6 +168,6 @@ def solve(
     positive = ratio > 0
     difference = m[:q, K] - apply(m[:q, :K], u)
     zpy = jnp.where(positive, scaled / jnp.where(positive, root, 1.0), difference)
-    in_u = _both_sides(of_det, rotations, True), _rotate(contrast, rotations, True)
+    in_u = _both_sides(of_det, rotations, True), _rotate(u, rotations, True)
     maps = (map_det, map_data)
-    return System(log_det, fixed, full, of_det, contrast, zz, zpz, zpy, maps, in_u)
+    return System(log_det, fixed, full, of_det, zz, zpz, zpy, maps, in_u)

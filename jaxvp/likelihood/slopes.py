@@ -74,14 +74,12 @@ def evaluate_slopes(
     corner = fence(lambda *b: block_diagonal(b), *basis[: _count(blocks)])
     eliminated = fence(lambda g, e, s: eliminate(g, e, shared, s), first, corner, gene)
     system = fence(lambda g, b, m: solve(g, b, m, shared, reml), gamma, basis, eliminated.system)
-    t, contrast = system.in_u
     moved = fence(
         lambda g, e, s, t, u: differentiate(g, e, shared, s, t, u),
         first,
         corner,
         gene,
-        t,
-        contrast[: shared.n_columns] * -1,
+        *system.in_u,
     )
     size = shared.n - shared.p if reml else shared.n
     return fence(

@@ -15,9 +15,6 @@ from jaxvp.likelihood.lanes import lift, total
 from jaxvp.statistics import Array, Shared
 from jaxvp.target import accelerated
 
-# Up to this many columns the system is swept as elementwise arithmetic over a tile of genes; larger
-# ones are factored.
-SWEEP_COLUMNS = 64
 # Sizes of levels whose sum is written out on a CPU, for a tile of genes: its own takes three times
 # as long (F: a fifth of a step). For one gene, which may be differentiated, they would be scalars.
 _FEW_SIZES = 64

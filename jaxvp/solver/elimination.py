@@ -23,10 +23,10 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvp import threads
-from jaxvp.likelihood.system import SWEEP_COLUMNS, term_slices
+from jaxvp.likelihood.system import term_slices
 from jaxvp.memory import aligned
 from jaxvp.runtime import using_blas_threads
-from jaxvp.statistics import Array, Shared
+from jaxvp.statistics import SWEEP_COLUMNS, Array, Shared
 
 TOGETHER = 6  # nodes, at most
 

@@ -116,21 +116,19 @@ def _solve(
         if weighted:
             first.append(left.pop())
         # Who ends without a certificate begins again elsewhere, some at a time.
-        rounds = [_beside(first)]
-        width = len(rounds[0].there)
+        attempts = [_beside(first)]
+        width = len(attempts[0].there)
         spare = anywhere[0]._replace(there=jnp.zeros_like(anywhere[0].there))
-        while left:
-            now, left = left[:width], left[width:]
-            rounds.append(_beside([*now, *[spare] * (width - len(now))]))
-        count_of_rounds = len(rounds)
-        rounds = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rounds)
+        left += [spare] * (-len(left) % width)
+        attempts += [_beside(left[i : i + width]) for i in range(0, len(left), width)]
+        rounds = jax.tree.map(lambda *leaves: jnp.stack(leaves), *attempts)
 
         def attempt(number, best):
             begin = jax.tree.map(lambda leaf: leaf[number], rounds)
             again = (number == 0) | ~_certified(best)
             return searched(begin._replace(there=begin.there & again), best)
 
-        found = jax.lax.fori_loop(0, count_of_rounds, attempt, best)
+        found = jax.lax.fori_loop(0, len(attempts), attempt, best)
     return SlopeSolution(
         found.x, found.basis, found.wrong, found.tolerance, found.evaluations, found.estimates
     )

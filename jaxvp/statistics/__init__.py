@@ -73,6 +73,7 @@ from .traced import (
     weigh,
 )
 from .types import (
+    SWEEP_COLUMNS,
     Array,
     Block,
     Own,
@@ -88,6 +89,7 @@ from .weighted import Sums, needed_nodes, sums
 __all__ = [
     "CHUNK",
     "CHUNK_OF_OWN",
+    "SWEEP_COLUMNS",
     "Array",
     "Block",
     "Classes",

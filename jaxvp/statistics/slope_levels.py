@@ -12,14 +12,16 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
+from .types import SWEEP_COLUMNS
+
 # Classes are summed at most so many at a time, and of a gene's own products so few; their number is
 # filled up, so that both divide it.
 CHUNK, CHUNK_OF_OWN = 64, 8
 # Two levels have the same R if they agree to this, relative to the largest entry.
 _SAME = 1e-13
-# Class sums of U'U, for matrix products of all genes: not kept where they would be more numbers, or
-# have more columns (one gene is then solved at a time), and genes keep the sums of levels.
-_MOST_SUMS, _MOST_COLUMNS = 1 << 24, 64
+# Class sums of U'U, for matrix products of all genes: not kept where genes keep the sums of levels
+# and these would be more numbers, or one gene is solved at a time.
+_MOST_SUMS = 1 << 24
 # More classes than this share of the levels: each level is one.
 _MOSTLY_ALONE = 0.5
 
@@ -33,14 +35,14 @@ class Classes(NamedTuple):
     counts: Float[np.ndarray, " C"]
 
 
-class ClassSums(NamedTuple):
-    """What turns the sums of a gene's levels into those of classes."""
+class ToClasses(NamedTuple):
+    """What turns the sums of a gene's levels into those of classes, as fields of `Grouping`."""
 
     products: sp.csr_array  # (PC K) x (levels c): what of `a` adds to sum F_a a_b + F_b a_a
     indicator: sp.csr_array  # PC x (levels P)
     squares: Float[np.ndarray, " PC"]  # 1 where a is b
-    left: Int[np.ndarray, " levels_P"]  # rows of (levels c): the a and the b of every pair
-    right: Int[np.ndarray, " levels_P"]
+    # rows of (levels c): the a and the b of every pair
+    pairs: tuple[Int[np.ndarray, " levels_P"], Int[np.ndarray, " levels_P"]]
 
 
 def upper(c: int) -> list[tuple[int, int]]:
@@ -60,7 +62,7 @@ def classes(
     F: Float[np.ndarray, "levels c K"],
     roots: Float[np.ndarray, "levels c c"],
     few_shapes: bool,
-) -> tuple[Classes, ClassSums | None]:
+) -> tuple[Classes, ToClasses | None]:
     """Classes of levels, their number filled up; no sums where each level is one."""
     class_of, distinct, counts = _distinct(roots)
     by_level = len(distinct) > _MOSTLY_ALONE * len(roots)
@@ -131,7 +133,7 @@ def _between(
     """Class sums of products; none where matrix products of them would be no gain."""
     levels, c, K = F.shape
     pairs, (row, column) = upper(c), np.triu_indices(K)
-    if by_level and (K > _MOST_COLUMNS or len(pairs) * classes * len(row) > _MOST_SUMS):
+    if by_level and (K > SWEEP_COLUMNS or len(pairs) * classes * len(row) > _MOST_SUMS):
         return np.zeros((0, len(row)))
     select = sp.csr_array((np.ones(levels), (class_of, np.arange(levels))), shape=(classes, levels))
     found = []
@@ -146,7 +148,7 @@ def _between(
 
 def _class_sums(
     F: Float[np.ndarray, "levels c K"], class_of: Int[np.ndarray, " levels"], classes: int
-) -> ClassSums:
+) -> ToClasses:
     levels, c, K = F.shape
     pairs = upper(c)
     data, rows, columns = [], [], []
@@ -168,10 +170,9 @@ def _class_sums(
         shape=(len(pairs) * classes, pair_class.size),
     )
     base = np.arange(levels)[None] * c
-    return ClassSums(
+    return ToClasses(
         sp.csr_array((flat[0], (flat[1], flat[2])), shape=shape),
         indicator,
         np.repeat(square.astype(np.float64), classes),
-        (base + each[:, :1]).ravel(),
-        (base + each[:, 1:]).ravel(),
+        ((base + each[:, :1]).ravel(), (base + each[:, 1:]).ravel()),
     )

@@ -225,7 +225,8 @@ def compress_slopes(
     left_over = U - project.T @ cross
     within = left_over.T @ left_over
     F = cross.reshape(count, roots.shape[1], within.shape[0])
-    found, sums = classes(F, roots, few_shapes)
+    found, to_classes = classes(F, roots, few_shapes)
+    products, ones, squares, rows_of_pairs = to_classes or (None, None, None, None)
     shared = SlopeShared(
         within=within,
         between=found.between,
@@ -251,12 +252,12 @@ def compress_slopes(
         sp.csr_array(cross[:, : K - p].T),
         cross[:, K - p :],
         sum_others @ q,
-        None if sums is None else sums.products,
-        None if sums is None else sums.indicator,
-        None if sums is None else sums.squares,
+        products,
+        ones,
+        squares,
         None,
         project.T.tocsr(),
-        None if sums is None else (sums.left, sums.right),
+        rows_of_pairs,
     )
     slopes = Slopes(tuple(pairs[b][1] for b in order), order)
     return Compression(shared, q, ones_in(q, root), has_intercept, grouping, weighting, slopes)

@@ -15,6 +15,9 @@ from jaxtyping import Bool, Float, Int
 # NumPy on the host, JAX on a device and inside compiled code.
 Array = jax.Array | np.ndarray
 EPS = float(np.finfo(np.float64).eps)
+# Up to this many columns the system is swept as elementwise arithmetic over a tile of genes; larger
+# ones are factored, one gene at a time with random slopes.
+SWEEP_COLUMNS = 64
 
 
 def namespace(array: Array) -> Any:
