@@ -1,5 +1,6 @@
 """The table of starts of models with random slopes, beside dense algebra and fixed starts."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 from jaxvp.design import build
 from jaxvp.formula import Formula
-from jaxvp.solver import prepare, slope_table, solve_slopes
+from jaxvp.solver import loop, prepare, slope_table, slopes, solve_slopes
 from jaxvp.solver.table import residual
 from jaxvp.statistics import compress_slopes, statistics
 
@@ -95,6 +96,24 @@ def test_few_evaluations_find_what_three_starts_do():
     found, expected = one.estimates.log_likelihood, three.estimates.log_likelihood
     assert (np.asarray(found) >= np.asarray(expected) - 1e-9).all()
     assert one.evaluations.mean() < 0.4 * three.evaluations.mean()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_searches_are_stepped_in_tiles_of_the_width_that_is_asked_for(monkeypatch, own):
+    _, compression, gene, _ = prepared(FORMULAS[0], False)
+    widths = []
+
+    def iterate(stepped, width, *rest):
+        widths.append(width)
+        return loop.iterate(stepped, width, *rest)
+
+    monkeypatch.setattr(slopes, "iterate", iterate)
+    with jax.enable_x64(True):
+        table = prepare("newton", compression.shared, False)
+        gene = dataclasses.replace(gene, plain=gene if own else None)
+        rest = (compression.shared, gene, np.ones(64, bool), np.int32(200), table)
+        jax.eval_shape(lambda *rest: solve_slopes(32, False, "cpu", *rest), *rest)
+    assert set(widths) == {32}
 
 
 def test_what_has_no_table(monkeypatch):

@@ -117,10 +117,10 @@ def _solve(
             first.append(left.pop())
         # Who ends without a certificate begins again elsewhere, some at a time.
         attempts = [_beside(first)]
-        width = len(attempts[0].there)
+        beside = len(attempts[0].there)
         spare = anywhere[0]._replace(there=jnp.zeros_like(anywhere[0].there))
-        left += [spare] * (-len(left) % width)
-        attempts += [_beside(left[i : i + width]) for i in range(0, len(left), width)]
+        left += [spare] * (-len(left) % beside)
+        attempts += [_beside(left[i : i + beside]) for i in range(0, len(left), beside)]
         rounds = jax.tree.map(lambda *leaves: jnp.stack(leaves), *attempts)
 
         def attempt(number, best):
