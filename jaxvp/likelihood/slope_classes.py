@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxvp.likelihood.lanes import inverse, lift
-from jaxvp.likelihood.slope_sums import ByClass, ByLevel, Forms, Value, by_pair, inner, summed
+from jaxvp.likelihood.slope_sums import ByClass, ByLevel, Unsummed, Value, by_pair, inner, summed
 from jaxvp.likelihood.slope_system import product
 from jaxvp.likelihood.slope_terms import between, entries, offsets
 from jaxvp.likelihood.system import Scalar
-from jaxvp.statistics import CHUNK, CHUNK_OF_OWN, Array, PerGene, RandomBlock, SlopeShared, triangle
+from jaxvp.statistics import CHUNK, Array, PerGene, RandomBlock, SlopeShared, triangle
 from jaxvp.target import fence
 
 
@@ -81,20 +81,19 @@ def _directions(blocks: tuple[RandomBlock, ...]) -> list[tuple[int, int]]:
     ]
 
 
-def _chunks(shared: SlopeShared, gene: PerGene) -> int:
-    """How many chunks the classes are summed in: small ones of many genes without class sums."""
-    few = not len(shared.between) and jnp.ndim(gene.within_yy)
-    return -(-len(shared.counts) // (CHUNK_OF_OWN if few else CHUNK))
+def _chunks(shared: SlopeShared) -> int:
+    """How many chunks the classes are summed in."""
+    return -(-len(shared.counts) // CHUNK)
 
 
 class _Chunk(NamedTuple):
     roots: Float[Array, "classes c c *genes"]
     counts: Float[Array, "classes *genes"]
-    sums: ByClass | ByLevel
+    sums: ByClass | ByLevel | Unsummed
 
 
 def _chunk(number: Array | int, shared: SlopeShared, gene: PerGene) -> _Chunk:
-    chunks, classes = _chunks(shared, gene), len(shared.counts)
+    chunks, classes = _chunks(shared), len(shared.counts)
     width = classes // chunks
 
     def of_classes(array):
@@ -110,7 +109,8 @@ def _chunk(number: Array | int, shared: SlopeShared, gene: PerGene) -> _Chunk:
     uu = of_pairs(shared.between) if len(shared.between) else None
     if shared.cross is not None:
         assert gene.level_sums is not None
-        sums = ByLevel(of_classes(shared.cross), of_classes(gene.level_sums), uu)
+        by_level = of_classes(shared.cross), of_classes(gene.level_sums)
+        sums = Unsummed(*by_level) if uu is None else ByLevel(uu, *by_level)
     else:
         assert uu is not None
         sums = ByClass(uu, of_pairs(gene.between_uy), of_pairs(gene.between_yy))
@@ -119,7 +119,7 @@ def _chunk(number: Array | int, shared: SlopeShared, gene: PerGene) -> _Chunk:
 
 def _sum_of_chunks(of_chunk, shared: SlopeShared, gene: PerGene):
     """``of_chunk(chunk)``, summed over all chunks."""
-    count = _chunks(shared, gene)
+    count = _chunks(shared)
     if count == 1:
         return of_chunk(_chunk(0, shared, gene))
     shapes = jax.eval_shape(lambda: of_chunk(_chunk(0, shared, gene)))
@@ -159,30 +159,18 @@ def differentiate(
     like, c = corner[0, 0], len(corner)
     place = triangle(c)
 
-    def weights(y: Array) -> Float[Array, "c c classes m1 *genes"]:
-        """``dW = -Y dG Y'``."""
-        found = []
-        for i, j in directions:
-            one = -y[:, None, i] * y[None, :, j]
-            found.append(one if i == j else one + one.swapaxes(0, 1))
-        return jnp.stack(found, 3)
-
-    def kinds(counts: Array, y: Array, b: Array, forms: Forms) -> tuple[Array, Array]:
+    def kinds(counts: Array, b: Array, trace: Array, rest: Array) -> tuple[Array, Array]:
         """n B, X and the other X; and B: (pairs, classes, *genes) each."""
-
-        def turned(h):
-            return fence(lambda y, h: product(y.swapaxes(0, 1), product(h, y)), y, h)
-
-        x = [lift(counts, like, 1) * b, *map(turned, forms)]
+        x = [lift(counts, like, 1) * b, trace, rest]
         return jnp.stack([by_pair(one) for one in x]), by_pair(b)
 
     def of_chunk(chunk: _Chunk):
         found = fence(_weights, gamma, corner, chunk.roots)
-        moved = fence(lambda s, w, u: s.moved(w, u), chunk.sums, fence(weights, found.y), u)
-        forms = fence(lambda s, t, u: s.forms(t, u), chunk.sums, T, u)
-        x, b = fence(kinds, chunk.counts, found.y, found.b, forms)
+        moved = fence(lambda s, *a: s.moved(a[0], directions, *a[1:]), chunk.sums, found.y, T, u)
+        x, b = fence(kinds, chunk.counts, found.b, moved.trace, moved.rest)
         x, b = jnp.moveaxis(x, 2, 0), jnp.moveaxis(b, 1, 0)
-        return moved, summed(x), inner(x[:, :, :, None], b[:, None, None], 1)
+        second = inner(x[:, :, :, None], b[:, None, None], 1)
+        return (moved.systems, moved.in_u), summed(x), second
 
     (systems, moved), first, second = _sum_of_chunks(of_chunk, shared, gene)
 

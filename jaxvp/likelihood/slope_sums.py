@@ -1,15 +1,18 @@
 r"""What the eliminated factor adds to the system: sums over its levels, weighted by W.
 
-By class, where levels share their R, or level by level (`jaxvp.statistics.slopes`). For both, with
+By class, where levels share their R, or level by level (`jaxvp.statistics.slopes`). For all, with
 ``e = (-u, 1)`` and symmetric weights ``W_c`` (c x c),
 
     value    sum_c W_c . (U'U, U'y, y'y) of the class,
-    forms    of every class the matrices ``(F_ja T F_jb')_ab`` and ``h_j h_j'``, ``h_j = a_j - F_j
-             u``, summed over its levels: what weights are multiplied by in a trace, and in r,
-    moved    for other weights the system ``M_s`` and ``(M_s e)_U = sum_j F_j' W_j h_j``.
+    moved    for the weights ``dW = -Y dG Y'`` of every direction dG the system ``M_s`` and
+             ``(M_s e)_U = sum_j F_j' dW_j h_j``, ``h_j = a_j - F_j u``; and of every class
+             ``X = Y'H Y``, H the sums over its levels of ``F_j T F_j'`` and ``h_j h_j'``: what
+             dG is multiplied by in a trace, and in r.
 
-What all genes share is a matrix product on the left of all genes' weights, upper triangles only.
-Multiply-adds of a gene for one weight of every class, P = c (c + 1) / 2 pairs of c coefficients:
+What all genes share is a matrix product on the left of all genes' weights, upper triangles only. Of
+a gene's own products everything is in ``Y_j'(F_j, h_j)``: systems are the blocks of its Gram
+matrix, one product a gene by a library. Multiply-adds of a gene for one weight of every class, P =
+c (c + 1) / 2 pairs of c coefficients:
 
     by class        C P (K (K + 1) / 2 + K + 1),
     level by level  J P K (K + 1) / 2 + J c (c + K),
@@ -43,11 +46,16 @@ class Value(NamedTuple):
     yy: Scalar
 
 
-class Forms(NamedTuple):
-    """Symmetric matrices of every class."""
+class Moved(NamedTuple):
+    """The derivatives in the m directions, and the symmetric matrices X of every class."""
 
+    systems: Float[Array, "m K K *genes"]
+    in_u: Float[Array, "m K *genes"]
     trace: Float[Array, "c c classes *genes"]
     rest: Float[Array, "c c classes *genes"]
+
+
+Directions = list[tuple[int, int]]
 
 
 class ByClass(NamedTuple):
@@ -62,86 +70,129 @@ class ByClass(NamedTuple):
         uu = _systems(self.uu, flat[:, :, None])[0]
         return Value(uu, inner(flat[:, :, None], self.uy, 2), inner(flat, self.yy, 2))
 
-    def forms(self, T: Array, u: Array) -> Forms:
+    def moved(
+        self, y: Float[Array, "c c classes *genes"], directions: Directions, T: Array, u: Array
+    ) -> Moved:
+        flat = by_pair(fence(lambda y: _weights(y, directions), y))
+        systems = _systems(self.uu, flat)
+        uy = inner(flat[:, :, :, None], self.uy[:, :, None], 2)
+        in_u = uy - inner(u[:, None, None], jnp.moveaxis(systems, 2, 0), 1)
         both = jnp.stack([T, u[:, None] * u[None]], 2)
         trace, square = jnp.moveaxis(_traces(self.uu, both), 2, 0)
         rest = square + self.yy - 2 * inner(u[:, None, None], jnp.moveaxis(self.uy, 2, 0), 1)
-        return Forms(_matrices(trace), _matrices(rest))
-
-    def moved(
-        self, weights: Float[Array, "c c classes m *genes"], u: Array
-    ) -> tuple[Float[Array, "m K K *genes"], Float[Array, "m K *genes"]]:
-        flat = by_pair(weights)
-        systems = _systems(self.uu, flat)
-        uy = inner(flat[:, :, :, None], self.uy[:, :, None], 2)
-        return systems, uy - inner(u[:, None, None], jnp.moveaxis(systems, 2, 0), 1)
+        turned = [fence(lambda y, h: _turned(y, _matrices(h)), y, h) for h in (trace, rest)]
+        return Moved(systems, in_u, *turned)
 
 
 class ByLevel(NamedTuple):
-    """Every level on its own; ``uu`` of all genes, where it is a gain."""
+    """Of all genes the sums ``U'U`` of every level; of y what each level has."""
 
-    cross: Float[Array, "levels c K *genes"]
+    uu: Float[Array, "pairs levels T"]
+    cross: Float[Array, "levels c K"]
     sums: Float[Array, "levels c *genes"]
-    uu: Float[Array, "pairs levels T"] | None
 
     def value(self, w: Float[Array, "c c levels *genes"]) -> Value:
         v = _times(w, self.sums)
-        uu = self._systems(w[:, :, :, None])[0]
+        uu = _systems(self.uu, by_pair(w)[:, :, None])[0]
         return Value(uu, self._pulled(v[:, :, None])[:, 0], inner(self.sums, v, 2))
 
-    def forms(self, T: Array, u: Array) -> Forms:
-        h = self._left(u)
-        rest = jnp.moveaxis(h[:, :, None] * h[:, None], 0, 2)
-        if self.uu is not None:
-            return Forms(_matrices(_traces(self.uu, T[:, :, None])[:, :, 0]), rest)
-        levels, c, K = self.cross.shape[:3]
-        image = self._image(T).reshape(levels, c, K, *T.shape[2:])
-        cross = jnp.moveaxis(lift(self.cross, self.sums[0, 0], 3), 2, 0)
-        image = jnp.moveaxis(image, 2, 0)
-
-        def row(a):
-            return jnp.stack([inner(image[:, :, a], cross[:, :, b], 1) for b in range(c)])
-
-        return Forms(jnp.stack([row(a) for a in range(c)]), rest)
-
     def moved(
-        self, weights: Float[Array, "c c levels m *genes"], u: Array
-    ) -> tuple[Float[Array, "m K K *genes"], Float[Array, "m K *genes"]]:
-        v = _times(weights, self._left(u)[:, :, None])
-        return self._systems(weights), jnp.moveaxis(self._pulled(v), 1, 0)
-
-    def _left(self, u: Array) -> Float[Array, "levels c *genes"]:
-        """``a - F u``."""
-        if self.cross.ndim == 3:
-            return self.sums - jnp.tensordot(self.cross, u, 1, precision="highest")
-        return self.sums - dot(jnp.moveaxis(self.cross, 2, 0), u[:, None, None])
-
-    def _image(self, T: Array) -> Float[Array, "levels_c K *genes"]:
-        """``F T``."""
-        rows = _flat(self.cross, 2)
-        if self.cross.ndim == 3:
-            return jnp.tensordot(rows, T, 1, precision="highest")
-        return product(rows, T)
+        self, y: Float[Array, "c c levels *genes"], directions: Directions, T: Array, u: Array
+    ) -> Moved:
+        weights = fence(lambda y: _weights(y, directions), y)
+        h = self.sums - jnp.tensordot(self.cross, u, 1, precision="highest")
+        in_u = jnp.moveaxis(self._pulled(_times(weights, h[:, :, None])), 1, 0)
+        trace = _traces(self.uu, T[:, :, None])[:, :, 0]
+        trace = fence(lambda y, h: _turned(y, _matrices(h)), y, trace)
+        left = _times(y.swapaxes(0, 1), h)
+        return Moved(_systems(self.uu, by_pair(weights)), in_u, trace, _squares(left))
 
     def _pulled(self, v: Float[Array, "levels c m *genes"]) -> Float[Array, "K m *genes"]:
         """``F'v``."""
         rows, v = _flat(self.cross, 2), _flat(v, 2)
-        if self.cross.ndim == 3:
-            return jnp.tensordot(rows, v, ((0,), (0,)), precision="highest")
-        return product(rows.swapaxes(0, 1), v)
+        return jnp.tensordot(rows, v, ((0,), (0,)), precision="highest")
 
-    def _systems(
-        self, weights: Float[Array, "c c levels m *genes"]
-    ) -> Float[Array, "m K K *genes"]:
-        """``F'W F``."""
-        if self.uu is not None:
-            return _systems(self.uu, by_pair(weights))
+
+class Unsummed(NamedTuple):
+    """No sums that genes share: of every level its F and a."""
+
+    cross: Float[Array, "levels c K *genes"]
+    sums: Float[Array, "levels c *genes"]
+
+    def _whole(self) -> Float[Array, "levels c K1 *genes"]:
+        cross = lift(self.cross, self.sums[0, 0], 3)
+        shape = jnp.broadcast_shapes(cross.shape, self.sums[:, :, None].shape)
+        return jnp.concatenate([jnp.broadcast_to(cross, shape), self.sums[:, :, None]], 2)
+
+    def value(self, w: Float[Array, "c c levels *genes"]) -> Value:
+        whole = fence(Unsummed._whole, self)
+        weighed = fence(lambda w, f: _times(w[:, :, :, None], f), w, whole)
+        found = contracted(_flat(whole, 2), _flat(weighed, 2))
+        return Value(found[:-1, :-1], found[:-1, -1], found[-1, -1])
+
+    def moved(
+        self, y: Float[Array, "c c levels *genes"], directions: Directions, T: Array, u: Array
+    ) -> Moved:
         levels, c, K = self.cross.shape[:3]
-        m, genes = weights.shape[3], weights.shape[4:]
-        cross = lift(self.cross, weights[0, 0, 0, 0], 3)
-        image = fence(lambda w, f: _times(w[:, :, :, :, None], f[:, :, None]), weights, cross)
-        found = self._pulled(image.reshape(levels, c, m * K, *genes))
-        return jnp.moveaxis(found.reshape(K, m, K, *genes), 1, 0)
+
+        def image(left, T):
+            found = product(_flat(left[:, :, :-1], 2), T)
+            return found.reshape(levels, c, K, *T.shape[2:])
+
+        def traces(left, image):
+            one, two = (jnp.moveaxis(a, 2, 0) for a in (left[:, :, :-1], image))
+            each = range(c)
+            rows = [jnp.stack([inner(one[:, :, a], two[:, :, b], 1) for b in each]) for a in each]
+            return jnp.stack(rows)
+
+        def assembled(gram):
+            found = []
+            for i, j in directions:
+                one = gram[i, :-1, j]
+                found.append(-one if i == j else -(one + gram[j, :-1, i]))
+            whole = jnp.stack(found)
+            return whole[:, :, :-1], whole[:, :, -1]
+
+        left = fence(Unsummed._left, self, y, u)
+        flat = left.reshape(levels, c * (K + 1), *left.shape[3:])
+        gram = jnp.reshape(contracted(flat, flat), (*(c, K + 1) * 2, *left.shape[3:]))
+        trace = fence(traces, left, fence(image, left, T))
+        return Moved(*fence(assembled, gram), trace, _squares(left[:, :, -1]))
+
+    def _left(self, y: Array, u: Array) -> Float[Array, "levels c K1 *genes"]:
+        """``Y'(F, h)``."""
+        cross = self._whole()[:, :, :-1]
+        h = self.sums - dot(jnp.moveaxis(cross, 2, 0), u[:, None, None])
+        whole = jnp.concatenate([cross, h[:, :, None]], 2)
+        return _times(y.swapaxes(0, 1)[:, :, :, None], whole)
+
+
+def _weights(
+    y: Float[Array, "c c classes *genes"], directions: Directions
+) -> Float[Array, "c c classes m *genes"]:
+    """``dW = -Y dG Y'``."""
+    found = []
+    for i, j in directions:
+        one = -y[:, None, i] * y[None, :, j]
+        found.append(one if i == j else one + one.swapaxes(0, 1))
+    return jnp.stack(found, 3)
+
+
+def _turned(y: Float[Array, "c c ..."], h: Float[Array, "c c ..."]) -> Float[Array, "c c ..."]:
+    """``Y'H Y``."""
+    return product(y.swapaxes(0, 1), product(h, y))
+
+
+def _squares(v: Float[Array, "levels c *genes"]) -> Float[Array, "c c levels *genes"]:
+    """``v v'``."""
+    return jnp.moveaxis(v[:, :, None] * v[:, None], 0, 2)
+
+
+def contracted(
+    a: Float[Array, "rows p *genes"], b: Float[Array, "rows q *genes"]
+) -> Float[Array, "p q *genes"]:
+    """``a'b``, of every gene: by a library, beside which sums of many terms are slow."""
+    return jnp.einsum("ri...,rj...->ij...", a, b, precision="highest")
 
 
 def _flat(array: Array, axes: int) -> Array:

@@ -54,7 +54,7 @@ from .own_slopes import own_slopes, room_for_slopes
 from .products import careful_statistics, statistics
 from .records import Records
 from .shared_products import SharedPlan, shared_products
-from .slope_levels import CHUNK, CHUNK_OF_OWN, upper
+from .slope_levels import CHUNK, upper
 from .slope_structure import SlopeStructure, slope_structure
 from .slopes import RandomBlock, Slopes, SlopeShared, compress_slopes
 from .structure import Plan, Structure, structure
@@ -88,7 +88,6 @@ from .weighted import Sums, needed_nodes, sums
 
 __all__ = [
     "CHUNK",
-    "CHUNK_OF_OWN",
     "SWEEP_COLUMNS",
     "Array",
     "Block",

@@ -14,9 +14,10 @@ from jaxtyping import Float, Int
 
 from .types import SWEEP_COLUMNS
 
-# Classes are summed at most so many at a time, and of a gene's own products so few; their number is
-# filled up, so that both divide it.
-CHUNK, CHUNK_OF_OWN = 64, 8
+# Classes are summed at most so many at a time; their number is filled up, to chunks of one size.
+CHUNK = 64
+# Designs that differ have the same number of classes, if they have fewer.
+_FEW = 8
 # Two levels have the same R if they agree to this, relative to the largest entry.
 _SAME = 1e-13
 # Class sums of U'U, for matrix products of all genes: not kept where genes keep the sums of levels
@@ -51,11 +52,9 @@ def upper(c: int) -> list[tuple[int, int]]:
 
 
 def chunked(classes: int) -> int:
-    """Room for so many classes: chunks of one size, and that a multiple of the smaller ones."""
-    if classes <= CHUNK_OF_OWN:
-        return classes
-    chunks = -(-classes // CHUNK)
-    return chunks * -(-classes // (chunks * CHUNK_OF_OWN)) * CHUNK_OF_OWN
+    """Room for so many classes: chunks of one size."""
+    chunks = max(1, -(-classes // CHUNK))
+    return chunks * -(-classes // chunks)
 
 
 def classes(
@@ -70,7 +69,7 @@ def classes(
         class_of, distinct, counts = np.arange(len(roots)), roots, np.ones(len(roots))
     room = chunked(len(distinct))
     if few_shapes and not by_level:
-        room = max(CHUNK_OF_OWN, 1 << (room - 1).bit_length())
+        room = max(_FEW, 1 << (room - 1).bit_length())
     found = Classes(
         _between(F, class_of, room, by_level),
         _filled(F, room) if by_level else None,
