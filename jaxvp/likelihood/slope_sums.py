@@ -80,8 +80,8 @@ class ByClass(NamedTuple):
         both = jnp.stack([T, u[:, None] * u[None]], 2)
         trace, square = jnp.moveaxis(_traces(self.uu, both), 2, 0)
         rest = square + self.yy - 2 * inner(u[:, None, None], jnp.moveaxis(self.uy, 2, 0), 1)
-        turned = [fence(lambda y, h: _turned(y, _matrices(h)), y, h) for h in (trace, rest)]
-        return Moved(systems, in_u, *turned)
+        trace, rest = (fence(lambda y, h: _turned(y, _matrices(h)), y, h) for h in (trace, rest))
+        return Moved(systems, in_u, trace, rest)
 
 
 class ByLevel(NamedTuple):
@@ -157,7 +157,8 @@ class Unsummed(NamedTuple):
         flat = left.reshape(levels, c * (K + 1), *left.shape[3:])
         gram = jnp.reshape(contracted(flat, flat), (*(c, K + 1) * 2, *left.shape[3:]))
         trace = fence(traces, left, fence(image, left, T))
-        return Moved(*fence(assembled, gram), trace, _squares(left[:, :, -1]))
+        systems, in_u = fence(assembled, gram)
+        return Moved(systems, in_u, trace, _squares(left[:, :, -1]))
 
     def _left(self, y: Array, u: Array) -> Float[Array, "levels c K1 *genes"]:
         """``Y'(F, h)``."""
