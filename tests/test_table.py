@@ -140,3 +140,16 @@ def test_of_two_nodes_that_are_equally_low_each_is_a_start():
         first, second = np.asarray(table.valleys(nodes, jnp.asarray(height)))[..., 0]
     assert first[0] == 0 and x[2] < first[1] < x[4]
     assert second[1] == 0 and x[2] < second[0] < x[4]
+
+
+@pytest.mark.parametrize("ridges", [False, True])
+def test_a_narrow_valley_across_the_axes_is_one(ridges):
+    x, y = np.meshgrid(np.arange(9.0), np.arange(9.0), indexing="ij")
+    narrow = 40 * (x - y) ** 2 + 0.1 * (x + y - 6.7) ** 2
+    two = np.minimum((x - 1) ** 2 + (y - 2) ** 2, 1 + (x - 7) ** 2 + (y - 6) ** 2)
+    with jax.enable_x64(True):
+        height = jnp.asarray(np.stack([narrow, two], -1))
+        first, second = np.asarray(table.valleys((jnp.arange(9.0),) * 2, height, ridges))
+    assert np.isnan(second[:, 0]).all() == ridges
+    np.testing.assert_allclose(first[:, 1], [1, 2])
+    np.testing.assert_allclose(second[:, 1], [7, 6])

@@ -2,7 +2,8 @@ r"""Starting points of models with random slopes, from a table that all genes sh
 
 What `jaxvp.solver.table` is for random intercepts: the deviance is looked at, by matrix products,
 at the nodes of a grid over the covariance matrices, and a search begins about the lowest node; one
-more begins where a node that is lower than its neighbours marks another valley. Axes are the
+more begins where a node that is lower than all its neighbours, diagonal ones too, marks another
+valley (near perfect correlations they are narrow, and lie across the axes). Axes are the
 coefficients' variances, in ``x = log(1 + m gamma)``, and of two that are correlated and eliminated
 their correlation. Other blocks' correlations are zero at all nodes.
 
@@ -152,7 +153,7 @@ def slope_starts(
     if cross is not None:
         gene = fence(by_class, cross, gene)
     height = heights(table.eliminated, table.eliminated.log_det, gene, size)
-    found = valleys(table.axes, height)  # attempts, axes, genes
+    found = valleys(table.axes, height, ridges=True)  # attempts, axes, genes
     there = jnp.isfinite(found).all(1)
     places = jnp.where(there[:, None], found, 0.0).astype(jnp.asarray(shared.r_inverse).dtype)
     return fence(lambda p, t: _starts(shared, p, t), places.swapaxes(0, 1), there)

@@ -166,14 +166,16 @@ def in_x(gammas: tuple[Array, ...], m: Float[Array, " k"]) -> tuple[Array, ...]:
 
 
 def valleys(
-    nodes: tuple[Array, ...], height: Float[Array, "*nodes genes"]
+    nodes: tuple[Array, ...], height: Float[Array, "*nodes genes"], ridges: bool = False
 ) -> Float[Array, "2 k genes"]:
     """The point about the lowest node, and about the lowest of another valley (NaN: none).
 
-    ``nodes`` are those of every axis, of any coordinate.
+    ``nodes`` are those of every axis, of any coordinate. ``ridges``: valleys may be narrow and lie
+    across the axes. Their nodes would be many that are lower than the neighbours on every axis, so
+    that one is asked to be lower than all neighbours, of which a diagonal step leads to most.
     """
     first = _lowest(height)
-    second = _lowest(_other_valleys(height, first[1]))
+    second = _lowest(_other_valleys(height, first[1], ridges))
     return jnp.stack([_place(nodes, height, *node) for node in (first, second)])
 
 
@@ -235,20 +237,32 @@ def _first(true: Bool[Array, "some genes"]) -> Int[Array, " genes"]:
 
 
 def _other_valleys(
-    height: Float[Array, "*nodes genes"], first: Int[Array, " genes"]
+    height: Float[Array, "*nodes genes"], first: Int[Array, " genes"], ridges: bool
 ) -> Float[Array, "*nodes genes"]:
     """The same, infinite but where it is a local minimum other than the node ``first``."""
     shape = height.shape[:-1]
     low = np.arange(math.prod(shape), dtype=np.int32).reshape(*shape, 1) != first
-    for axis in range(height.ndim - 1):
-        # A copy of itself beyond either end: padding would be three more kernels an axis.
-        last = height.shape[axis] - 1
-        place = np.arange(last + 1)
-        before, after = (
-            jnp.take(height, place.clip(1) - 1, axis, mode="clip"),
-            jnp.take(height, (place + 1).clip(None, last), axis, mode="clip"),
-        )
-        end = np.expand_dims(place == last, [a for a in range(height.ndim) if a != axis])
-        # Of two equal neighbours one is the valley.
-        low &= (height <= before) & ((height < after) | end)
-    return jnp.where(low, height, jnp.inf)
+    around = height
+    for axis, nodes in enumerate(shape):
+        before, after = _beside(around, axis)
+        if ridges:
+            around = jnp.minimum(around, jnp.minimum(before, after))
+        else:
+            end = np.arange(nodes) == nodes - 1
+            end = np.expand_dims(end, [a for a in range(height.ndim) if a != axis])
+            # Of two equal neighbours one is the valley.
+            low &= (height <= before) & ((height < after) | end)
+    return jnp.where(low & (height <= around), height, jnp.inf)
+
+
+def _beside(height: Float[Array, "*nodes genes"], axis: int) -> tuple[Array, Array]:
+    """At the nodes before and after on an axis.
+
+    A copy of itself beyond either end: padding would be three more kernels an axis.
+    """
+    last = height.shape[axis] - 1
+    place = np.arange(last + 1)
+    return (
+        jnp.take(height, place.clip(1) - 1, axis, mode="clip"),
+        jnp.take(height, (place + 1).clip(None, last), axis, mode="clip"),
+    )
