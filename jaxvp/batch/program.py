@@ -13,6 +13,7 @@ from jaxtyping import Int, Num
 from jaxvp.batch.compiled import PROGRAMS, run_compiled
 from jaxvp.batch.devices import Devices
 from jaxvp.batch.fitted import at_optimum
+from jaxvp.likelihood import SWEEP_COLUMNS
 from jaxvp.solver import MAX_ITERATIONS, SlopeSolution, SlopeTable, Solution, Surface, Table
 from jaxvp.statistics import (
     Block,
@@ -133,7 +134,8 @@ def _launch(program: Program, key: Hashable, gene: Any, wanted: Any) -> Solution
             return PROGRAMS["spread"](*settings, shared, gene, wanted, limit, table)
         if isinstance(shared, SlopeShared):
             return PROGRAMS["slopes"](*fixed, shared, gene, wanted, limit, table)
-        return PROGRAMS["intercepts"](program.solver, *fixed, shared, gene, wanted, limit, table)
+        kind = "intercepts" if shared.n_columns <= SWEEP_COLUMNS else "large"
+        return PROGRAMS[kind](program.solver, *fixed, shared, gene, wanted, limit, table)
 
     return run_compiled(key, run)
 
