@@ -189,7 +189,7 @@ def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
     import jaxvp
     from jaxvp.batch import compiled
 
-    programs = compiled._programs(*[{"xla_cpu_no_such_option": 1}] * 2)
+    programs = compiled._programs({"xla_cpu_no_such_option": 1})
     for name, program in programs.items():
         monkeypatch.setitem(compiled.PROGRAMS, name, program)
     monkeypatch.setattr(compiled, "_compiled", set())

@@ -20,7 +20,7 @@ Found = TypeVar("Found")
 _WIDE = {"xla_cpu_prefer_vector_width": 512}
 # Its newer emitters of kernels make small systems 1.4 to 1.8 times as fast. Those of random slopes
 # and large ones are as fast by the older, or faster, and compiled in two thirds of the time.
-_SOONER = _WIDE | {"xla_cpu_use_fusion_emitters": False}
+_SOONER = {"xla_cpu_use_fusion_emitters": False}
 
 
 def _solve_spread(
@@ -59,8 +59,9 @@ def _put(gene: Any, columns: Any, places: Any) -> Any:
     return jax.tree.map(lambda all, some: all.at[..., places].set(some), gene, columns)
 
 
-def _programs(options: dict[str, int] | None, sooner: dict[str, int] | None) -> dict[str, Any]:
+def _programs(options: dict[str, int] | None) -> dict[str, Any]:
     """What is compiled, by its name, for these options of XLA."""
+    sooner = None if options is None else options | _SOONER
     return {
         "intercepts": jax.jit(solve, static_argnums=(0, 1, 2, 3), compiler_options=options),
         "large": jax.jit(solve, static_argnums=(0, 1, 2, 3), compiler_options=sooner),
@@ -75,7 +76,7 @@ def _programs(options: dict[str, int] | None, sooner: dict[str, int] | None) -> 
     }
 
 
-PROGRAMS = _programs(_WIDE, _SOONER)
+PROGRAMS = _programs(_WIDE)
 _compiled: set[Any] = set()
 _compiling = threading.Lock()
 # Programs that are kept, for a process that fits one design after the other. One holds some 600
@@ -108,7 +109,7 @@ def run_compiled(key: Hashable, run: Callable[[], Found]) -> Found:
 
 def _without_options() -> None:
     """From now on: this version of XLA does not know them."""
-    PROGRAMS.update(_programs(None, None))
+    PROGRAMS.update(_programs(None))
 
 
 def _forget() -> None:

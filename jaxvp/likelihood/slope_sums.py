@@ -119,13 +119,16 @@ class Unsummed(NamedTuple):
     cross: Float[Array, "levels c K *genes"]
     sums: Float[Array, "levels c *genes"]
 
-    def _whole(self) -> Float[Array, "levels c K1 *genes"]:
-        cross = lift(self.cross, self.sums[0, 0], 3)
-        shape = jnp.broadcast_shapes(cross.shape, self.sums[:, :, None].shape)
-        return jnp.concatenate([jnp.broadcast_to(cross, shape), self.sums[:, :, None]], 2)
+    def _beside_cross(
+        self, v: Float[Array, "levels c *genes"]
+    ) -> Float[Array, "levels c K1 *genes"]:
+        """``(F, v)``."""
+        cross = lift(self.cross, v[0, 0], 3)
+        cross = jnp.broadcast_to(cross, (*cross.shape[:3], *v.shape[2:]))
+        return jnp.concatenate([cross, v[:, :, None]], 2)
 
     def value(self, w: Float[Array, "c c levels *genes"]) -> Value:
-        whole = fence(Unsummed._whole, self)
+        whole = fence(Unsummed._beside_cross, self, self.sums)
         weighed = fence(lambda w, f: _times(w[:, :, :, None], f), w, whole)
         found = contracted(_flat(whole, 2), _flat(weighed, 2))
         return Value(found[:-1, :-1], found[:-1, -1], found[-1, -1])
@@ -162,10 +165,9 @@ class Unsummed(NamedTuple):
 
     def _left(self, y: Array, u: Array) -> Float[Array, "levels c K1 *genes"]:
         """``Y'(F, h)``."""
-        cross = self._whole()[:, :, :-1]
+        cross = lift(self.cross, self.sums[0, 0], 3)
         h = self.sums - dot(jnp.moveaxis(cross, 2, 0), u[:, None, None])
-        whole = jnp.concatenate([cross, h[:, :, None]], 2)
-        return _times(y.swapaxes(0, 1)[:, :, :, None], whole)
+        return _times(y.swapaxes(0, 1)[:, :, :, None], self._beside_cross(h))
 
 
 def _weights(
