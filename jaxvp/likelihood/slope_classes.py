@@ -1,7 +1,8 @@
 r"""The eliminated factor's part, class by class: the system M, log|V_1|, and their derivatives.
 
 The formulas are in `jaxvp.likelihood.slopes`. With ``X_c = Y_c' H_c Y_c``, where ``H_c`` is as in
-`jaxvp.likelihood.slope_sums`, all derivatives that are contracted are sums over classes of the entries of X and B:
+`jaxvp.likelihood.slope_sums`, all derivatives that are contracted are sums over classes of the
+entries of X and B:
 
     tr(T M_s) = -sum_c tr(dG X),   tr(T M_st) = 2 sum_c tr(X dG B dG')   (of r with the other H).
 
