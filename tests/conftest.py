@@ -14,6 +14,15 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+from importlib.metadata import version  # noqa: E402
+
+# Most of the tests' time is XLA's compiler, and its older emitters of kernels take half of it.
+# Programs of fits name theirs (jaxvp/batch/compiled.py) and are tested as they are used. A flag
+# that XLA does not know ends the process; these versions know it.
+if tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 12):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = flags.strip()
+
 import pkgutil  # noqa: E402
 from pathlib import Path  # noqa: E402
 
