@@ -16,8 +16,8 @@ from jaxvp.statistics import SlopeShared, chunk_products, shared_products
 
 Found = TypeVar("Found")
 
-# XLA prefers vectors of 256 bits, also where a processor has 512. Its newer emitters of kernels make
-# small systems 1.4 to 1.8 times as fast.
+# XLA prefers vectors of 256 bits, also where a processor has 512. Its newer emitters of kernels
+# make small systems 1.4 to 1.8 times as fast.
 _WIDE = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_use_fusion_emitters": True}
 # Random slopes and large systems are as fast by the older ones, or faster, and compiled in two
 # thirds of the time.
