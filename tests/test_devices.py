@@ -28,11 +28,11 @@ logger = logging.getLogger("jax")
 logger.addHandler(Listener())
 logger.propagate = False
 
-spread = PROGRAMS["spread"]
+spread = PROGRAMS["spread intercepts"]
 def spy(*arguments):
     calls.setdefault(str(jax.tree.map(np.shape, arguments[3:])), arguments)  # one of each shape
     return spread(*arguments)
-PROGRAMS["spread"] = spy
+PROGRAMS["spread intercepts"] = spy
 
 def without_collectives():
     assert calls
@@ -186,10 +186,14 @@ def test_a_fit_in_a_child_process_ends(fits):
 
 
 def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
+    """Alone, whatever else is asked of XLA."""
     import jaxvp
     from jaxvp.batch import compiled
 
-    programs = compiled._programs({"xla_cpu_no_such_option": 1})
+    for name in ("_FAST", "_SOONER"):
+        known = getattr(compiled, name)
+        monkeypatch.setattr(compiled, name, known | {"xla_cpu_no_such_option": 1})
+    programs = compiled._programs(compiled._FAST, compiled._SOONER)
     for name, program in programs.items():
         monkeypatch.setitem(compiled.PROGRAMS, name, program)
     monkeypatch.setattr(compiled, "_compiled", set())
@@ -197,3 +201,4 @@ def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
     result = jaxvp.fit(study.expression, study.formula, study.metadata)
     assert (result.diagnostics.status == "converged").all()
     assert compiled.PROGRAMS["intercepts"] is not programs["intercepts"]
+    assert compiled._FAST.keys() == compiled._SOONER.keys() == known.keys()

@@ -146,6 +146,14 @@ def test_of_two_nodes_that_are_equally_low_each_is_a_start():
 
 
 @pytest.mark.parametrize("ridges", [False, True])
+def test_two_equally_low_neighbours_are_one_valley(ridges):
+    with jax.enable_x64(True):
+        height = np.array([3.0, 1, 1, 3, 5, 2, 5])[:, None]
+        first, second = np.asarray(valleys((np.arange(7.0),), height, ridges))[:, 0, 0]
+    assert first == 1.5 and second == 5
+
+
+@pytest.mark.parametrize("ridges", [False, True])
 def test_a_narrow_valley_across_the_axes_is_one(ridges):
     x, y = np.meshgrid(np.arange(9.0), np.arange(9.0), indexing="ij")
     narrow = 40 * (x - y) ** 2 + 0.1 * (x + y - 6.7) ** 2

@@ -18,10 +18,10 @@ Found = TypeVar("Found")
 
 # XLA prefers vectors of 256 bits, also where a processor has 512. Its newer emitters of kernels
 # make small systems 1.4 to 1.8 times as fast.
-_WIDE = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_use_fusion_emitters": True}
+_FAST = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_use_fusion_emitters": True}
 # Random slopes and large systems are as fast by the older ones, or faster, and compiled in two
 # thirds of the time.
-_SOONER = {"xla_cpu_use_fusion_emitters": False}
+_SOONER = _FAST | {"xla_cpu_use_fusion_emitters": False}
 
 
 def _solve_spread(
@@ -60,24 +60,27 @@ def _put(gene: Any, columns: Any, places: Any) -> Any:
     return jax.tree.map(lambda all, some: all.at[..., places].set(some), gene, columns)
 
 
-def _programs(options: dict[str, int | bool] | None) -> dict[str, Any]:
+def _programs(fast: dict[str, Any], sooner: dict[str, Any]) -> dict[str, Any]:
     """What is compiled, by its name, for these options of XLA."""
-    sooner = None if options is None else options | _SOONER
+
+    def program(run: Callable[..., Any], options: dict[str, Any] | None, *static: int) -> Any:
+        return jax.jit(run, static_argnums=static, compiler_options=options)
+
     return {
-        "intercepts": jax.jit(solve, static_argnums=(0, 1, 2, 3), compiler_options=options),
-        "large": jax.jit(solve, static_argnums=(0, 1, 2, 3), compiler_options=sooner),
-        "slopes": jax.jit(solve_slopes, static_argnums=(0, 1, 2), compiler_options=sooner),
-        "products": jax.jit(chunk_products, static_argnums=(0, 1), compiler_options=options),
-        "shared products": jax.jit(
-            shared_products, static_argnums=(0, 1), compiler_options=options
-        ),
-        "put together": jax.jit(_put_together, static_argnums=(0, 1)),
-        "put": jax.jit(_put),
-        "spread": jax.jit(_solve_spread, static_argnums=(0, 1, 2), compiler_options=options),
+        "intercepts": program(solve, fast, 0, 1, 2, 3),
+        "large": program(solve, sooner, 0, 1, 2, 3),
+        "slopes": program(solve_slopes, sooner, 0, 1, 2),
+        "products": program(chunk_products, fast, 0, 1),
+        "shared products": program(shared_products, fast, 0, 1),
+        "put together": program(_put_together, None, 0, 1),
+        "put": program(_put, None),
+        "spread intercepts": program(_solve_spread, fast, 0, 1, 2),
+        "spread large": program(_solve_spread, sooner, 0, 1, 2),
+        "spread slopes": program(_solve_spread, sooner, 0, 1, 2),
     }
 
 
-PROGRAMS = _programs(_WIDE)
+PROGRAMS = _programs(_FAST, _SOONER)
 _compiled: set[Any] = set()
 _compiling = threading.Lock()
 # Programs that are kept, for a process that fits one design after the other. One holds some 600
@@ -96,21 +99,31 @@ def run_compiled(key: Hashable, run: Callable[[], Found]) -> Found:
             if key not in _compiled:
                 if len(_compiled) >= _KEPT:
                     _forget()
-                try:
-                    found = run()
-                except jax.errors.JaxRuntimeError as error:
-                    if "No such compile option" not in str(error):
-                        raise
-                    _without_options()
-                    found = run()
+                while True:
+                    try:
+                        found = run()
+                    except jax.errors.JaxRuntimeError as error:
+                        if not _without_options(str(error)):
+                            raise
+                    else:
+                        break
                 _compiled.add(key)
                 return found
     return run()
 
 
-def _without_options() -> None:
-    """From now on: this version of XLA does not know them."""
-    PROGRAMS.update(_programs(None))
+def _without_options(error: str) -> bool:
+    """From now on without those that XLA says it does not know; whether there are any."""
+    options = (_FAST, _SOONER)
+    unknown = [name for name in {**_FAST, **_SOONER} if name in error]
+    if "No such compile option" not in error or not unknown:
+        return False
+    for name in unknown:
+        for some in options:
+            some.pop(name, None)
+    _compiled.clear()  # all are compiled anew
+    PROGRAMS.update(_programs(*options))
+    return True
 
 
 def _forget() -> None:

@@ -128,14 +128,16 @@ def _launch(program: Program, key: Hashable, gene: Any, wanted: Any) -> Solution
     fixed = (program.width, program.reml, program.devices.platform)
     limit = np.int32(MAX_ITERATIONS)
 
+    slopes = isinstance(shared, SlopeShared)
+    kind = "intercepts" if shared.n_columns <= SWEEP_COLUMNS else "large"
+    kind, solver = ("slopes", ()) if slopes else (kind, (program.solver,))
+
     def run() -> Solution | SlopeSolution:
-        if program.devices.mesh is not None:
-            settings = (program.devices.mesh, program.solver, fixed)
-            return PROGRAMS["spread"](*settings, shared, gene, wanted, limit, table)
-        if isinstance(shared, SlopeShared):
-            return PROGRAMS["slopes"](*fixed, shared, gene, wanted, limit, table)
-        kind = "intercepts" if shared.n_columns <= SWEEP_COLUMNS else "large"
-        return PROGRAMS[kind](program.solver, *fixed, shared, gene, wanted, limit, table)
+        mesh = program.devices.mesh
+        if mesh is not None:
+            settings = (mesh, program.solver, fixed)
+            return PROGRAMS[f"spread {kind}"](*settings, shared, gene, wanted, limit, table)
+        return PROGRAMS[kind](*solver, *fixed, shared, gene, wanted, limit, table)
 
     return run_compiled(key, run)
 

@@ -16,7 +16,8 @@ c (c + 1) / 2 pairs of c coefficients:
 
     by class        C P (K (K + 1) / 2 + K + 1),
     level by level  J P K (K + 1) / 2 + J c (c + K),
-    of a gene's own products, or where class sums are not kept,  J c (c + K) K.
+    of a gene's own products, or where class sums are not kept,  J c (c + K) K: the derivatives for
+    all directions together  J c (c (K + 1)^2 + K^2).
 """
 
 from __future__ import annotations

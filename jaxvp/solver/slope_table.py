@@ -153,7 +153,9 @@ def slope_starts(
     if cross is not None:
         gene = fence(by_class, cross, gene)
     height = heights(table.eliminated, table.eliminated.log_det, gene, size)
-    found = valleys(table.axes, height, ridges=True)  # attempts, axes, genes
+    # Near perfect correlations valleys are narrow and lie across the axes.
+    ridges = any(_correlated(block) for block in shared.blocks)
+    found = valleys(table.axes, height, ridges)  # attempts, axes, genes
     there = jnp.isfinite(found).all(1)
     places = jnp.where(there[:, None], found, 0.0).astype(jnp.asarray(shared.r_inverse).dtype)
     return fence(lambda p, t: _starts(shared, p, t), places.swapaxes(0, 1), there)

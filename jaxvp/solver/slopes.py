@@ -106,21 +106,21 @@ def _solve(
     best = for_each(nowhere, count)
     anywhere = [_everywhere(nowhere, deviation, count) for deviation in cone.STARTS]
     if table is None:
-        found = searched(_beside(anywhere), best)
+        found = searched(_together(anywhere), best)
     else:
         size = shared.n - reml * shared.p
-        empty = jax.tree.map(jnp.zeros_like, _beside(anywhere[:2]))
+        empty = jax.tree.map(jnp.zeros_like, _together(anywhere[:2]))
         of_table = by_tiles(lambda g: slope_starts(table, shared, g, size), plain, empty)
         # Weights of a gene's own move valleys: one more search, from large variances.
         first, left = [of_table], list(anywhere)
         if weighted:
             first.append(left.pop())
         # Who ends without a certificate begins again elsewhere, some at a time.
-        attempts = [_beside(first)]
-        beside = len(attempts[0].there)
+        attempts = [_together(first)]
+        some = len(attempts[0].there)
         spare = anywhere[0]._replace(there=jnp.zeros_like(anywhere[0].there))
-        left += [spare] * (-len(left) % beside)
-        attempts += [_beside(left[i : i + beside]) for i in range(0, len(left), beside)]
+        left += [spare] * (-len(left) % some)
+        attempts += [_together(left[i : i + some]) for i in range(0, len(left), some)]
         rounds = jax.tree.map(lambda *leaves: jnp.stack(leaves), *attempts)
 
         def attempt(number, best):
@@ -144,7 +144,7 @@ def _everywhere(nowhere: cone.State, deviation: float, count: int) -> SlopeStart
     return for_each(one, count)
 
 
-def _beside(starts: list[SlopeStarts]) -> SlopeStarts:
+def _together(starts: list[SlopeStarts]) -> SlopeStarts:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-2), *starts)
 
 

@@ -170,12 +170,12 @@ def valleys(
 ) -> Float[Array, "2 k genes"]:
     """The point about the lowest node, and about the lowest of another valley (NaN: none).
 
-    ``nodes`` are those of every axis, of any coordinate. ``ridges``: valleys may be narrow and lie
-    across the axes. Their nodes would be many that are lower than the neighbours on every axis, so
-    that one is asked to be lower than all neighbours, of which a diagonal step leads to most.
+    ``nodes`` are those of every axis, of any coordinate. Another valley is about a node that is
+    lower than its neighbours on every axis. With ``ridges`` it is lower than those across the axes,
+    too: along a narrow valley that lies across them, many nodes are lower than the former alone.
     """
     first = _lowest(height)
-    second = _lowest(_other_valleys(height, first[1], ridges))
+    second = _lowest(_across(height, first[0]) if ridges else _on_axes(height, first[1]))
     return jnp.stack([_place(nodes, height, *node) for node in (first, second)])
 
 
@@ -236,23 +236,29 @@ def _first(true: Bool[Array, "some genes"]) -> Int[Array, " genes"]:
     return jnp.where(true, np.arange(last + 1, dtype=np.int32)[:, None], last).min(0)
 
 
-def _other_valleys(
-    height: Float[Array, "*nodes genes"], first: Int[Array, " genes"], ridges: bool
+def _on_axes(
+    height: Float[Array, "*nodes genes"], first: Int[Array, " genes"]
 ) -> Float[Array, "*nodes genes"]:
-    """The same, infinite but where it is a local minimum other than the node ``first``."""
+    """The same, infinite but at nodes other than ``first`` that no neighbour on an axis is below.
+
+    Of neighbours that are equally low the first counts, as for `_lowest`.
+    """
     shape = height.shape[:-1]
     low = np.arange(math.prod(shape), dtype=np.int32).reshape(*shape, 1) != first
-    around = height
     for axis, nodes in enumerate(shape):
-        before, after = _beside(around, axis)
-        if ridges:
-            around = jnp.minimum(around, jnp.minimum(before, after))
-        else:
-            end = np.arange(nodes) == nodes - 1
-            end = np.expand_dims(end, [a for a in range(height.ndim) if a != axis])
-            # Of two equal neighbours one is the valley.
-            low &= (height <= before) & ((height < after) | end)
-    return jnp.where(low & (height <= around), height, jnp.inf)
+        before, after = _beside(height, axis)
+        begin = np.arange(nodes) == 0
+        begin = np.expand_dims(begin, [a for a in range(height.ndim) if a != axis])
+        low &= ((height < before) | begin) & (height <= after)
+    return jnp.where(low, height, jnp.inf)
+
+
+def _across(height: Float[Array, "*nodes genes"], lowest: Scalar) -> Float[Array, "*nodes genes"]:
+    """The same, infinite but at nodes above the lowest that no neighbour at all is below."""
+    around = height
+    for axis in range(height.ndim - 1):
+        around = jnp.minimum(around, jnp.minimum(*_beside(around, axis)))
+    return jnp.where((height > lowest) & (height <= around), height, jnp.inf)
 
 
 def _beside(height: Float[Array, "*nodes genes"], axis: int) -> tuple[Array, Array]:
