@@ -62,8 +62,8 @@ def test_a_process_keeps_few_programs(monkeypatch):
     monkeypatch.setattr(compiled, "_KEPT", 1)
     compiled._forget()
     after, keys = [], set()
-    for levels in ({"g": 4}, {"g": 4, "h": 3}, {"g": 4, "h": 5}):
-        study = jaxvp.simulate(4, 20, levels, seed=1)
+    for levels in (10, 4, 5):
+        study = jaxvp.simulate(4, 20, {"g": levels}, seed=1)
         jaxvp.fit(study.expression, study.formula, study.metadata)
         assert len(compiled._compiled) == 1
         keys |= compiled._compiled

@@ -40,12 +40,19 @@ def test_every_gene_is_certified(result):
     assert (diagnostics["singular"] == zero.any(axis=1)).all()
 
 
-@ONE_QUICK
-def test_optax_finds_the_same_optimum(study, reml):
+@pytest.mark.parametrize(
+    "formula, reml",
+    [
+        ("~ Age + (1|Individual)", False),
+        pytest.param(FORMULA, False, marks=pytest.mark.slow),
+        pytest.param(FORMULA, True, marks=pytest.mark.slow),
+    ],
+)
+def test_optax_finds_the_same_optimum(study, formula, reml):
     expression, metadata = study.expression, study.metadata
     genes = expression.iloc[:24]
-    ours = jaxvp.fit(genes, FORMULA, metadata, reml=reml)
-    optax = jaxvp.fit(genes, FORMULA, metadata, reml=reml, solver="optax")
+    ours = jaxvp.fit(genes, formula, metadata, reml=reml)
+    optax = jaxvp.fit(genes, formula, metadata, reml=reml, solver="optax")
     assert (optax.diagnostics["status"] == "converged").all()
     np.testing.assert_allclose(optax.log_likelihood, ours.log_likelihood, atol=1e-6, rtol=0)
     np.testing.assert_allclose(optax.fractions, ours.fractions, atol=1e-5)

@@ -356,7 +356,8 @@ def test_iterations_give_what_a_factor_gives(design, way, monkeypatch):
     with jax.enable_x64(True):
         found = surface.build(compression, False, classes)
         assert found is not None and found.nodes is not None
-        expected = jax.jit(lambda g: own_part(g, shared, block.gene))(gamma)
+        factored = jax.jit(lambda g: own_part(g, shared, block.gene))
+        expected = factored(gamma)
 
         @jax.jit
         def iterated(node, gamma, begin, goal, asked):
@@ -375,9 +376,9 @@ def test_iterations_give_what_a_factor_gives(design, way, monkeypatch):
             # All of them at the node itself: there is no difference to be multiplied by.
             there = np.vstack([np.full(GENES, found.nodes.gamma[number]), gamma[1:]])
             part, _ = iterated(node, there, begin, goal, asked)
-            factored = own_part(there, shared, block.gene)
-            np.testing.assert_allclose(part.rss, factored.rss, rtol=1e-11)
-            np.testing.assert_allclose(part.first, factored.first, rtol=1e-8, atol=1e-10)
+            at_node = factored(there)
+            np.testing.assert_allclose(part.rss, at_node.rss, rtol=1e-11)
+            np.testing.assert_allclose(part.first, at_node.first, rtol=1e-8, atol=1e-10)
             # Beside one that is not, they are what they were, to the last bit.
             there[0, 0] = gamma[0, 0]
             beside, _ = iterated(node, there, begin, goal, asked)
