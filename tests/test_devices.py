@@ -28,17 +28,21 @@ logger = logging.getLogger("jax")
 logger.addHandler(Listener())
 logger.propagate = False
 
-spread = PROGRAMS["spread intercepts"]
-def spy(*arguments):
-    calls.setdefault(str(jax.tree.map(np.shape, arguments[3:])), arguments)  # one of each shape
-    return spread(*arguments)
-PROGRAMS["spread intercepts"] = spy
+def spied(program):
+    def spy(*arguments):  # one of each shape
+        calls.setdefault(str(jax.tree.map(np.shape, arguments[3:])), (program, arguments))
+        return program(*arguments)
+    return spy
+
+for name in PROGRAMS:
+    if name.startswith("spread "):
+        PROGRAMS[name] = spied(PROGRAMS[name])
 
 def without_collectives():
     assert calls
-    for arguments in calls.values():
+    for program, arguments in calls.values():
         with jax.enable_x64(True):
-            text = spread.lower(*arguments).compile().as_text()
+            text = program.lower(*arguments).compile().as_text()
         assert "fusion" in text  # it is the program's text
         assert f"num_partitions={arguments[0].size}" in text.splitlines()[0]
         for word in ("all-reduce", "all-gather", "all-to-all", "permute", "reduce-scatter"):
