@@ -16,12 +16,10 @@ from jaxvp.statistics import SlopeShared, chunk_products, shared_products
 
 Found = TypeVar("Found")
 
+_NEWER = "xla_cpu_use_fusion_emitters"
 # XLA prefers vectors of 256 bits, also where a processor has 512. Its newer emitters of kernels
-# make small systems 1.4 to 1.8 times as fast.
-_FAST = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_use_fusion_emitters": True}
-# Random slopes and large systems are as fast by the older ones, or faster, and compiled in two
-# thirds of the time.
-_SOONER = _FAST | {"xla_cpu_use_fusion_emitters": False}
+# make small systems 1.4 to 1.8 times as fast. Those that it does not know are taken out.
+_OPTIONS: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512, _NEWER: True}
 
 
 def _solve_spread(
@@ -60,8 +58,11 @@ def _put(gene: Any, columns: Any, places: Any) -> Any:
     return jax.tree.map(lambda all, some: all.at[..., places].set(some), gene, columns)
 
 
-def _programs(fast: dict[str, Any], sooner: dict[str, Any]) -> dict[str, Any]:
+def _programs(fast: dict[str, Any]) -> dict[str, Any]:
     """What is compiled, by its name, for these options of XLA."""
+    # Random slopes and large systems are as fast by the older emitters, or faster, and compiled in
+    # two thirds of the time.
+    sooner = {name: value if name != _NEWER else False for name, value in fast.items()}
 
     def program(run: Callable[..., Any], options: dict[str, Any] | None, *static: int) -> Any:
         return jax.jit(run, static_argnums=static, compiler_options=options)
@@ -80,7 +81,7 @@ def _programs(fast: dict[str, Any], sooner: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-PROGRAMS = _programs(_FAST, _SOONER)
+PROGRAMS = _programs(_OPTIONS)
 _compiled: set[Any] = set()
 _compiling = threading.Lock()
 # Programs that are kept, for a process that fits one design after the other. One holds some 600
@@ -99,31 +100,25 @@ def run_compiled(key: Hashable, run: Callable[[], Found]) -> Found:
             if key not in _compiled:
                 if len(_compiled) >= _KEPT:
                     _forget()
-                while True:
-                    try:
-                        found = run()
-                    except jax.errors.JaxRuntimeError as error:
-                        if not _without_options(str(error)):
-                            raise
-                    else:
-                        break
+                found = _first(run)
                 _compiled.add(key)
                 return found
     return run()
 
 
-def _without_options(error: str) -> bool:
-    """From now on without those that XLA says it does not know; whether there are any."""
-    options = (_FAST, _SOONER)
-    unknown = [name for name in {**_FAST, **_SOONER} if name in error]
-    if "No such compile option" not in error or not unknown:
-        return False
-    for name in unknown:
-        for some in options:
-            some.pop(name, None)
-    _compiled.clear()  # all are compiled anew
-    PROGRAMS.update(_programs(*options))
-    return True
+def _first(run: Callable[[], Found]) -> Found:
+    """``run``, which compiles: without options that XLA says it does not know."""
+    while True:
+        try:
+            return run()
+        except jax.errors.JaxRuntimeError as error:
+            unknown = [name for name in _OPTIONS if name in str(error)]
+            if "No such compile option" not in str(error) or not unknown:
+                raise
+        for name in unknown:
+            del _OPTIONS[name]
+        _compiled.clear()  # all are compiled anew
+        PROGRAMS.update(_programs(_OPTIONS))
 
 
 def _forget() -> None:

@@ -127,17 +127,17 @@ def _launch(program: Program, key: Hashable, gene: Any, wanted: Any) -> Solution
     shared, table = program.shared
     fixed = (program.width, program.reml, program.devices.platform)
     limit = np.int32(MAX_ITERATIONS)
-
-    slopes = isinstance(shared, SlopeShared)
-    kind = "intercepts" if shared.n_columns <= SWEEP_COLUMNS else "large"
-    kind, solver = ("slopes", ()) if slopes else (kind, (program.solver,))
+    if isinstance(shared, SlopeShared):
+        kind, settings = "slopes", fixed
+    else:
+        kind = "intercepts" if shared.n_columns <= SWEEP_COLUMNS else "large"
+        settings = (program.solver, *fixed)
+    mesh = program.devices.mesh
+    if mesh is not None:
+        kind, settings = f"spread {kind}", (mesh, program.solver, fixed)
 
     def run() -> Solution | SlopeSolution:
-        mesh = program.devices.mesh
-        if mesh is not None:
-            settings = (mesh, program.solver, fixed)
-            return PROGRAMS[f"spread {kind}"](*settings, shared, gene, wanted, limit, table)
-        return PROGRAMS[kind](*solver, *fixed, shared, gene, wanted, limit, table)
+        return PROGRAMS[kind](*settings, shared, gene, wanted, limit, table)
 
     return run_compiled(key, run)
 
