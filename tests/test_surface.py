@@ -471,6 +471,7 @@ class Counting(NamedTuple):
 
     left: jax.Array
     tiles: jax.Array  # of which group the tile was, each time
+    entered: jax.Array  # the same, said once a burst
     done: jax.Array
 
 
@@ -480,22 +481,28 @@ def test_searches_of_two_groups_are_never_in_one_tile(ordered):
     order = rng.permutation(32) if ordered else None
     group = rng.integers(0, 5, 32)
     needs = rng.integers(0, 9, 32)
-    start = Counting(jnp.asarray(needs), jnp.full(32, -1), jnp.asarray(needs) == 0)
+    never = jnp.full(32, -1)
+    start = Counting(jnp.asarray(needs), never, never, jnp.asarray(needs) == 0)
 
     def stepped(number, state):
         left = jnp.where(state.done, state.left, state.left - 1)
         tiles = jnp.where(state.done, state.tiles, number)
-        return Counting(left, tiles, left <= 0)
+        return Counting(left, tiles, state.entered, left <= 0)
 
     def run(state, group):
         records, limit = Records.of(state), jnp.int32(20)
-        own = {"group": group, "groups": 5, "order": order, "enter": lambda _, g: g}
+        own = {"group": group, "groups": 5, "order": order, "common": lambda number: number}
+        own["enter"] = lambda _, state, number: (
+            number,
+            state._replace(entered=jnp.full_like(state.left, number)),
+        )
         return iterate(stepped, 8, group, records, limit, **own).tree()
 
     found = jax.jit(run)(start, jnp.asarray(group))
     assert np.asarray(found.done).all()
     np.testing.assert_array_equal(found.left, 0)
     np.testing.assert_array_equal(found.tiles, np.where(needs > 0, group, -1))
+    np.testing.assert_array_equal(found.entered, found.tiles)
 
 
 def test_derivatives_in_x_are_those_of_the_value():

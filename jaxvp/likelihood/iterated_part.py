@@ -69,6 +69,13 @@ class Node(eqx.Module):
         return jnp.concatenate([first, self.couple @ v[:n] + self.rest @ v[n:]])
 
 
+class Complement(NamedTuple):
+    """``H_rr - H_r2 H_22^-1 H_2r`` at a node: it takes as long as some iterations."""
+
+    inverse: Float[Array, "rest rest *genes"]
+    lost: Scalar  # digits that it lost: largest ratio of a diagonal to its pivot
+
+
 class Preconditioner(NamedTuple):
     """``H^-1`` of a tile of genes, with M at one node."""
 
@@ -76,30 +83,35 @@ class Preconditioner(NamedTuple):
     own: Float[Array, "n genes"]  # 1 / (1 + gamma_2 l)
     part: Float[Array, "n genes"]  # the same times gamma_2^(1/2)
     few: Float[Array, "rest genes"]  # G^(1/2) of the others
-    inverse: Float[Array, "rest rest genes"]  # of their Schur complement
-    lost: Scalar  # digits that it lost: largest ratio of a diagonal to its pivot
+    complement: Complement
 
     @classmethod
-    def of(cls, node: Node, gamma: Float[Array, "k genes"], shared: Shared) -> Preconditioner:
-        """At these gammas of the other terms."""
+    def of(
+        cls,
+        node: Node,
+        gamma: Float[Array, "k genes"],
+        shared: Shared,
+        complement: Complement | None = None,
+    ) -> Preconditioner:
+        """At these gammas of the other terms; the complement may be known."""
         n = len(node.roots)
         fixed = jnp.ones((shared.p, gamma.shape[1]), gamma.dtype)
         few = jnp.sqrt(jnp.concatenate([spread(gamma, shared, gamma[0])[n:], fixed]))
         own = 1 / (1 + gamma[1] * node.roots[:, None])
-        # H_rr - H_r2 H_22^-1 H_2r
-        taken = jnp.einsum("an,ng,bn->abg", node.couple, gamma[1] * own, node.couple)
-        random = (jnp.arange(len(few)) < len(few) - shared.p).astype(few.dtype)[:, None]
-        left = few[:, None] * (node.rest[..., None] - taken) * few[None]
-        left = left + jnp.eye(len(few))[..., None] * random
-        before = few**2 * jnp.diagonal(node.rest)[:, None] + random
-        inverted, pivots = inverse(left)
-        lost = (before / pivots).max(0)
-        return cls(node, own, jnp.sqrt(gamma[1]) * own, few, inverted, lost)
+        if complement is None:
+            taken = jnp.einsum("an,ng,bn->abg", node.couple, gamma[1] * own, node.couple)
+            random = (jnp.arange(len(few)) < len(few) - shared.p).astype(few.dtype)[:, None]
+            left = few[:, None] * (node.rest[..., None] - taken) * few[None]
+            left = left + jnp.eye(len(few))[..., None] * random
+            before = few**2 * jnp.diagonal(node.rest)[:, None] + random
+            inverted, pivots = inverse(left)
+            complement = Complement(inverted, (before / pivots).max(0))
+        return cls(node, own, jnp.sqrt(gamma[1]) * own, few, complement)
 
     def __call__(self, r: Float[Array, "K genes"]) -> Float[Array, "K genes"]:
         n = len(self.own)
         rest = r[n:] - self.few * (self.node.couple @ (self.part * r[:n]))
-        rest = dot(rest, self.inverse)
+        rest = dot(rest, self.complement.inverse)
         first = self.own * r[:n] - self.part * (self.node.back @ (self.few * rest))
         return jnp.concatenate([first, rest])
 
@@ -166,7 +178,7 @@ def iterated_part(
     present = ratio > 0
     zpy = jnp.where(present, v[:q] / jnp.where(present, ratio, 1.0), (b - moved)[:q])
     others = [-(zpy[block] ** 2).sum(0) for block in term_slices(shared)]
-    return OwnPart(rss, jnp.stack([first, *others]), v[q:], near.lost, error), z
+    return OwnPart(rss, jnp.stack([first, *others]), v[q:], near.complement.lost, error), z
 
 
 class _Search(NamedTuple):

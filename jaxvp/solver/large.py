@@ -16,7 +16,7 @@ is left to the way that needs none.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from jaxvp.likelihood import Estimates, Scalar, accelerated, no_estimates
 from jaxvp.likelihood.differences import Classes, Levels
 from jaxvp.likelihood.estimates import coefficient_variances, estimates
-from jaxvp.likelihood.iterated_part import Preconditioner, iterated_part
+from jaxvp.likelihood.iterated_part import Complement, Node, Preconditioner, iterated_part
 from jaxvp.likelihood.lanes import largest
 from jaxvp.likelihood.own_part import own_part
 from jaxvp.likelihood.system import FixedSystem
@@ -45,7 +45,7 @@ _ERROR, _FIRST_ERROR, _AHEAD = 1e-11, 1e-6, 1e-8
 _REFUSED = 1.0  # radius of who was refused, and has not come far since
 _MOST = 24  # evaluations: who needs more is at the table's end, and better off without it
 _BURSTS = (2, 1, 1, 2, 4, 8)  # an evaluation is dear, gathering is not
-# Every one forms the preconditioner again, which takes the longer the more columns.
+# The fewer genes, the emptier a node's tiles: by measurement.
 _BURSTS_ITERATED = {Levels: (4, 2, 8), Classes: (3, 2, 4, 8)}
 # Genes of a tile: as many columns have the matrix products, as many share a node.
 _TILE = 16
@@ -60,6 +60,7 @@ class _Known(NamedTuple):
     estimates: Estimates  # without the variances
     solved: Float[Array, "K genes"]  # where conjugate gradients begin next time
     error: Scalar  # of v, relative, beyond rounding
+    complement: Complement | None  # of the preconditioner, once it is known
 
 
 def solve_large(
@@ -86,18 +87,33 @@ def solve_large(
     known = (gene, near if accelerated() else Records.of(near))
     nodes = surface.nodes
     solved = jnp.zeros(0 if nodes is None else shared.n_columns, near.x.dtype)
-    zero = _Known(no_estimates(shared), solved, jnp.full((), jnp.inf, near.x.dtype))
+    zero = _Known(
+        no_estimates(shared),
+        solved,
+        jnp.full((), jnp.inf, near.x.dtype),
+        _no_complement(nodes, near.x.dtype),
+    )
     state = for_each(newton.start(shared)._replace(beside=zero), count)._replace(
         trial=near.x, done=~(wanted & jnp.isfinite(near.deviance))
     )
     diagonal = jnp.eye(k, dtype=bool)[..., None]
 
-    def enter(here, node):
+    def common(node):
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[node], nodes)
+
+    def enter(here, state, node):
         gene, near = here
-        if nodes is None:
-            return gene, near.hessian, None
-        at = jax.tree.map(lambda leaf: jnp.asarray(leaf)[node], nodes)
-        return gene, near.hessian, Preconditioner.of(at, jnp.expm1(near.x) / m, shared)
+        if node is None:
+            return (gene, near.hessian, None), state
+        gamma, known = jnp.expm1(near.x) / m, state.beside.complement
+
+        def fresh():
+            return Preconditioner.of(node, gamma, shared).complement
+
+        if known is not None:
+            known = jax.lax.cond(jnp.any(state.evaluations == 0), fresh, lambda: known)
+            state = state._replace(beside=state.beside._replace(complement=known))
+        return (gene, near.hessian, Preconditioner.of(node, gamma, shared, known)), state
 
     def stepped(here, state):
         gene, hessian, preconditioner = here
@@ -135,10 +151,12 @@ def solve_large(
                 # Where that is singular: terms that cannot be told apart.
                 k * jnp.where(diagonal, abs(learned) + _RIDGE, 0.0),
                 rounding,
-                _Known(estimates(system, shared, reml), solved, found.error),
+                _Known(estimates(system, shared, reml), solved, found.error, None),
             )
 
-        moved = newton.step_in_x(evaluate, state, _TIGHT)
+        begin = state._replace(beside=state.beside._replace(complement=None))
+        moved = newton.step_in_x(evaluate, begin, _TIGHT)
+        moved = moved._replace(beside=moved.beside._replace(complement=state.beside.complement))
         # Certified is a point that was solved to the end: otherwise once more there.
         # (The error is the root of what the goal's square was compared with: digits less.)
         solved = moved.beside.error <= _ERROR * (1 + 1e-6)
@@ -157,7 +175,7 @@ def solve_large(
             "bursts": _BURSTS_ITERATED[type(nodes.difference)],
         }
     tile = math.gcd(count, _tile(shared.n_columns, nodes is not None))
-    settings = {"bursts": _BURSTS, "enter": enter, **of_nodes}
+    settings = {"bursts": _BURSTS, "common": common, "enter": enter, **of_nodes}
     most = jnp.minimum(limit, _MOST)
     found = iterate(stepped, tile, known, Records.of(state), most, **settings).tree()
 
@@ -168,6 +186,14 @@ def solve_large(
     p = jnp.zeros((shared.p, count), near.x.dtype)
     ended = found.beside.estimates._replace(variances=by_tiles(variances, found.x, p, _TABULATED))
     return found._replace(beside=ended.rows())
+
+
+def _no_complement(nodes: Node | None, dtype: Any) -> Complement | None:
+    """Room for it; an accelerator, which would wait for the host to ask, forms it every time."""
+    if nodes is None or accelerated():
+        return None
+    rest = nodes.rest.shape[-1]
+    return Complement(jnp.zeros((rest, rest), dtype), jnp.zeros((), dtype))
 
 
 def _tile(columns: int, iterated: bool) -> int:

@@ -43,7 +43,8 @@ def iterate(
     group: Int[Array, " searches"] | None = None,
     groups: int = 1,
     order: Int[Array, " searches"] | None = None,
-    enter: Callable[[Any, Array], Any] = lambda statistics, _: statistics,
+    common: Callable[[Array], Any] = lambda _: None,
+    enter: Callable[[Any, Any, Any], tuple[Any, Any]] = lambda *known: known[:2],
 ) -> Records:
     """Step every search until it is done, or ``limit`` iterations are over.
 
@@ -69,30 +70,26 @@ def iterate(
     order
         In which searches stand beside each other, where it is not that of their numbers: a tile
         waits for its slowest.
+    common
+        Of a group's number what its searches share: once a burst, for all their tiles.
     enter
-        ``(statistics, group)`` of a tile to what ``stepped`` takes in their place, once a burst.
+        ``(statistics, states, shared)`` of a tile to what ``stepped`` takes in place of the
+        statistics, and the states with what they keep of it: once a burst.
     """
     bursts = bursts or (_BURSTS_ACCELERATED if accelerated() else _BURSTS)
     count = len(records.rows)
     of_group = jnp.zeros(count, jnp.int32) if group is None else group
 
-    def tile(number, ends, first, steps, ids, left, records):
-        """The tile of this number: of its group ``first`` says where tiles, ``ends`` where searches
-        end."""
-        if groups == 1:
-            here, place = jnp.zeros((), jnp.int32), number * width
-        else:
-            here = jnp.searchsorted(first, number, side="right")
-            before = jnp.where(here > 0, jnp.stack([ends, first])[:, here - 1], 0)
-            place = before[0] + (number - before[1]) * width
+    def tile(place, end, shared, steps, ids, left, records):
+        """The searches from ``place`` on, up to where those of their group end."""
         # At the end of all searches a tile begins earlier, and leaves alone what is not its own.
         begin = jnp.minimum(place, count - width)
         lane = begin + jnp.arange(width)
-        mine = (lane >= place) & (lane < ends[here])
+        mine = (lane >= place) & (lane < end)
         of = ids if genes is None else ids % genes
         statistics = _gathered(gene, cut(of, begin, width))
         old = records.cut(begin, width).tree()
-        known = enter(statistics, here)
+        known, old = enter(statistics, old, shared)
 
         def unfinished(carry):
             spent, some, _ = carry
@@ -116,13 +113,24 @@ def iterate(
         ids, records = take(ids, order), records.take(order)
         steps = jnp.minimum(jnp.asarray(bursts, limit.dtype)[number], limit - spent)
         members = jnp.zeros(groups, jnp.int32).at[key].add(1, mode="drop")
-        ends, first = jnp.cumsum(members), jnp.cumsum((members + width - 1) // width)
-        left, records = jax.lax.fori_loop(
-            0,
-            first[-1],
-            lambda i, c: tile(i, ends, first, steps, ids, *c),
-            (jnp.zeros((), bool), records),
-        )
+        ends = jnp.cumsum(members)
+
+        def one_group(begin, *carry):
+            """All tiles of the group whose searches begin here."""
+            here = jnp.searchsorted(ends, begin, side="right") if groups > 1 else begin
+            end, shared = ends[here], common(here)
+            tiles = (end - begin + width - 1) // width
+            return end, *jax.lax.fori_loop(
+                0, tiles, lambda i, c: tile(begin + i * width, end, shared, steps, ids, *c), carry
+            )
+
+        carry = (jnp.zeros((), jnp.int32), jnp.zeros((), bool), records)
+        if groups == 1:
+            _, left, records = one_group(*carry)
+        else:
+            _, left, records = jax.lax.while_loop(
+                lambda c: c[0] < ends[-1], lambda c: one_group(*c), carry
+            )
         return jnp.minimum(number + 1, len(bursts) - 1), spent + steps, ids, left, records
 
     nothing = jnp.zeros_like(limit)

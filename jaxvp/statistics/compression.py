@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxvp.design import Design
 
 from .class_sums import class_sums
 from .nodes import class_nodes
-from .types import Array, Shared
+from .types import EPS, Array, Shared
+
+_CONSTANT = 16 * EPS  # of a column's largest number: rounding
 
 
 class Grouping(NamedTuple):
@@ -38,6 +40,20 @@ class Grouping(NamedTuple):
     # With random slopes: Q of all levels, n x rows, and the rows whose products are summed.
     bases: sp.csr_array | None = None
     pairs: tuple[Any, Any] | None = (slice(None), slice(None))
+    # Columns of Q that are the same in all samples of a level, an intercept first of all, and what
+    # the sums of levels are multiplied by for them: no pass over the measurements is needed.
+    constant: Bool[np.ndarray, " p"] | None = None
+    constants: Float[np.ndarray, "some levels"] | None = None
+
+    def projected(
+        self, varying: Float[np.ndarray, "others g"], levels: Float[np.ndarray, "levels g"]
+    ) -> Float[np.ndarray, "p g"]:
+        """``Q'y`` from its columns that vary within levels and from the sums of levels."""
+        if self.constant is None or self.constants is None:
+            return varying
+        found = np.empty((len(self.constant), levels.shape[1]))
+        found[~self.constant], found[self.constant] = varying, self.constants @ levels
+        return found
 
 
 class Compression(NamedTuple):
@@ -197,7 +213,9 @@ def compress(
     )
     means = others_of_level.copy()
     means.data /= level_size[means.indices]
-    q_within = q - (sum_levels.T @ (q_of_levels / level_size[:, None]))
+    level_means = q_of_levels / level_size[:, None]
+    q_within = q - sum_levels.T @ level_means
+    constant = abs(q_within).max(axis=0) <= _CONSTANT * abs(q).max(axis=0)
     z_q = sum_others @ q_within
     z_z = (sum_others @ sum_others.T - others_of_level @ means.T).toarray()
     within = np.block([[z_z, z_q], [z_q.T, q_within.T @ q_within]])
@@ -231,6 +249,8 @@ def compress(
         classes.indicator,
         np.ones(len(classes.indicator.indptr) - 1),
         classes.to_nodes,
+        constant=constant,
+        constants=level_means.T[constant],
     )
     return Compression(shared, q, q_of_ones, has_intercept, grouping, weighting)
 

@@ -1,7 +1,7 @@
 """The passes over a tile of measurements: everything that reads them is here.
 
 They are copied (turned, where every gene is a row in memory), shifted, multiplied by the few
-columns of Q and with themselves, and added up by levels.
+columns of Q that are not the same within levels and with themselves, and added up by levels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Rows(NamedTuple):
     """Samples that are side by side, and their part of what sums are formed with."""
 
     rows: slice
-    q: Float[np.ndarray, "rows p"]
+    q: Float[np.ndarray, "rows some"]  # columns that want a pass
     root: Float[np.ndarray, "rows 1"] | None  # of their weights
     sums: tuple[Any, ...]  # indicators, `scipy.sparse.csc_array`: of term 1, and of the others
 
@@ -55,14 +55,15 @@ def in_parts(c: Compression, n: int, most: int) -> list[Rows]:
     """The samples, so many at a time, or more where there are many levels."""
     g, root = c.grouping, None if c.weighting is None else c.weighting.root
     sums: tuple[Any, ...] = () if g is None else (g.sum_levels, g.sum_others)
+    q = c.q if g is None or g.constant is None else c.q[:, ~g.constant]
     most = max(most, _SAMPLES_PER_SUM * sum(indicator.shape[0] for indicator in sums))
     if n <= most:
-        return [Rows(slice(n), c.q, root, sums)]
+        return [Rows(slice(n), q, root, sums)]
     some = [slice(i, min(i + most, n)) for i in range(0, n, most)]
     return [
         Rows(
             part,
-            c.q[part],
+            q[part],
             None if root is None else root[part],
             tuple(_columns(indicator, part) for indicator in sums),
         )
@@ -73,7 +74,7 @@ def in_parts(c: Compression, n: int, most: int) -> list[Rows]:
 def passes(
     has_intercept: bool, parts: list[Rows], raw: Float[np.ndarray, "n g"], room: np.ndarray
 ) -> tuple[Float[np.ndarray, " g"] | None, list[np.ndarray]]:
-    """What genes were shifted by, and ``q'y``, ``y'y`` and the sums of a tile."""
+    """What genes were shifted by, and ``q'y`` (`Rows.q`), ``y'y`` and the sums of a tile."""
     shift, found = None, []
     for rows in parts:
         y = rows.copied(raw, room)
