@@ -17,8 +17,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 from importlib.metadata import version  # noqa: E402
 
 # Most of the tests' time is XLA's compiler, and its older emitters of kernels take half of it.
-# Programs of fits name theirs (jaxvp/batch/compiled.py) and are tested as they are used. A flag
-# that XLA does not know ends the process; these versions know it.
+# Programs of fits name theirs (`_compiler`, below). A flag that XLA does not know ends the process;
+# these versions know it.
 if tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 12):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = flags.strip()
@@ -72,6 +72,30 @@ def _room_for_programs():
         compiled._forget()
         jax.clear_caches()
     yield
+
+
+# Where fits are compared with other programs, or compiling is what is tested.
+_AS_USED = (
+    "test_devices",
+    "test_exact_influenza",
+    "test_exact_simulated",
+    "test_reference_classics",
+)
+_older = {}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiler(request):
+    """Fits are compiled as they are for users in some modules, and sooner in all others."""
+    from jaxvp.batch import compiled
+
+    used = dict(compiled.PROGRAMS)
+    if request.module.__name__.split(".")[-1] not in _AS_USED:
+        if not _older:
+            _older.update(compiled._programs({**compiled._OPTIONS, compiled._NEWER: False}))
+        compiled.PROGRAMS.update(_older)
+    yield
+    compiled.PROGRAMS.update(used)
 
 
 @pytest.fixture

@@ -43,16 +43,22 @@ def same(found, expected):
 
 @pytest.mark.parametrize("x64", [True, False])
 def test_what_goes_in_comes_out(x64):
-    with jax.enable_x64(x64):
-        one = state(5)
+    order = np.array([3, 0, 4])
+
+    @jax.jit
+    def back(one, alone):
         records = Records.of(one)
-        same(records.tree(), one)
-        order = jnp.asarray([3, 0, 4])
-        same(records.take(order).tree(), jax.tree.map(lambda leaf: leaf[..., order], one))
-        same(records.cut(jnp.int32(2), 2).tree(), jax.tree.map(lambda leaf: leaf[..., 2:4], one))
+        some = (records, records.take(order), records.cut(jnp.int32(2), 2))
+        return [r.tree() for r in (*some, Records.repeated(alone, 3))]
+
+    with jax.enable_x64(x64):
+        one = jax.tree.map(np.asarray, state(5))
         alone = jax.tree.map(lambda leaf: leaf[..., 1], one)
-        again = jax.tree.map(lambda leaf: jnp.repeat(leaf[..., None], 3, -1), alone)
-        same(Records.repeated(alone, 3).tree(), again)
+        whole, taken, cut, repeated = jax.tree.map(np.asarray, back(one, alone))
+    same(whole, one)
+    same(taken, jax.tree.map(lambda leaf: leaf[..., order], one))
+    same(cut, jax.tree.map(lambda leaf: leaf[..., 2:4], one))
+    same(repeated, jax.tree.map(lambda leaf: np.repeat(leaf[..., None], 3, -1), alone))
 
 
 @pytest.mark.parametrize("capacity", [0, 60])

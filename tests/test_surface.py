@@ -367,21 +367,21 @@ def test_iterations_give_what_a_factor_gives(design, way, monkeypatch):
         begin, asked = np.zeros((shared.n_columns, GENES)), np.ones(GENES, bool)
         goal = np.full(GENES, 1e-11)
         for number in (0, 3):
-            node = jax.tree.map(lambda leaf, i=number: jnp.asarray(leaf)[i], found.nodes)
-            part, solved = iterated(node, gamma, begin, goal, asked)
+            node = jax.tree.map(lambda leaf, i=number: np.asarray(leaf)[i], found.nodes)
+            part, solved = jax.tree.map(np.asarray, iterated(node, gamma, begin, goal, asked))
             np.testing.assert_allclose(part.rss, expected.rss, rtol=1e-11)
             np.testing.assert_allclose(part.first, expected.first, rtol=1e-8, atol=1e-10)
             np.testing.assert_allclose(part.beta, expected.beta, atol=1e-9)
             assert np.asarray(part.error).max() < 1e-11
             # All of them at the node itself: there is no difference to be multiplied by.
             there = np.vstack([np.full(GENES, found.nodes.gamma[number]), gamma[1:]])
-            part, _ = iterated(node, there, begin, goal, asked)
+            part, _ = jax.tree.map(np.asarray, iterated(node, there, begin, goal, asked))
             at_node = factored(there)
             np.testing.assert_allclose(part.rss, at_node.rss, rtol=1e-11)
             np.testing.assert_allclose(part.first, at_node.first, rtol=1e-8, atol=1e-10)
             # Beside one that is not, they are what they were, to the last bit.
             there[0, 0] = gamma[0, 0]
-            beside, _ = iterated(node, there, begin, goal, asked)
+            beside, _ = jax.tree.map(np.asarray, iterated(node, there, begin, goal, asked))
             np.testing.assert_array_equal(beside.rss[1:], part.rss[1:])
             np.testing.assert_array_equal(beside.first[:, 1:], part.first[:, 1:])
         # To fewer digits: it says how many there are, and y'Py has twice as many.
