@@ -89,8 +89,9 @@ def _compiler(request):
     """Fits are compiled as they are for users in some modules, and sooner in all others."""
     from jaxvp.batch import compiled
 
-    used = dict(compiled.PROGRAMS)
-    if request.module.__name__.split(".")[-1] not in _AS_USED:
+    used, slow_ones_too = dict(compiled.PROGRAMS), not request.config.option.markexpr
+    as_used = _AS_USED | _AS_USED_IN_ALL if slow_ones_too else _AS_USED
+    if request.module.__name__.split(".")[-1] not in as_used:
         if not _older:
             _older.update(compiled._programs({**compiled._OPTIONS, compiled._NEWER: False}))
         compiled.PROGRAMS.update(_older)
