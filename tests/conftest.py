@@ -74,13 +74,10 @@ def _room_for_programs():
     yield
 
 
-# Where fits are compared with other programs, or compiling is what is tested.
-_AS_USED = (
-    "test_devices",
-    "test_exact_influenza",
-    "test_exact_simulated",
-    "test_reference_classics",
-)
+# Where fits are compared with other programs, or compiling is what is tested; and where, with the
+# slow tests.
+_AS_USED = {"test_devices", "test_exact_influenza", "test_reference_classics"}
+_AS_USED_IN_ALL = {"test_exact_simulated"}
 _older = {}
 
 
