@@ -214,6 +214,12 @@ def test_few_sizes_stay_as_they_are():
     assert class_nodes(np.arange(1.0, 10.0)) is None
 
 
+# Compiled once for all designs of one shape.
+_evaluated = jax.jit(
+    lambda gamma, shared, gene, reml: evaluate(gamma, shared, gene, reml=reml), static_argnums=3
+)
+
+
 @pytest.mark.parametrize(
     ("deviations", "gamma"),
     [
@@ -243,8 +249,8 @@ def test_large_terms_cost_no_digits(reml, deviations, gamma):
     assert shared.n_columns > 64
     block = statistics(compression, y[:, None])
     with jax.enable_x64(True):
-        found_at = jax.jit(lambda g, gene: evaluate(g, shared, gene, reml=reml))
-        found = jax.tree.map(np.asarray, found_at(tuple(gamma), one_gene(block, 0)))
+        found = _evaluated(tuple(gamma), shared, one_gene(block, 0), reml)
+        found = jax.tree.map(np.asarray, found)
     X = np.column_stack([np.ones(n), metadata["Age"]]).astype(np.longdouble)
     Zs = [np.eye(c.max() + 1, dtype=np.longdouble)[c] for c in codes]
     V = np.eye(n, dtype=np.longdouble) + sum(g * (Z @ Z.T) for g, Z in zip(gamma, Zs, strict=True))
