@@ -1,4 +1,4 @@
-"""Columns of Q that are the same in all samples of a level take no pass: what they make of genes."""
+"""Columns of Q that are the same in all samples of a level take no pass over the measurements."""
 
 import numpy as np
 import pandas as pd
