@@ -19,7 +19,8 @@ from importlib.metadata import version  # noqa: E402
 # Most of the tests' time is XLA's compiler, and its older emitters of kernels take half of it.
 # Programs of fits name theirs (`_compiler`, below). A flag that XLA does not know ends the process;
 # these versions know it.
-if tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 12):
+_OLDER_KNOWN = tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 12)
+if _OLDER_KNOWN:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = flags.strip()
 
@@ -74,11 +75,16 @@ def _room_for_programs():
     yield
 
 
-# Where fits are compared with other programs, or compiling is what is tested; and where, with the
-# slow tests.
+# Where fits are compared with other programs, with other processes to the last bit, or compiling is
+# what is tested; and, together with the slow tests, more of these.
 _AS_USED = {"test_devices", "test_exact_influenza", "test_reference_classics"}
-_AS_USED_IN_ALL = {"test_exact_simulated"}
-_older = {}
+_AS_USED_IN_ALL = {
+    "test_cluster_docs",
+    "test_exact_simulated",
+    "test_executors",
+    "test_weights_lme4",
+}
+_older, _older_compiled = {}, set()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -86,14 +92,20 @@ def _compiler(request):
     """Fits are compiled as they are for users in some modules, and sooner in all others."""
     from jaxvp.batch import compiled
 
-    used, slow_ones_too = dict(compiled.PROGRAMS), not request.config.option.markexpr
+    slow_ones_too = "not slow" not in request.config.option.markexpr
     as_used = _AS_USED | _AS_USED_IN_ALL if slow_ones_too else _AS_USED
-    if request.module.__name__.split(".")[-1] not in as_used:
-        if not _older:
-            _older.update(compiled._programs({**compiled._OPTIONS, compiled._NEWER: False}))
-        compiled.PROGRAMS.update(_older)
+    name = request.module.__name__.split(".")[-1]
+    if name in as_used or not _OLDER_KNOWN or compiled._NEWER not in compiled._OPTIONS:
+        yield
+        return
+    if not _older:
+        _older.update(compiled._programs(compiled._OPTIONS | {compiled._NEWER: False}))
+    used, known = dict(compiled.PROGRAMS), compiled._compiled
+    compiled.PROGRAMS.update(_older)
+    compiled._compiled = _older_compiled
     yield
     compiled.PROGRAMS.update(used)
+    compiled._compiled = known
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ class Node(eqx.Module):
 
 
 class Complement(NamedTuple):
-    """``H_rr - H_r2 H_22^-1 H_2r`` at a node: it takes as long as some iterations."""
+    """Of ``H_rr - H_r2 H_22^-1 H_2r`` at a node: to form it takes as long as some iterations."""
 
     inverse: Float[Array, "rest rest *genes"]
     lost: Scalar  # digits that it lost: largest ratio of a diagonal to its pivot

@@ -47,6 +47,7 @@ _MOST = 24  # evaluations: who needs more is at the table's end, and better off 
 _BURSTS = (2, 1, 1, 2, 4, 8)  # an evaluation is dear, gathering is not
 # The fewer genes, the emptier a node's tiles: by measurement.
 _BURSTS_ITERATED = {Levels: (4, 2, 8), Classes: (3, 2, 4, 8)}
+_KEPT = 0.25  # of a gene's statistics, the largest complement that is kept from burst to burst
 # Genes of a tile: as many columns have the matrix products, as many share a node.
 _TILE = 16
 _TABULATED = 32  # whose values at nodes are in the cache, by measurement: 16 or 64 are no better
@@ -91,7 +92,7 @@ def solve_large(
         no_estimates(shared),
         solved,
         jnp.full((), jnp.inf, near.x.dtype),
-        _no_complement(nodes, near.x.dtype),
+        _no_complement(nodes, shared, near.x.dtype),
     )
     state = for_each(newton.start(shared)._replace(beside=zero), count)._replace(
         trial=near.x, done=~(wanted & jnp.isfinite(near.deviance))
@@ -111,7 +112,8 @@ def solve_large(
             return Preconditioner.of(node, gamma, shared).complement
 
         if known is not None:
-            known = jax.lax.cond(jnp.any(state.evaluations == 0), fresh, lambda: known)
+            new = (state.evaluations == 0) & ~state.done
+            known = jax.lax.cond(jnp.any(new), fresh, lambda: known)
             state = state._replace(beside=state.beside._replace(complement=known))
         return (gene, near.hessian, Preconditioner.of(node, gamma, shared, known)), state
 
@@ -188,11 +190,16 @@ def solve_large(
     return found._replace(beside=ended.rows())
 
 
-def _no_complement(nodes: Node | None, dtype: Any) -> Complement | None:
-    """Room for it; an accelerator, which would wait for the host to ask, forms it every time."""
+def _no_complement(nodes: Node | None, shared: Shared, dtype: Any) -> Complement | None:
+    """Room for it where it is kept: where it is small beside what there is of a gene.
+
+    An accelerator, which would wait for the host to ask, forms it in every burst.
+    """
     if nodes is None or accelerated():
         return None
     rest = nodes.rest.shape[-1]
+    if rest**2 > _KEPT * shared.numbers_of_gene:
+        return None
     return Complement(jnp.zeros((rest, rest), dtype), jnp.zeros((), dtype))
 
 

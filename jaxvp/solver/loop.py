@@ -74,7 +74,8 @@ def iterate(
         Of a group's number what its searches share: once a burst, for all their tiles.
     enter
         ``(statistics, states, shared)`` of a tile to what ``stepped`` takes in place of the
-        statistics, and the states with what they keep of it: once a burst.
+        statistics, and the states with what they keep of it: once a burst. What it says of lanes
+        that are of another tile is dropped.
     """
     bursts = bursts or (_BURSTS_ACCELERATED if accelerated() else _BURSTS)
     count = len(records.rows)

@@ -35,7 +35,8 @@ JAX, differentiable).
 *Host code.* Sparse matrices times a tile of measurements; they never enter JAX. (Compiled programs
 form the products of a gene's own, `own_products`, as they are many more, and on an accelerator the
 shared ones, `shared_products`, from the same sums.) Six passes over a tile that is in the cache:
-copy (turned), a shift, level sums of term 1, of the others, and ``y'y`` with ``Q'y``. Everything
+copy (turned), a shift, level sums of term 1, of the others, ``y'y``, and ``Q'y`` of the columns
+that are not the same within all levels of term 1. Everything
 else follows from those sums, residualising and the within-products included, as differences. Where
 such a difference loses more digits than the log-likelihood can spare, those genes are formed again
 from residuals and deviations.

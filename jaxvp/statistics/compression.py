@@ -16,7 +16,36 @@ from .class_sums import class_sums
 from .nodes import class_nodes
 from .types import EPS, Array, Shared
 
-_CONSTANT = 16 * EPS  # of a column's largest number: rounding
+# What is left of a column of Q, which is of length one, that is the same in all samples of a level:
+# rounding, of its own numbers and of their sums.
+_CONSTANT = 64 * EPS
+
+
+class ConstantColumns(NamedTuple):
+    """Columns of Q that need no pass over the measurements: sums of levels have what they make."""
+
+    mine: Bool[np.ndarray, " p"]
+    of_levels: Float[np.ndarray, "some levels"]
+    others: Float[np.ndarray, "n others"]  # of Q, that vary within levels
+
+    @classmethod
+    def of(
+        cls,
+        q: Float[np.ndarray, "n p"],
+        within: Float[np.ndarray, "n p"],
+        means: Float[np.ndarray, "levels p"],
+    ) -> ConstantColumns | None:
+        """Of what Q has within levels, and of its means; None where there are no such columns."""
+        mine = np.linalg.norm(within, axis=0) <= _CONSTANT
+        return cls(mine, means.T[mine], q[:, ~mine]) if mine.any() else None
+
+    def projected(
+        self, others: Float[np.ndarray, "others g"], levels: Float[np.ndarray, "levels g"]
+    ) -> Float[np.ndarray, "p g"]:
+        """``Q'y`` from that of the other columns and from the sums of levels."""
+        found = np.empty((len(self.mine), levels.shape[1]))
+        found[~self.mine], found[self.mine] = others, self.of_levels @ levels
+        return found
 
 
 class Grouping(NamedTuple):
@@ -40,20 +69,8 @@ class Grouping(NamedTuple):
     # With random slopes: Q of all levels, n x rows, and the rows whose products are summed.
     bases: sp.csr_array | None = None
     pairs: tuple[Any, Any] | None = (slice(None), slice(None))
-    # Columns of Q that are the same in all samples of a level, an intercept first of all, and what
-    # the sums of levels are multiplied by for them: no pass over the measurements is needed.
-    constant: Bool[np.ndarray, " p"] | None = None
-    constants: Float[np.ndarray, "some levels"] | None = None
-
-    def projected(
-        self, varying: Float[np.ndarray, "others g"], levels: Float[np.ndarray, "levels g"]
-    ) -> Float[np.ndarray, "p g"]:
-        """``Q'y`` from its columns that vary within levels and from the sums of levels."""
-        if self.constant is None or self.constants is None:
-            return varying
-        found = np.empty((len(self.constant), levels.shape[1]))
-        found[~self.constant], found[self.constant] = varying, self.constants @ levels
-        return found
+    # Where columns of Q are the same in all samples of a level, an intercept first of all.
+    constant: ConstantColumns | None = None
 
 
 class Compression(NamedTuple):
@@ -215,7 +232,6 @@ def compress(
     means.data /= level_size[means.indices]
     level_means = q_of_levels / level_size[:, None]
     q_within = q - sum_levels.T @ level_means
-    constant = abs(q_within).max(axis=0) <= _CONSTANT * abs(q).max(axis=0)
     z_q = sum_others @ q_within
     z_z = (sum_others @ sum_others.T - others_of_level @ means.T).toarray()
     within = np.block([[z_z, z_q], [z_q.T, q_within.T @ q_within]])
@@ -249,8 +265,7 @@ def compress(
         classes.indicator,
         np.ones(len(classes.indicator.indptr) - 1),
         classes.to_nodes,
-        constant=constant,
-        constants=level_means.T[constant],
+        constant=ConstantColumns.of(q, q_within, level_means),
     )
     return Compression(shared, q, q_of_ones, has_intercept, grouping, weighting)
 

@@ -55,7 +55,7 @@ def in_parts(c: Compression, n: int, most: int) -> list[Rows]:
     """The samples, so many at a time, or more where there are many levels."""
     g, root = c.grouping, None if c.weighting is None else c.weighting.root
     sums: tuple[Any, ...] = () if g is None else (g.sum_levels, g.sum_others)
-    q = c.q if g is None or g.constant is None else c.q[:, ~g.constant]
+    q = c.q if g is None or g.constant is None else g.constant.others
     most = max(most, _SAMPLES_PER_SUM * sum(indicator.shape[0] for indicator in sums))
     if n <= most:
         return [Rows(slice(n), q, root, sums)]

@@ -121,8 +121,8 @@ def _fill(
     """The products of one tile, written into ``block[..., part]``."""
     n = len(raw)
     shift, (ols, yy, *sums) = passes(c.has_intercept, parts, raw, room)
-    if c.grouping is not None:
-        ols = c.grouping.projected(ols, sums[0])
+    if c.grouping is not None and c.grouping.constant is not None:
+        ols = c.grouping.constant.projected(ols, sums[0])
     squares = yy - np.einsum("pg,pg->g", ols, ols)
     limit = lowest_share(n)
     # NaN fails every comparison, so it is looked at again, too.
