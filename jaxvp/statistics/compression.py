@@ -159,7 +159,8 @@ def ones_in(
     q: Float[np.ndarray, "n p"], root: Float[np.ndarray, "n 1"] | None
 ) -> Float[np.ndarray, " p"]:
     """Q'1, or Q' times the roots of the weights."""
-    return q.sum(axis=0) if root is None else root[:, 0] @ q
+    # Of rows NumPy adds numbers pairwise: one after the other they would lose three digits of many.
+    return np.ascontiguousarray((q if root is None else root * q).T).sum(axis=1)
 
 
 def room_for_losses(design: Design, levels: int) -> tuple[int, int]:
