@@ -92,7 +92,7 @@ def solve_large(
         no_estimates(shared),
         solved,
         jnp.full((), jnp.inf, near.x.dtype),
-        _no_complement(nodes, shared, near.x.dtype),
+        _room_for_complement(nodes, shared, near.x.dtype),
     )
     state = for_each(newton.start(shared)._replace(beside=zero), count)._replace(
         trial=near.x, done=~(wanted & jnp.isfinite(near.deviance))
@@ -190,7 +190,7 @@ def solve_large(
     return found._replace(beside=ended.rows())
 
 
-def _no_complement(nodes: Node | None, shared: Shared, dtype: Any) -> Complement | None:
+def _room_for_complement(nodes: Node | None, shared: Shared, dtype: Any) -> Complement | None:
     """Room for it where it is kept: where it is small beside what there is of a gene.
 
     An accelerator, which would wait for the host to ask, forms it in every burst.

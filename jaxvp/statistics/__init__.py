@@ -36,10 +36,10 @@ JAX, differentiable).
 form the products of a gene's own, `own_products`, as they are many more, and on an accelerator the
 shared ones, `shared_products`, from the same sums.) Six passes over a tile that is in the cache:
 copy (turned), a shift, level sums of term 1, of the others, ``y'y``, and ``Q'y`` of the columns
-that are not the same within all levels of term 1. Everything
-else follows from those sums, residualising and the within-products included, as differences. Where
-such a difference loses more digits than the log-likelihood can spare, those genes are formed again
-from residuals and deviations.
+that vary within levels of term 1 (`ConstantColumns` has the others). Everything else follows from
+those sums, residualising and the within-products included, as differences. Where such a difference
+loses more digits than the log-likelihood can spare, those genes are formed again from residuals and
+deviations.
 """
 
 from .compression import (
