@@ -8,9 +8,11 @@ import oracles
 import pytest
 
 import jaxvp
+from jaxvp.batch import compiled
 from jaxvp.design import build
 from jaxvp.formula import Formula
 from jaxvp.likelihood import SWEEP_COLUMNS
+from jaxvp.solver import large
 from jaxvp.statistics import compress
 
 FORMULA = "~ Age + (1|Student) + (1|Lecturer) + (1|Department)"
@@ -83,3 +85,27 @@ def test_weights_of_each_gene_s_own(reml):
         assert result.log_likelihood[gene] == pytest.approx(fit.log_likelihood, abs=1e-8)
         np.testing.assert_allclose(result.theta.loc[gene, names], theta, atol=1e-6)
         assert result.sigma[gene] == pytest.approx(fit.sigma, rel=1e-7)
+
+
+@pytest.mark.slow  # two large programs to compile
+def test_what_is_kept_of_a_preconditioner_changes_no_number(monkeypatch):
+    """Where it is too large to be kept from burst to burst it is formed in each of them."""
+    study = jaxvp.simulate(
+        48, 900, {"g": 120, "h": 70, "i": 9}, imbalance=1.0, zero_probability=0.4, seed=4
+    )
+    found, kept, room = [], [], large._room_for_complement
+
+    def spy(*arguments):
+        kept.append(room(*arguments) is not None)
+        return room(*arguments)
+
+    monkeypatch.setattr(large, "_room_for_complement", spy)
+    for share in (large._KEPT, 0.0):
+        monkeypatch.setattr(large, "_KEPT", share)
+        compiled._forget()
+        found.append(jaxvp.fit(study.expression, study.formula, study.metadata))
+    assert kept == [True, False]
+    for name in ("fractions", "log_likelihood", "diagnostics"):
+        one, other = (getattr(result, name) for result in found)
+        assert one.equals(other), name
+    compiled._forget()  # what was compiled with another share
