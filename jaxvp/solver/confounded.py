@@ -24,20 +24,22 @@ _NOTHING = 1e-12  # of a column of length one
 
 
 class Combinations(NamedTuple):
-    """B of one term, of q levels: ``I - scale v v'``, one after the other, make it the first r of
-    q coordinates."""
+    """B of one term, of q levels: ``I - V T V'`` makes it the first r of q coordinates."""
 
-    reflectors: Float[np.ndarray, "r q"]  # v
-    scales: Float[np.ndarray, " r"]
+    vectors: Float[np.ndarray, "q r"]  # V
+    triangle: Float[np.ndarray, "r r"]  # T
     fixed: Float[np.ndarray, "p r"]  # D
 
     @classmethod
     def of(cls, b: Float[np.ndarray, "q r"], v: Float[np.ndarray, "p r"]) -> Combinations:
         """With ``Z b = Q v``."""
-        packed, scales = np.linalg.qr(b, mode="raw")
-        reflectors = np.triu(packed, 1)
-        np.fill_diagonal(reflectors, 1)
-        return cls(reflectors, scales, v @ np.linalg.inv(np.triu(packed.T[: len(scales)])))
+        packed, scales = np.linalg.qr(b, mode="raw")  # reflectors, one after the other
+        vectors = np.tril(packed.T, -1)
+        np.fill_diagonal(vectors, 1)
+        triangle = np.diag(scales)
+        for i, scale in enumerate(scales):
+            triangle[:i, i] = -scale * triangle[:i, :i] @ (vectors[:, :i].T @ vectors[:, i])
+        return cls(vectors, triangle, v @ np.linalg.inv(np.triu(packed.T[: len(scales)])))
 
 
 class Confounded(NamedTuple):
@@ -73,25 +75,40 @@ class Confounded(NamedTuple):
 def contrasts(
     m: Float[np.ndarray, "B K K"], shared: Shared, known: Confounded
 ) -> Float[np.ndarray, "B less less"]:
-    """Systems of contrasts and turned fixed columns; ``m`` is overwritten."""
-    left = []
-    for block, term in zip(term_slices(shared), known.terms, strict=True):
-        for v, scale in zip(term.reflectors, term.scales, strict=True):
-            taken = scale * (m[:, :, block] @ v)
-            taken[:, block] -= scale / 2 * (taken[:, block] @ v)[:, None] * v
-            m[:, :, block] -= taken[:, :, None] * v
-            m[:, block] -= v[:, None] * taken[:, None]
-        left.append(np.arange(block.start + len(term.scales), block.stop))
+    """Systems of contrasts and turned fixed columns; ``m`` is overwritten.
+
+    ``(I - V T V') M (I - V T V')' = M - (L V' + V L')`` with ``L = U - V T' V'U / 2, U = M V T``,
+    of all terms' V and T together.
+    """
+    blocks = term_slices(shared)
+    count = [term.vectors.shape[1] for term in known.terms]
+    ends = np.cumsum([0, *count])
+    vectors, triangle = np.zeros((m.shape[1], ends[-1])), np.zeros((ends[-1], ends[-1]))
+    for block, term, first, end in zip(blocks, known.terms, ends[:-1], ends[1:], strict=True):
+        vectors[block, first:end], triangle[first:end, first:end] = term.vectors, term.triangle
+    mixed = vectors @ triangle
     fixed = slice(m.shape[1] - shared.p, None)
-    m[:, :, fixed] = m[:, :, fixed] @ known.turn
-    m[:, fixed] = known.turn.T @ m[:, fixed]
-    left = np.concatenate([*left, np.arange(fixed.start, m.shape[1])])
-    return m if len(left) == m.shape[1] else m[:, left[:, None], left]
+    kept = [slice(block.start + n, block.stop) for block, n in zip(blocks, count, strict=True)]
+    kept.append(slice(fixed.start, m.shape[1]))
+    places = np.cumsum([0, *(some.stop - some.start for some in kept)])
+    put = [slice(*ends) for ends in zip(places[:-1], places[1:], strict=True)]
+    found = np.empty((len(m), places[-1], places[-1]))
+    # One system after the other, which stays in the cache.
+    for system, less in zip(m, found, strict=True):
+        left = system @ mixed
+        left -= 0.5 * vectors @ (mixed.T @ left)
+        system -= np.hstack([left, vectors]) @ np.hstack([vectors, left]).T
+        system[:, fixed] = system[:, fixed] @ known.turn
+        system[fixed] = known.turn.T @ system[fixed]
+        for rows, to_rows in zip(kept, put, strict=True):
+            for columns, to_columns in zip(kept, put, strict=True):
+                less[to_rows, to_columns] = system[rows, columns]
+    return found
 
 
 def levels_left(shared: Shared, known: Confounded) -> tuple[int, ...]:
     """Contrasts of every term."""
-    return tuple(n - len(t.scales) for n, t in zip(shared.levels[1:], known.terms, strict=True))
+    return tuple(n - t.fixed.shape[1] for n, t in zip(shared.levels[1:], known.terms, strict=True))
 
 
 def added(
@@ -112,7 +129,7 @@ def slopes(
     ``information`` is ``Q'V_c^-1 Q``.
     """
     D = np.hstack([term.fixed for term in known.terms])
-    of = np.repeat(np.arange(len(gammas)), [len(term.scales) for term in known.terms])
+    of = np.repeat(np.arange(len(gammas)), [term.fixed.shape[1] for term in known.terms])
     own = D.T @ information @ D
     each = np.diagonal(np.linalg.solve(np.eye(len(of)) + own * gammas[of], own))
     return np.array([each[of == t].sum() for t in range(len(gammas))])

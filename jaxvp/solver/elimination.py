@@ -6,8 +6,10 @@ gamma_2 / (1 + gamma_2 l)``,
 
     y'V^-1 y  <-  y'V^-1 y - sum d (Q' M_2y)^2,      M_ry  <-  M_ry - M_r2 Q diag(d) Q' M_2y,
 
-one rotation for all nodes of gamma_2. The fixed part is eliminated before the last term, so that a
-node of the last gamma costs only the first of these sums.
+one rotation for all nodes of gamma_2. Of large systems d, a function of gamma_2 and l without poles
+where they are, is taken as a sum of few products ``d(gamma_2, l) = sum_k a_k(gamma_2) s_k(l)``:
+there are fewer ``M_r2 Q diag(s_k)`` than nodes. The fixed part is eliminated before the last term,
+so that a node of the last gamma costs only the first of these sums.
 
 Cost: N_1 eigenproblems of size q_2, N_1 N_2 of size q_3.
 """
@@ -29,6 +31,7 @@ from jaxvp.runtime import using_blas_threads
 from jaxvp.statistics import SWEEP_COLUMNS, Array, Shared
 
 TOGETHER = 6  # nodes, at most
+_SEPARATED = 1e-8  # relative error of every d as a sum of products: tables want 1e-5
 
 
 class Level(eqx.Module):
@@ -36,7 +39,9 @@ class Level(eqx.Module):
 
     rotate: Float[Array, "B n m"]  # Q', for the last term with the fixed part eliminated
     factor: Float[Array, "B N n"]  # gamma / (1 + gamma l)
-    couple: Float[Array, "B N rest n"] | None  # M_r2 Q diag(d); None for the last term
+    couple: Float[Array, "B few rest n"] | None  # M_r2 Q diag(s); None for the last term
+    # a; None where ``couple`` has d itself
+    combine: Float[Array, "B N few"] | None = None
 
 
 class Eliminated(NamedTuple):
@@ -65,7 +70,9 @@ def weights_at(shared: Shared, gamma: Float[np.ndarray, " N"]) -> Float[np.ndarr
 
 def systems(shared: Shared, gamma: Float[np.ndarray, " N"]) -> Float[np.ndarray, "N K K"]:
     """``M = S + sum_c w_c C_c`` at nodes of gamma_1."""
-    return np.asarray(shared.within) + np.tensordot(weights_at(shared, gamma), shared.between, 1)
+    found = np.tensordot(weights_at(shared, gamma), shared.between, 1)
+    found += np.asarray(shared.within)
+    return found
 
 
 class Rotated(NamedTuple):
@@ -166,10 +173,11 @@ def others(
         of = system if isinstance(system, Rotated) else _rotated(system, n)
         factor = gamma[None, :, None] / (1 + gamma[None, :, None] * of.roots[:, None, :])
         count, rest, turned = of.couple.shape
-        couple = aligned(count, len(gamma), rest, turned)
+        combine, shares = _separated(factor) if large else (None, factor)
+        couple = aligned(count, shares.shape[1], rest, turned)
         left = np.empty((count, len(gamma), rest, rest))
-        share(functools.partial(_take, of, factor, couple, left), range(count))
-        levels.append(Level(of.turn, factor, couple))
+        share(functools.partial(_take, of, shares, combine, couple, left), range(count))
+        levels.append(Level(of.turn, factor, couple, combine))
         log_det = _grow(log_det, np.log1p(gamma[None, :, None] * of.roots[:, None, :]).sum(-1))
         system = left.reshape(-1, rest, rest)
     assert not isinstance(system, Rotated)
@@ -212,16 +220,39 @@ def without_main(
     return log_det
 
 
+def _separated(
+    factor: Float[np.ndarray, "B N n"],
+) -> tuple[Float[np.ndarray, "B N few"], Float[np.ndarray, "B few n"]]:
+    """Two factors of ``gamma / (1 + gamma l)``, the largest gamma last, exact to `_SEPARATED`."""
+    last = factor[:, -1:]
+    scaled = factor / last
+    of_node = scaled.max(2, keepdims=True)
+    scaled /= np.where(of_node > 0, of_node, 1.0)
+    left, values, right = np.linalg.svd(scaled, full_matrices=False)
+    left *= (of_node > 0) * values[:, None]  # nothing of a gamma of zero
+    few = int((values > _SEPARATED * values[:, :1]).sum(1).max())
+    while few < len(values[0]):
+        found = left[:, :, :few] @ right[:, :few]
+        if (np.abs(found - scaled) <= _SEPARATED * scaled).all():
+            break
+        few += 1
+    return of_node * left[:, :, :few], right[:, :few] * last
+
+
 def _take(
     of: Rotated,
-    factor: Float[np.ndarray, "B N n"],
-    couple: Float[np.ndarray, "B N rest n"],
+    shares: Float[np.ndarray, "B few n"],
+    combine: Float[np.ndarray, "B N few"] | None,
+    couple: Float[np.ndarray, "B few rest n"],
     left: Float[np.ndarray, "B N rest rest"],
     node: int,
 ) -> None:
-    """``M_r2 Q diag(d)`` of one node, and what is left of the other columns' system."""
-    np.multiply(of.couple[node], factor[node, :, None], out=couple[node])
-    np.subtract(of.rest[node], couple[node] @ of.couple[node].T, out=left[node])
+    """``M_r2 Q diag(s)`` of one node, and what is left of the other columns' system."""
+    np.multiply(of.couple[node], shares[node, :, None], out=couple[node])
+    taken = couple[node] @ of.couple[node].T
+    if combine is not None:
+        taken = np.tensordot(combine[node], taken, 1)
+    np.subtract(of.rest[node], taken, out=left[node])
 
 
 def _grow(log_det: np.ndarray, more: np.ndarray) -> np.ndarray:

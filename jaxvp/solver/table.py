@@ -14,7 +14,8 @@ every axis marks a valley; the second lowest such node is a second start. Few ge
 per cent in ordinary designs), and nobody else pays.
 
 Cost a gene of k = 3 terms with q_2 and q_3 columns: ``N_1 q_2^2 + N_1 N_2 (q_2 + q_3) (q_3 + p)``
-multiply-adds in matrix products; `jaxvp.solver.elimination` has the formulas.
+multiply-adds in matrix products, of large systems some 0.6 N_2 for N_2; `jaxvp.solver.elimination`
+has the formulas.
 """
 
 from __future__ import annotations
@@ -96,7 +97,10 @@ def residual(eliminated: Eliminated, gene: PerGene) -> Float[Array, "*nodes gene
             break
         n = level.rotate.shape[1]
         c = level.rotate @ b[:, :n]
-        b = b[:, None, n:] - jnp.einsum("bNrn,bng->bNrg", level.couple, c)
+        taken = jnp.einsum("bkrn,bng->bkrg", level.couple, c)
+        if level.combine is not None:
+            taken = jnp.einsum("bNk,bkrg->bNrg", level.combine, taken)
+        b = b[:, None, n:] - taken
         yy = (yy[:, None] - level.factor @ (c * c)).reshape(-1, yy.shape[-1])
         b = b.reshape(-1, *b.shape[2:])
     yy = fence(lambda yy, b: yy - _squares(fixed, b[:, b.shape[1] - p :]), yy, b)
