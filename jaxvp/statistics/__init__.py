@@ -16,11 +16,10 @@ by subtraction of two large numbers, so that a small residual beside a dominant 
 digits.
 
 *Few classes.* ``gamma -> 1 / (1 + gamma n)`` is, for all ``gamma >= 0`` at once, a smooth function
-of ``log n``: a logistic curve shifted by ``log n``, analytic in a strip of half-width pi. Where
-there are more class sizes than Chebyshev nodes needed to interpolate it to rounding (about 20), the
-class sums are replaced by their interpolation weights times the sums, and the "sizes" by the nodes:
-the identity above and its derivatives in ``gamma`` keep holding to about 1e-14 with at most that
-many classes. ``log|V_1|`` uses the true sizes.
+of n: of many class sizes some two dozen say what the others do, to rounding
+(`jaxvp.statistics.class_nodes`). The class sums are then replaced by interpolation weights times
+the sums, and the sizes by these *nodes*: the identity above and its derivatives in ``gamma`` keep
+holding to about 1e-14. ``log|V_1|`` uses the true sizes.
 
 *Scaling.* A gene is residualised on ``Q`` and divided by ``s``, the root mean square of that
 residual, before any product is formed: a large mean cannot cancel digits away. What that changes is
@@ -42,6 +41,7 @@ loses more digits than the log-likelihood can spare, those genes are formed agai
 deviations.
 """
 
+from .class_nodes import class_nodes
 from .compression import (
     Compression,
     LevelRows,
@@ -49,7 +49,7 @@ from .compression import (
     indicator,
     room_for_losses,
 )
-from .nodes import class_nodes, node_counts
+from .nodes import node_counts
 from .own_products import Genes, chunk_of, chunk_products
 from .own_slopes import own_slopes, room_for_slopes
 from .products import careful_statistics, statistics

@@ -11,11 +11,37 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 
-from .nodes import class_nodes
+from .class_nodes import class_nodes
 
 # Up to here products of a class are formed densely: SciPy's sparse calls cost more than they save.
 _DENSE_COLUMNS = 64
 _PAIRS = 4096  # of columns, whose sums over classes are turned in the cache
+
+
+class Room(NamedTuple):
+    """What suffices for some levels whatever samples a gene lacks."""
+
+    classes: int
+    distinct: int  # sizes
+    # Of all sizes that there may be, 1, 2 and so on; None where every size is a class.
+    interpolation: tuple[np.ndarray, np.ndarray] | None
+
+    @classmethod
+    def of(cls, levels: int, largest: int) -> Room:
+        """Of levels of as many samples, at most."""
+        found = class_nodes(np.arange(1.0, largest + 1))
+        if found is None or len(found[0]) >= levels:
+            return cls(min(largest, levels), min(levels, largest) + 1, None)
+        return cls(len(found[0]), min(levels, largest) + 1, found)
+
+    def nodes(
+        self, sizes: Float[np.ndarray, " classes"]
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Nodes and weights of some sizes; None where there is room for every size."""
+        if self.interpolation is None or len(sizes) <= self.classes:
+            return None
+        nodes, weights = self.interpolation
+        return nodes, weights[:, sizes.astype(int) - 1]
 
 
 class ClassSums(NamedTuple):
@@ -31,7 +57,7 @@ class ClassSums(NamedTuple):
 
 
 def class_sums(
-    size: Float[np.ndarray, " levels"], cross: sp.csr_array, room: tuple[int, int] | None = None
+    size: Float[np.ndarray, " levels"], cross: sp.csr_array, room: Room | None = None
 ) -> ClassSums:
     """Class sums of a design's levels of term 1.
 
@@ -42,13 +68,13 @@ def class_sums(
     cross
         F', K x levels.
     room
-        Classes and distinct sizes to make room for, as in `compress`.
+        What to make room for, as in `compress`; sizes are then numbers of samples.
     """
     distinct, counts = np.unique(size, return_counts=True)
     sizes = distinct[distinct > 0]
     class_of = np.minimum(np.searchsorted(sizes, size), len(sizes) - 1)
     size = np.where(size > 0, size, 1.0)
-    interpolation = class_nodes(sizes)
+    interpolation = class_nodes(sizes) if room is None else room.nodes(sizes)
     nodes, to_nodes = (sizes, None) if interpolation is None else interpolation
     # Row (c, i) picks F_ji / n_j for the levels j of class c.
     K, levels = len(cross.indptr) - 1, len(size)
@@ -60,11 +86,11 @@ def class_sums(
     classes = len(sizes)
     between = _between(sp.csr_array(products @ cross.T), classes, K, to_nodes)
     if room is not None:  # classes that hold no level
-        spare, unused = room[0] - len(nodes), room[1] - len(distinct)
+        spare, unused = room.classes - len(nodes), room.distinct - len(distinct)
         between = np.concatenate([between, np.zeros((spare, *between.shape[1:]))])
         nodes = np.append(nodes, np.ones(spare))
         if to_nodes is None:
-            classes = room[0]
+            classes = room.classes
             products.resize((classes * K, levels))
         else:
             to_nodes = np.concatenate([to_nodes, np.zeros((spare, classes))])

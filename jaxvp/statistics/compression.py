@@ -12,8 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxvp.design import Design
 
-from .class_sums import class_sums
-from .nodes import class_nodes
+from .class_sums import Room, class_sums
 from .types import EPS, Array, Shared
 
 # What is left of a column of Q, which is of length one, that is the same in all samples of a level:
@@ -163,23 +162,21 @@ def ones_in(
     return np.ascontiguousarray((q if root is None else root * q).T).sum(axis=1)
 
 
-def room_for_losses(design: Design, levels: int) -> tuple[int, int]:
-    """Classes and distinct sizes that suffice whatever samples a gene lacks.
+def room_for_losses(design: Design, levels: int) -> Room:
+    """What suffices whatever samples a gene lacks.
 
     ``levels`` is the number of levels of term 1.
     """
     largest = max(
         int(np.bincount(codes).max()) for codes in design.codes if int(codes.max()) + 1 == levels
     )
-    interpolation = class_nodes(np.arange(1.0, largest + 1))
-    classes = largest if interpolation is None else len(interpolation[0])
-    return min(classes, levels), min(levels, largest) + 1
+    return Room.of(levels, largest)
 
 
 def compress(
     design: Design,
     weights: Float[np.ndarray, " samples"] | None = None,
-    room: tuple[int, int] | None = None,
+    room: Room | None = None,
 ) -> Compression:
     """Everything that does not depend on the genes.
 
@@ -194,8 +191,8 @@ def compress(
         its square root. A sample of weight zero is left out; the columns of levels that are lost
         with it stay, empty.
     room
-        Classes and distinct sizes to make room for (`room_for_losses`), so that designs that lack
-        different samples have arrays of one shape, and one compiled program.
+        What to make room for (`room_for_losses`), so that designs that lack different samples have
+        arrays of one shape, and one compiled program.
     """
     X, all_codes = design.X, [np.asarray(codes) for codes in design.codes]
     counts = [int(codes.max()) + 1 for codes in all_codes]

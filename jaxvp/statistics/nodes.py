@@ -1,6 +1,6 @@
-r"""Few classes for sizes that all differ: Chebyshev nodes, those of a design and of every gene.
+r"""Few classes for the sizes of a gene with weights of its own: Chebyshev nodes.
 
-Those of a design are in `class_nodes`, for rounding error; what follows is about a gene's.
+(Those of a design, to rounding, are in `jaxvp.statistics.class_nodes`.)
 
 The function ``gamma -> 1 / (1 + gamma n)`` is smooth in ``t = log n``: its poles lie on the lines
 ``Im t = +-pi``, wherever gamma puts them. ``u = tanh(t / 4)`` maps the strip between these lines to
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from .types import EPS, Array, namespace
+from .types import Array, namespace
 
 # Relative error that is allowed: the deviance of n samples errs by n times as much at most.
 _ERROR, _ERROR_OF_DEVIANCE = 1e-10, 1e-7
@@ -34,39 +34,6 @@ _COUNTS = (14, 20, 28, 40, 64, 128)
 _WIDE, _ENDS = 20, 4
 # Of the levels: with more nodes than that every level is a class, and nothing is interpolated.
 _WORTH = 1 / 2
-# Of a design: where so many nodes are too few, no classes are replaced.
-_MAX_NODES = 64
-_INTERPOLATION_ERROR, _ROUNDINGS = 3e-14, 4
-
-
-def class_nodes(
-    sizes: Float[np.ndarray, " classes"],
-) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, "C classes"]] | None:
-    """Chebyshev nodes in ``log n`` and Lagrange weights that replace many class sizes.
-
-    None if they would not be fewer. The number of nodes is the smallest whose interpolation error
-    of ``1/(1 + gamma n)``, relative, over all ``gamma >= 0`` and all sizes given, is at rounding
-    level.
-    """
-    t = np.log(sizes)
-    middle, half = (t[0] + t[-1]) / 2, (t[-1] - t[0]) / 2
-    gamma = np.exp(np.linspace(-t[-1] - 12, -t[0] + 12, 200))
-    exact = 1 / (1 + gamma[:, None] * sizes)
-    for count in range(6, min(len(sizes), _MAX_NODES + 1)):
-        angle = (2 * np.arange(count) + 1) * np.pi / (2 * count)
-        knots = middle + half * np.cos(angle)
-        bary = (-1.0) ** np.arange(count) * np.sin(angle)
-        gap = t[None, :] - knots[:, None]
-        hit = np.abs(gap) < 1e-14 * max(1.0, half)
-        terms = bary[:, None] / np.where(hit, 1.0, gap)
-        weights = np.where(hit.any(axis=0), hit, terms / terms.sum(axis=0))
-        of_knots = 1 / (1 + gamma[:, None] * np.exp(knots))
-        # Or what the sums are rounded by themselves, however BLAS adds them up.
-        rounding = _ROUNDINGS * EPS * (of_knots @ np.abs(weights))
-        allowed = np.maximum(_INTERPOLATION_ERROR * exact, rounding)
-        if (np.abs(of_knots @ weights - exact) < allowed).all():
-            return np.exp(knots), weights
-    return None
 
 
 def log_range(
