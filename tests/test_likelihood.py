@@ -17,7 +17,7 @@ from jaxvp.design import build
 from jaxvp.formula import Formula
 from jaxvp.likelihood import evaluate
 from jaxvp.likelihood.columns import sweep_columns
-from jaxvp.statistics import class_nodes, compress, passes, products, statistics
+from jaxvp.statistics import compress, passes, products, statistics
 
 GENES = 5
 # Random terms of different sizes in an order that elimination changes; one term; no fixed part.
@@ -195,23 +195,6 @@ def test_samples_that_are_taken_some_at_a_time_are_the_same_samples(
         found, whole = found._replace(gene=None), whole._replace(gene=None)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("largest", [40, 100, 1000, 10_000])
-def test_interpolated_classes(largest):
-    """Sums over levels of f(gamma n), and of its derivatives, from the nodes alone."""
-    sizes = np.unique(np.round(np.geomspace(1, largest, 400)))
-    nodes, weights = class_nodes(sizes)
-    assert len(nodes) < len(sizes)
-    for gamma in 10.0 ** np.arange(-8, 9):
-        exact, ours = 1 / (1 + gamma * sizes), (1 / (1 + gamma * nodes)) @ weights
-        np.testing.assert_allclose(ours, exact, rtol=3e-13)
-        slope, ours = sizes * exact**2, (nodes / (1 + gamma * nodes) ** 2) @ weights
-        np.testing.assert_allclose(ours, slope, rtol=1e-11)
-
-
-def test_few_sizes_stay_as_they_are():
-    assert class_nodes(np.arange(1.0, 10.0)) is None
 
 
 # Compiled once for all designs of one shape.

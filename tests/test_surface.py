@@ -9,6 +9,8 @@ import numpy as np
 import oracles
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import jaxvp
 from jaxvp.batch.fitted import at_optimum
@@ -183,6 +185,51 @@ def test_the_score_at_points_is_that_of_direct_inverses(fixed, reml):
             found = shared.r_inverse @ found @ shared.r_inverse.T
             np.testing.assert_allclose(found, of_fixed, rtol=1e-9, atol=1e-12)
     assert determinant.tabulate(compression, reml).error <= determinant.PRECISE
+
+
+@pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])
+def test_separated_nodes_are_the_same_table(design, reml):
+    """Sums of few products in place of all nodes of gamma_2, beside a table that has them all."""
+    _, compression, block = design
+    shared = compression.shared
+    gammas = [np.append(0.0, np.geomspace(1e-4, 200, 15))] * len(shared.levels[1:])
+    first = np.array([0.0, 0.05, 3.0])
+    known = elimination.rotated(shared, first) if len(gammas) > 1 else None
+    system = elimination.systems(shared, first) if known is None else known
+    residuals, log_dets = [], []
+    for large in (False, True):
+        levels, fixed, log_det = elimination.others(
+            system, np.zeros(3), gammas, shared.levels[1:], reml, large
+        )
+        if len(gammas) > 1:
+            assert (levels[0].couple.shape[1] < 16) == large
+        log_det = log_det.reshape(3, *map(len, gammas))
+        whole = elimination.Eliminated(
+            elimination.weights_at(shared, first), levels, fixed, log_det
+        )
+        with jax.enable_x64(True):
+            residuals.append(np.asarray(jax.jit(surface.residual)(whole, block.gene)))
+        log_dets.append(log_det)
+    np.testing.assert_allclose(residuals[1], residuals[0], rtol=1e-6)
+    np.testing.assert_allclose(log_dets[1], log_dets[0], rtol=1e-7, atol=1e-7)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    low=st.floats(1e-6, 10),
+    wide=st.floats(1, 1e3),
+    confounded=st.booleans(),
+    nodes=st.integers(2, 20),
+    top=st.floats(1e-2, 1e3),
+)
+def test_what_is_separated_keeps_its_digits(low, wide, confounded, nodes, top):
+    roots = np.stack([np.geomspace(low, low * wide, 40), np.full(40, low)])
+    roots[:, 0] *= not confounded  # a combination of no information at all
+    gamma = np.append(0.0, np.geomspace(top * 1e-6, top, nodes - 1))
+    factor = gamma[:, None] / (1 + gamma[:, None] * roots[:, None])
+    combine, shares = elimination._separated(factor)
+    assert combine.shape[2] == shares.shape[1] <= nodes
+    np.testing.assert_allclose(combine @ shares, factor, rtol=1.01 * elimination._SEPARATED)
 
 
 @pytest.mark.parametrize("reml", [False, True], ids=["ML", "REML"])

@@ -34,9 +34,7 @@ class Room(NamedTuple):
             return cls(min(largest, levels), min(levels, largest) + 1, None)
         return cls(len(found[0]), min(levels, largest) + 1, found)
 
-    def nodes(
-        self, sizes: Float[np.ndarray, " classes"]
-    ) -> tuple[np.ndarray, np.ndarray] | None:
+    def nodes(self, sizes: Float[np.ndarray, " classes"]) -> tuple[np.ndarray, np.ndarray] | None:
         """Nodes and weights of some sizes; None where there is room for every size."""
         if self.interpolation is None or len(sizes) <= self.classes:
             return None

@@ -1,0 +1,82 @@
+"""Some class sizes that stand for all, beside the functions that they interpolate."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxvp.statistics import class_nodes
+from jaxvp.statistics.class_sums import Room, class_sums
+
+GAMMAS = 10.0 ** np.arange(-8, 9)[:, None]
+
+
+def check(sizes, nodes, weights):
+    """Of f(n) = 1 / (1 + gamma n), and of its derivatives in gamma."""
+    exact, at = 1 / (1 + GAMMAS * sizes), 1 / (1 + GAMMAS * nodes)
+    np.testing.assert_allclose(at @ weights, exact, rtol=1e-13)
+    np.testing.assert_allclose((nodes * at**2) @ weights, sizes * exact**2, rtol=1e-12)
+    # Newton's method wants no more digits of the second.
+    np.testing.assert_allclose((nodes**2 * at**3) @ weights, sizes**2 * exact**3, rtol=1e-8)
+
+
+@pytest.mark.parametrize("largest", [40, 100, 1000, 10_000])
+def test_interpolated_classes(largest):
+    sizes = np.unique(np.round(np.geomspace(1, largest, 400)))
+    nodes, weights = class_nodes(sizes)
+    assert len(nodes) <= 3 / 4 * len(sizes)
+    check(sizes, nodes, weights)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    count=st.integers(25, 200),
+    low=st.floats(1e-3, 100),
+    spread=st.floats(1e-6, 6),
+    seed=st.integers(0, 99),
+)
+def test_sizes_of_any_kind(count, low, spread, seed):
+    sizes = low * np.exp(np.sort(np.random.default_rng(seed).uniform(0, spread, count)))
+    found = class_nodes(sizes)
+    if found is not None:
+        nodes, weights = found
+        places = np.searchsorted(sizes, nodes)
+        np.testing.assert_array_equal(sizes[places], nodes)
+        np.testing.assert_array_equal(weights[:, places], np.eye(len(nodes)))
+        check(sizes, nodes, weights)
+        ours, expected = class_nodes(1e3 * sizes), 1e3 * nodes  # nothing has a unit
+        assert ours is not None
+        np.testing.assert_allclose(ours[0], expected, rtol=1e-12)
+    else:
+        assert count < 60 or spread > 3
+
+
+def test_few_sizes_stay_as_they_are():
+    for sizes in ([1.0], [1.0, 1000.0], np.arange(1.0, 10.0)):
+        assert class_nodes(np.array(sizes)) is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    levels=st.sampled_from([3, 15, 30, 200]),
+    largest=st.sampled_from([1, 10, 30, 100]),
+    kept=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_with_room_class_sums_are_those_of_all_levels(levels, largest, kept, seed):
+    """Whatever samples are lost: of one shape, and the sums over the levels one by one."""
+    rng = np.random.default_rng(seed)
+    size = np.round(rng.integers(0, largest + 1, levels) * kept)
+    size[0] = 1.0
+    f = (rng.standard_normal((levels, 2)) * (size > 0)[:, None]).T
+    room = Room.of(levels, largest)
+    found = class_sums(size, sp.csr_array(f), room)
+    assert len(found.sizes) == len(found.between) == room.classes
+    assert len(found.level_sizes) == room.distinct
+    scale = np.where(size > 0, size, 1.0)
+    for gamma in GAMMAS[:, 0]:
+        expected = (f / (scale * (1 + gamma * size))) @ f.T
+        ours = np.tensordot(1 / (1 + gamma * found.sizes), found.between, 1)
+        limit = 1e-12 * np.sqrt(np.outer(*[np.diagonal(expected)] * 2))
+        assert (abs(ours - expected) <= limit + 1e-300).all()
