@@ -11,11 +11,12 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 
+from jaxvp import threads
+from jaxvp.runtime import using_blas_threads
+
 from .class_nodes import class_nodes
 
-# Up to here products of a class are formed densely: SciPy's sparse calls cost more than they save.
-_DENSE_COLUMNS = 64
-_PAIRS = 4096  # of columns, whose sums over classes are turned in the cache
+_DENSE = 1 << 17  # numbers of some columns' products with all, which are dense in the cache
 
 
 class Room(NamedTuple):
@@ -82,7 +83,12 @@ def class_sums(
         (values, (class_of[level] * K + column, level)), shape=(len(sizes) * K, levels)
     )
     classes = len(sizes)
-    between = _between(sp.csr_array(products @ cross.T), classes, K, to_nodes)
+    if to_nodes is None:
+        between = (products @ cross.T).toarray().reshape(classes, K, K)
+    else:
+        by_column = (column * classes + class_of[level], level)
+        by_column = sp.csr_array((values, by_column), shape=products.shape)
+        between = _at_nodes(sp.csr_array(by_column @ cross.T), to_nodes)
     if room is not None:  # classes that hold no level
         spare, unused = room.classes - len(nodes), room.distinct - len(distinct)
         between = np.concatenate([between, np.zeros((spare, *between.shape[1:]))])
@@ -99,20 +105,23 @@ def class_sums(
     )
 
 
-def _between(
-    products: sp.csr_array, classes: int, K: int, to_nodes: Float[np.ndarray, "C classes"] | None
+def _at_nodes(
+    products: sp.csr_array, to_nodes: Float[np.ndarray, "C classes"]
 ) -> Float[np.ndarray, "C K K"]:
-    """``C_c`` from the products of all classes, (classes K) x K."""
-    if K <= _DENSE_COLUMNS or to_nodes is None:
-        between = products.toarray().reshape(classes, K**2)
-        between = between if to_nodes is None else to_nodes @ between
-        return between.reshape(len(between), K, K)
-    # A class has few of the K x K products.
-    entry = products.tocoo()
-    pair = entry.row % K * K + entry.col
-    by_pair = sp.csr_array((entry.data, (pair, entry.row // K)), shape=(K**2, classes))
-    between = np.empty((len(to_nodes), K**2))
-    for first in range(0, K**2, _PAIRS):
-        some = slice(first, first + _PAIRS)
-        between[:, some] = (by_pair[some] @ to_nodes.T).T
-    return between.reshape(len(between), K, K)
+    """``C_c`` from the products of every column in all classes with all columns.
+
+    (K classes) x K: few of a class's are not zero, but of a column's in all classes many.
+    """
+    nodes, classes = to_nodes.shape
+    K = (len(products.indptr) - 1) // classes
+    between = np.empty((nodes, K, K))
+    step = max(1, _DENSE // max(1, classes * K))
+
+    def fill(first: int) -> None:
+        some = slice(first, min(first + step, K))
+        dense = products[some.start * classes : some.stop * classes].toarray()
+        between[:, some] = (to_nodes @ dense.reshape(-1, classes, K)).swapaxes(0, 1)
+
+    with using_blas_threads(1):
+        threads.each(fill, range(0, K, step), threads.cores())
+    return between
