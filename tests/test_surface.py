@@ -16,7 +16,7 @@ import jaxvp
 from jaxvp.batch.fitted import at_optimum
 from jaxvp.design import build
 from jaxvp.formula import Formula
-from jaxvp.likelihood.differences import Classes
+from jaxvp.likelihood.differences import Classes, Levels
 from jaxvp.likelihood.inverse import inverse
 from jaxvp.likelihood.iterated_part import Preconditioner, iterated_part
 from jaxvp.likelihood.own_part import own_part
@@ -259,6 +259,24 @@ def test_starts_where_a_polynomial_curves_down_end_at_an_optimum(design, reml):
         here = oracles.dense_deviance(y, X, Zs, np.sqrt(gamma), reml)
         best = oracles.polish(y, X, Zs, np.sqrt(gamma), reml)[1].deviance
         assert here - best < 0.02
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_pairs_of_columns_are_those_of_their_matrix(paired, monkeypatch):
+    """What a preconditioner's complement takes, of many columns without pairs."""
+    monkeypatch.setattr(nodes, "_PAIRED", 7 if paired else 6)
+    rng = np.random.default_rng(0)
+    couple, weights = rng.standard_normal((2, 7, 9)), rng.random((9, 4))
+    known = elimination.Rotated(np.zeros((2, 9, 9)), np.ones((2, 9)), couple, np.zeros((2, 7, 7)))
+    monkeypatch.setattr(nodes, "_levels", lambda turn, of: None)
+    monkeypatch.setattr(nodes, "_EVERY", {Levels: 1})
+    found = nodes.nodes(np.ones(2), known, None, None, 1.0, Levels)
+    assert (found.pairs is not None) == paired
+    for i in range(2):
+        with jax.enable_x64(True):
+            ours = jax.tree.map(lambda leaf, i=i: leaf[i], found).squared(weights)
+        expected = [couple[i] * w @ couple[i].T for w in weights.T]
+        np.testing.assert_allclose(np.moveaxis(ours, -1, 0), expected, rtol=1e-12, atol=1e-13)
 
 
 def go(way, monkeypatch):

@@ -29,6 +29,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array as JaxArray
 from jaxtyping import Bool, Float, Int
 
@@ -55,6 +56,8 @@ class Node(eqx.Module):
     couple: Float[Array, "*nodes rest n"]  # M_r2 Q
     back: Float[Array, "*nodes n rest"]  # its transpose: products of a turned one are slow
     rest: Float[Array, "*nodes rest rest"]  # M_rr
+    # Products of two rows of ``couple``, those of `np.tril_indices`; None where they are too many.
+    pairs: Float[Array, "*nodes pairs n"] | None
     difference: Levels | Classes  # of M, from the node on
 
     def turned(self, b: Float[Array, "K genes"]) -> Float[Array, "K genes"]:
@@ -67,6 +70,16 @@ class Node(eqx.Module):
         n = len(self.roots)
         first = self.roots[:, None] * v[:n] + self.back @ v[n:]
         return jnp.concatenate([first, self.couple @ v[:n] + self.rest @ v[n:]])
+
+    def squared(self, weights: Float[Array, "n genes"]) -> Float[Array, "rest rest genes"]:
+        """``M_r2 Q diag(weights) Q' M_2r``."""
+        if self.pairs is None:
+            return jnp.einsum("an,ng,bn->abg", self.couple, weights, self.couple)
+        rest = len(self.rest)
+        place = np.empty((rest, rest), np.int32)
+        below = np.tril_indices(rest)
+        place[below] = place[below[::-1]] = np.arange(len(below[0]))
+        return (self.pairs @ weights)[place]
 
 
 class Complement(NamedTuple):
@@ -99,7 +112,7 @@ class Preconditioner(NamedTuple):
         few = jnp.sqrt(jnp.concatenate([spread(gamma, shared, gamma[0])[n:], fixed]))
         own = 1 / (1 + gamma[1] * node.roots[:, None])
         if complement is None:
-            taken = jnp.einsum("an,ng,bn->abg", node.couple, gamma[1] * own, node.couple)
+            taken = node.squared(gamma[1] * own)
             random = (jnp.arange(len(few)) < len(few) - shared.p).astype(few.dtype)[:, None]
             left = few[:, None] * (node.rest[..., None] - taken) * few[None]
             left = left + jnp.eye(len(few))[..., None] * random

@@ -26,6 +26,7 @@ _RANK = 12  # combinations of class sums, more or less; known when they are made
 _MOST_RANK = 15  # for what they take: up to 14 were seen
 _SPANNED = 1e-13  # what combinations leave out, relative
 _SAMPLES = 100  # of gamma_1 about a node
+_PAIRED = 64  # other columns, whose pairs are kept: half the operations, and no copies of them
 _REACH = 0.75  # of the way to the next node: the nearest one's half, and a step beyond
 
 
@@ -63,10 +64,12 @@ def way_of(shared: Shared, rows: int, count: int, room: int, classes: bool) -> W
 
 def _entries(way: Way, shared: Shared, rows: int, count: int) -> int:
     """Numbers that so many of the table's nodes hold."""
-    columns = shared.n_columns
-    if way is Levels:
-        return -(-count // _EVERY[way]) * columns * (2 * rows + columns)
-    return -(-count // _EVERY[way]) * columns**2 * (1 + min(len(shared.sizes), _MOST_RANK))
+    columns, rest = shared.n_columns, shared.n_columns - shared.levels[1]
+    held = columns * 2 * rows
+    if way is Classes:
+        held = columns**2 * min(len(shared.sizes), _MOST_RANK)
+    pairs = rest * (rest + 1) // 2 * shared.levels[1] * (rest <= _PAIRED)
+    return -(-count // _EVERY[way]) * (columns**2 + pairs + held)
 
 
 def nodes(
@@ -94,7 +97,9 @@ def nodes(
     gamma, turn, couple = gamma[some], known.turn[some], known.couple[some]
     back = np.ascontiguousarray(couple.swapaxes(1, 2))
     difference = _levels(turn, of) if way is Levels else _classes(turn, gamma, shared, top)
-    return Node(gamma, turn, known.roots[some], couple, back, known.rest[some], difference)
+    one, other = np.tril_indices(couple.shape[1])
+    pairs = couple[:, one] * couple[:, other] if couple.shape[1] <= _PAIRED else None
+    return Node(gamma, turn, known.roots[some], couple, back, known.rest[some], pairs, difference)
 
 
 def _levels(turn: Float[np.ndarray, "N n n"], of: LevelRows) -> Levels:
