@@ -23,7 +23,7 @@ from jaxvp.likelihood.own_part import own_part
 from jaxvp.solver import determinant, elimination, nodes, polynomial, solve, surface
 from jaxvp.solver.confounded import Confounded
 from jaxvp.solver.loop import iterate
-from jaxvp.statistics import Records, compress, statistics
+from jaxvp.statistics import LevelRows, Records, compress, statistics
 
 DESIGNS = {"2 terms": {"g": 12, "h": 5}, "3 terms": {"g": 12, "h": 7, "i": 3}}
 GENES = 16
@@ -262,21 +262,21 @@ def test_starts_where_a_polynomial_curves_down_end_at_an_optimum(design, reml):
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_pairs_of_columns_are_those_of_their_matrix(paired, monkeypatch):
-    """What a preconditioner's complement takes, of many columns without pairs."""
-    monkeypatch.setattr(nodes, "_PAIRED", 7 if paired else 6)
-    rng = np.random.default_rng(0)
-    couple, weights = rng.standard_normal((2, 7, 9)), rng.random((9, 4))
-    known = elimination.Rotated(np.zeros((2, 9, 9)), np.ones((2, 9)), couple, np.zeros((2, 7, 7)))
-    monkeypatch.setattr(nodes, "_levels", lambda turn, of: None)
-    monkeypatch.setattr(nodes, "_EVERY", {Levels: 1})
-    found = nodes.nodes(np.ones(2), known, None, None, 1.0, Levels)
+def test_pairs_of_columns_are_those_of_their_matrix(design, paired, monkeypatch):
+    """What a preconditioner's complement takes; where columns are many, without pairs."""
+    _, compression, _ = design
+    shared, gamma = compression.shared, np.array([0.1, 0.7])
+    rest = shared.n_columns - shared.levels[1]
+    monkeypatch.setattr(nodes, "_PAIRED", rest if paired else rest - 1)
+    known = elimination.rotated(shared, gamma)
+    of = LevelRows.of(compression.grouping)
+    found = nodes.nodes(gamma, known, shared, of, 5.0, Levels)
     assert (found.pairs is not None) == paired
-    for i in range(2):
-        with jax.enable_x64(True):
-            ours = jax.tree.map(lambda leaf, i=i: leaf[i], found).squared(weights)
-        expected = [couple[i] * w @ couple[i].T for w in weights.T]
-        np.testing.assert_allclose(np.moveaxis(ours, -1, 0), expected, rtol=1e-12, atol=1e-13)
+    weights = np.random.default_rng(0).random((shared.levels[1], 4))
+    with jax.enable_x64(True):
+        ours = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), found).squared(weights)
+    expected = [known.couple[0] * w @ known.couple[0].T for w in weights.T]
+    np.testing.assert_allclose(np.moveaxis(ours, -1, 0), expected, rtol=1e-12, atol=1e-12)
 
 
 def go(way, monkeypatch):
