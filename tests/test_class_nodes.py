@@ -52,6 +52,15 @@ def test_sizes_of_any_kind(count, low, spread, seed):
         assert count < 60 or spread > 3
 
 
+@pytest.mark.parametrize("spread", [1e-9, 0.5, 5.0])
+def test_of_many_sizes_some_are_looked_at(spread):
+    """As with weights of the samples: all differ; some are near to each other, some far."""
+    rng = np.random.default_rng(0)
+    sizes = 3 * np.exp(np.sort(spread * rng.beta(0.5, 5, 5_000)))
+    nodes, weights = class_nodes(np.unique(sizes))
+    check(np.unique(sizes), nodes, weights)
+
+
 def test_few_sizes_stay_as_they_are():
     for sizes in ([1.0], [1.0, 1000.0], np.arange(1.0, 10.0)):
         assert class_nodes(np.array(sizes)) is None

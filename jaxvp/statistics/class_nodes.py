@@ -29,8 +29,9 @@ _FEWER = 3 / 4  # of the sizes: more nodes would not be worth their products
 _AT_INFINITY = 3  # poles
 # Relative errors of f and of its derivative in gamma.
 _ERROR, _ROUNDINGS, _ERROR_OF_SLOPE = 3e-14, 4, 3e-13
-# Where errors are looked at, and poles: so far beyond the sizes, in log gamma.
-_GAMMAS, _CANDIDATES, _BEYOND = 200, 400, 14.0
+# Where errors are looked at, and poles: so far beyond the sizes, in log gamma; and of how many
+# sizes, at most: between them nothing is left to be seen by so few nodes.
+_GAMMAS, _CANDIDATES, _BEYOND, _SIZES = 200, 400, 14.0, 1000
 
 
 def class_nodes(
@@ -41,23 +42,27 @@ def class_nodes(
     None if they would not be much fewer. As many as make the error over all ``gamma >= 0`` and all
     sizes given that of rounding.
     """
-    most = min(int(_FEWER * len(sizes)), _MAX_NODES)
-    low, high = np.log(sizes[[0, -1]]) + [-_BEYOND, _BEYOND]
-    exact = 1 / (1 + np.exp(np.linspace(-high, -low, _GAMMAS))[:, None] * sizes)
+    some = sizes
+    if len(sizes) > _SIZES:
+        even = np.geomspace(sizes[0], sizes[-1], _SIZES)
+        some = sizes[np.unique(np.searchsorted(sizes, even).clip(max=len(sizes) - 1))]
+    low, high = np.log(some[[0, -1]]) + [-_BEYOND, _BEYOND]
+    exact = 1 / (1 + np.exp(np.linspace(-high, -low, _GAMMAS))[:, None] * some)
     candidates = np.exp(np.linspace(low, high, _CANDIDATES))
-    chosen, poles, bounds = _points(sizes, candidates, most)
+    most = min(int(_FEWER * len(some)), _MAX_NODES)
+    chosen, poles, bounds = _points(some, candidates, most)
     for count in 1 + np.flatnonzero(bounds < _ERROR):
-        some = chosen[:count]
-        weights = _weights(sizes, some, poles[:count])
-        at = exact[:, some]
+        nodes = some[chosen[:count]]
+        weights, at = _weights(some, nodes, poles[:count]), exact[:, chosen[:count]]
         # Or what the sums are rounded by themselves, however BLAS adds them up.
         allowed = np.maximum(_ERROR * exact, _ROUNDINGS * EPS * (at @ np.abs(weights)))
-        slope, found = sizes * exact**2, (sizes[some] * at**2) @ weights
+        slope, found = some * exact**2, (nodes * at**2) @ weights
         if (np.abs(at @ weights - exact) < allowed).all() and (
             np.abs(found - slope) < _ERROR_OF_SLOPE * slope
         ).all():
-            order = np.argsort(some)
-            return sizes[some[order]], weights[order]
+            order = np.argsort(nodes)
+            weights = weights if some is sizes else _weights(sizes, nodes, poles[:count])
+            return nodes[order], weights[order]
     return None
 
 
@@ -84,10 +89,10 @@ def _points(
 
 
 def _weights(
-    sizes: Float[np.ndarray, " classes"], chosen: np.ndarray, poles: Float[np.ndarray, " C"]
+    sizes: Float[np.ndarray, " classes"], nodes: Float[np.ndarray, " C"], poles: np.ndarray
 ) -> Float[np.ndarray, "C classes"]:
     """``prod_(m != k) (n - n_m) / (n_k - n_m) prod_j (n_k + p_j) / (n + p_j)`` at all sizes n."""
-    nodes, itself = sizes[chosen], np.arange(len(chosen))[:, None]
+    itself = np.arange(len(nodes))[:, None]
     weights = np.ones((len(nodes), len(sizes)))
     for m, (node, pole) in enumerate(zip(nodes, poles, strict=True)):
         own = itself == m
