@@ -24,7 +24,7 @@ _NOTHING = 1e-12  # of a column of length one
 
 
 class Combinations(NamedTuple):
-    """B of one term, of q levels: ``I - V T V'`` makes it the first r of q coordinates."""
+    """B of one term, of q levels: ``(I - V T V')'`` makes it the first r coordinates."""
 
     vectors: Float[np.ndarray, "q r"]  # V
     triangle: Float[np.ndarray, "r r"]  # T
@@ -77,7 +77,7 @@ def contrasts(
 ) -> Float[np.ndarray, "B less less"]:
     """Systems of contrasts and turned fixed columns; ``m`` is overwritten.
 
-    ``(I - V T V') M (I - V T V')' = M - (L V' + V L')`` with ``L = U - V T' V'U / 2, U = M V T``,
+    ``(I - V T V')' M (I - V T V') = M - (L V' + V L')`` with ``L = U - V T' V'U / 2, U = M V T``,
     of all terms' V and T together.
     """
     blocks = term_slices(shared)

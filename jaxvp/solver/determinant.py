@@ -128,7 +128,7 @@ def grid(shared: Shared, error: float = _ERRORS[-1]) -> tuple[polynomial.Axes, t
 def held(shared: Shared, counts: tuple[int, ...]) -> int:
     """Numbers that a thread holds while it tabulates so many nodes, at most."""
     systems, columns = TOGETHER, shared.n_columns
-    found = 2 * systems * columns**2  # that of contrasts, too
+    found = 3 * systems * columns**2  # that of contrasts, too, and what it is made with
     for n, gammas in zip(shared.levels[1:], counts[1:], strict=True):
         columns -= n
         found += held_at_once(systems, n, columns, gammas)

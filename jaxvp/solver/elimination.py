@@ -223,7 +223,10 @@ def without_main(
 def _separated(
     factor: Float[np.ndarray, "B N n"],
 ) -> tuple[Float[np.ndarray, "B N few"], Float[np.ndarray, "B few n"]]:
-    """Two factors of ``gamma / (1 + gamma l)``, the largest gamma last, exact to `_SEPARATED`."""
+    """Two factors of ``gamma / (1 + gamma l)``, exact to `_SEPARATED`.
+
+    The last gamma is the largest, and above zero.
+    """
     last = factor[:, -1:]
     scaled = factor / last
     of_node = scaled.max(2, keepdims=True)

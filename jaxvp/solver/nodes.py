@@ -64,12 +64,11 @@ def way_of(shared: Shared, rows: int, count: int, room: int, classes: bool) -> W
 
 def _entries(way: Way, shared: Shared, rows: int, count: int) -> int:
     """Numbers that so many of the table's nodes hold."""
-    columns, rest = shared.n_columns, shared.n_columns - shared.levels[1]
+    columns = shared.n_columns
     held = columns * 2 * rows
     if way is Classes:
         held = columns**2 * min(len(shared.sizes), _MOST_RANK)
-    pairs = rest * (rest + 1) // 2 * shared.levels[1] * (rest <= _PAIRED)
-    return -(-count // _EVERY[way]) * (columns**2 + pairs + held)
+    return -(-count // _EVERY[way]) * (columns**2 + held)
 
 
 def nodes(
@@ -79,6 +78,7 @@ def nodes(
     of: LevelRows,
     top: float,
     way: Way,
+    room: int,
 ) -> Node:
     """The systems that genes start from.
 
@@ -90,16 +90,33 @@ def nodes(
         Term 1 level by level.
     top
         Largest ``log(1 + n gamma_1)`` of any search, n the size of the largest level.
-    way
-        That of `way_of`.
+    way, room
+        That of `way_of`, and the room that it had.
     """
     some = slice(None, None, _EVERY[way])
     gamma, turn, couple = gamma[some], known.turn[some], known.couple[some]
     back = np.ascontiguousarray(couple.swapaxes(1, 2))
     difference = _levels(turn, of) if way is Levels else _classes(turn, gamma, shared, top)
-    one, other = np.tril_indices(couple.shape[1])
-    pairs = couple[:, one] * couple[:, other] if couple.shape[1] <= _PAIRED else None
+    room -= _entries(way, shared, len(of.rows), len(known.turn))
+    pairs = _pairs(couple, room)
     return Node(gamma, turn, known.roots[some], couple, back, known.rest[some], pairs, difference)
+
+
+def _pairs(
+    couple: Float[np.ndarray, "N rest n"], room: int
+) -> Float[np.ndarray, "N pairs n"] | None:
+    """Products of two rows; None where they are too many."""
+    count, rest, n = couple.shape
+    one, other = np.tril_indices(rest)
+    if rest > _PAIRED or count * len(one) * n > room:
+        return None
+    pairs = aligned(count, len(one), n)
+
+    def fill(i: int) -> None:
+        np.multiply(couple[i, one], couple[i, other], out=pairs[i])
+
+    for_nodes(fill, range(count))
+    return pairs
 
 
 def _levels(turn: Float[np.ndarray, "N n n"], of: LevelRows) -> Levels:

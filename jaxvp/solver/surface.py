@@ -92,7 +92,7 @@ def build(compression: Compression, reml: bool, classes: bool) -> Surface | None
     if way is not None:
         assert known is not None
         top = float(determinant.axes.top[0])
-        start = nodes(gammas[0], known, shared, LevelRows.of(grouping), top, way)
+        start = nodes(gammas[0], known, shared, LevelRows.of(grouping), top, way, room)
     return Surface(table, axes, determinant, start)
 
 

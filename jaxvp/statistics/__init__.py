@@ -19,7 +19,7 @@ digits.
 of n: of many class sizes some two dozen say what the others do, to rounding
 (`jaxvp.statistics.class_nodes`). The class sums are then replaced by interpolation weights times
 the sums, and the sizes by these *nodes*: the identity above and its derivatives in ``gamma`` keep
-holding to about 1e-14. ``log|V_1|`` uses the true sizes.
+holding to about 1e-13. ``log|V_1|`` uses the true sizes.
 
 *Scaling.* A gene is residualised on ``Q`` and divided by ``s``, the root mean square of that
 residual, before any product is formed: a large mean cannot cancel digits away. What that changes is

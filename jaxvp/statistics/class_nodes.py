@@ -9,9 +9,9 @@ n_k errs by, relative,
 for every gamma at once: r is to be small at the sizes and large on the negative axis. Nodes and
 poles are chosen in turn, a node where r is largest and a pole where it is smallest (*Leja-Bagby
 points*); the first poles are at infinity, so that what is left of small gammas, next to which many
-genes end, is exact. The error falls like ``exp(-pi^2 N / log(16 b / a))``, of sizes from a to b: a
-quarter fewer nodes than a polynomial in ``log n`` wants, and the weights are products, exact to
-rounding.
+genes end, is exact. The error falls like ``exp(-pi^2 N / log(16 b / a))``, of sizes from a to b:
+up to a quarter fewer nodes than a polynomial in ``log n`` wants, and the weights are products,
+exact to rounding.
 
 Sources: Bagby (1969), Duke Math. J. 36; Beckermann and Townsend (2019), SIAM Review 61, for the
 rate.
@@ -35,12 +35,12 @@ _GAMMAS, _CANDIDATES, _BEYOND, _SIZES = 200, 400, 14.0, 1000
 
 
 def class_nodes(
-    sizes: Float[np.ndarray, " classes"],
+    sizes: Float[np.ndarray, " classes"], most: int = _MAX_NODES
 ) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, "C classes"]] | None:
     """Nodes, some of the sizes, and weights that replace many class sizes, in increasing order.
 
-    None if they would not be much fewer. As many as make the error over all ``gamma >= 0`` and all
-    sizes given that of rounding.
+    None if they would not be much fewer, or more than ``most``. As many as make the error over all
+    ``gamma >= 0`` and all sizes given that of rounding.
     """
     some = sizes
     if len(sizes) > _SIZES:
@@ -49,7 +49,7 @@ def class_nodes(
     low, high = np.log(some[[0, -1]]) + [-_BEYOND, _BEYOND]
     exact = 1 / (1 + np.exp(np.linspace(-high, -low, _GAMMAS))[:, None] * some)
     candidates = np.exp(np.linspace(low, high, _CANDIDATES))
-    most = min(int(_FEWER * len(some)), _MAX_NODES)
+    most = min(int(_FEWER * len(some)), most, _MAX_NODES)
     chosen, poles, bounds = _points(some, candidates, most)
     for count in 1 + np.flatnonzero(bounds < _ERROR):
         nodes = some[chosen[:count]]
@@ -75,7 +75,7 @@ def _points(
     with np.errstate(divide="ignore"):
         for i in range(most):
             # The first in the middle: the others are then as far from it as they can be.
-            at_first = -np.abs(np.log(sizes**2 / (sizes[0] * sizes[-1])))
+            at_first = -np.abs(2 * np.log(sizes) - np.log(sizes[0]) - np.log(sizes[-1]))
             chosen[i] = np.argmax(at_sizes if i else at_first)
             node = sizes[chosen[i]]
             at_sizes += np.log(np.abs(sizes - node))

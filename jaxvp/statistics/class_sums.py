@@ -5,6 +5,7 @@ Of more sizes than nodes interpolate they are taken to the nodes.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,9 @@ from jaxvp.runtime import using_blas_threads
 from .class_nodes import class_nodes
 
 _DENSE = 1 << 17  # numbers of some columns' products with all, which are dense in the cache
+# Of these, the share that is not zero from which on that is worth it. (With weights of the samples
+# every level is a class, and next to nothing is in one.)
+_FILLED = 0.02
 
 
 class Room(NamedTuple):
@@ -28,12 +32,12 @@ class Room(NamedTuple):
     interpolation: tuple[np.ndarray, np.ndarray] | None
 
     @classmethod
+    @functools.lru_cache(maxsize=8)  # every pattern of a design asks
     def of(cls, levels: int, largest: int) -> Room:
         """Of levels of as many samples, at most."""
-        found = class_nodes(np.arange(1.0, largest + 1))
-        if found is None or len(found[0]) >= levels:
-            return cls(min(largest, levels), min(levels, largest) + 1, None)
-        return cls(len(found[0]), min(levels, largest) + 1, found)
+        found = class_nodes(np.arange(1.0, largest + 1), levels - 1)
+        classes = min(largest, levels) if found is None else len(found[0])
+        return cls(classes, min(levels, largest) + 1, found)
 
     def nodes(self, sizes: Float[np.ndarray, " classes"]) -> tuple[np.ndarray, np.ndarray] | None:
         """Nodes and weights of some sizes; None where there is room for every size."""
@@ -122,6 +126,14 @@ def _at_nodes(
         dense = products[some.start * classes : some.stop * classes].toarray()
         between[:, some] = (to_nodes @ dense.reshape(-1, classes, K)).swapaxes(0, 1)
 
+    def fill_one(column: int) -> None:
+        mine = products[column * classes : (column + 1) * classes]
+        between[:, column] = (mine.T @ from_classes).T
+
+    if products.nnz < _FILLED * classes * K**2:
+        from_classes = np.ascontiguousarray(to_nodes.T)
+        threads.each(fill_one, range(K), threads.cores())
+        return between
     with using_blas_threads(1):
         threads.each(fill, range(0, K, step), threads.cores())
     return between
