@@ -2,8 +2,8 @@ r"""The deviance of a gene of a large system as a polynomial.
 
 ``log|V| + N log y'Py``, without the determinant's main terms, at the nodes of a grid: the first
 part is the same for all genes, the second is matrix products (`jaxvp.solver.table`). A polynomial
-through the nodes is exact to some hundredths in the deviance (`jaxvp.solver.polynomial`). Its
-optimum is where Newton's method starts, with the Hessian that the polynomial has there.
+through the nodes is exact to a hundredth in the deviance (`jaxvp.solver.polynomial`). Its optimum
+is where Newton's method starts, with the Hessian that the polynomial has there.
 
 Cost a gene: the table's, one logarithm a node, and a few sums over the nodes.
 """
@@ -20,7 +20,6 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxvp.likelihood import Scalar
-from jaxvp.likelihood.differences import Levels
 from jaxvp.likelihood.elementary import log
 from jaxvp.likelihood.iterated_part import Node
 from jaxvp.solver import newton, polynomial
@@ -37,9 +36,7 @@ _MOST_BYTES = 2 << 30
 # Eigenproblems at some fifty nodes are worth what they save of so many genes.
 ENOUGH_GENES = 8
 TERMS = (2, 3)  # for more a grid is too large
-# Of the polynomial, relative. By measurement: where columns are many its nodes cost more, to all
-# genes and to each, than the evaluations that they save (D 5 % in all; C would lose as much).
-_ERROR, _ERROR_OF_LEVELS = 2e-5, 1e-4
+_ERROR = 2e-5  # of the polynomial, relative
 _STEPS = 12  # of Newton's method on it, at most
 _TIGHT = 1e-3  # score at which they end: the polynomial's own is no better
 _REFUSED = 1.0  # radius of who was refused
@@ -74,7 +71,7 @@ def build(compression: Compression, reml: bool, classes: bool) -> Surface | None
     """
     shared, grouping = compression.shared, compression.grouping
     assert grouping is not None
-    axes, counts = _grid(shared, _ERROR)
+    axes, counts = _grid(shared)
     room = (_MOST_BYTES - _bytes(shared)) // 8
     if room < 0:
         return None
@@ -82,8 +79,6 @@ def build(compression: Compression, reml: bool, classes: bool) -> Surface | None
     if not determinant.error <= PRECISE:  # NaN, too
         return None
     way = way_of(shared, len(grouping.level_size), counts[0], room, classes)
-    if way is Levels:
-        axes, counts = _grid(shared, _ERROR_OF_LEVELS)
     gammas = axes.gammas(counts)
     middle = len(gammas) > 2  # a term that the table eliminates in the same way
     known = rotated(shared, gammas[0]) if way or middle else None
@@ -96,9 +91,9 @@ def build(compression: Compression, reml: bool, classes: bool) -> Surface | None
     return Surface(table, axes, determinant, start)
 
 
-def _grid(shared: Shared, error: float) -> tuple[polynomial.Axes, tuple[int, ...]]:
+def _grid(shared: Shared) -> tuple[polynomial.Axes, tuple[int, ...]]:
     axes = polynomial.Axes.of(level_sizes(shared), shared.samples_per_level, _LARGEST_GAMMA)
-    return axes, axes.counts(error)
+    return axes, axes.counts(_ERROR)
 
 
 def _bytes(shared: Shared) -> int:
@@ -106,7 +101,7 @@ def _bytes(shared: Shared) -> int:
 
     The same on every machine, as what follows from it must be: of what threads hold, that of one.
     """
-    fine, counts, columns = grid(shared)[1], _grid(shared, _ERROR)[1], shared.n_columns
+    fine, counts, columns = grid(shared)[1], _grid(shared)[1], shared.n_columns
     tabulated = (2 + shared.p + shared.p**2) * int(np.prod(fine))
     systems = 3 * counts[0] * columns**2
     if len(counts) == 3:
