@@ -27,7 +27,7 @@ class Combinations(NamedTuple):
     """B of one term, of q levels: ``(I - V T V')'`` makes it the first r coordinates."""
 
     vectors: Float[np.ndarray, "q r"]  # V
-    triangle: Float[np.ndarray, "r r"]  # T
+    mixed: Float[np.ndarray, "q r"]  # V T
     fixed: Float[np.ndarray, "p r"]  # D
 
     @classmethod
@@ -39,7 +39,7 @@ class Combinations(NamedTuple):
         triangle = np.diag(scales)
         for i, scale in enumerate(scales):
             triangle[:i, i] = -scale * triangle[:i, :i] @ (vectors[:, :i].T @ vectors[:, i])
-        return cls(vectors, triangle, v @ np.linalg.inv(np.triu(packed.T[: len(scales)])))
+        return cls(vectors, vectors @ triangle, v @ np.linalg.inv(np.triu(packed.T[: len(scales)])))
 
 
 class Confounded(NamedTuple):
@@ -80,29 +80,24 @@ def contrasts(
     ``(I - V T V')' M (I - V T V') = M - (L V' + V L')`` with ``L = U - V T' V'U / 2, U = M V T``,
     of all terms' V and T together.
     """
-    blocks = term_slices(shared)
-    count = [term.vectors.shape[1] for term in known.terms]
-    ends = np.cumsum([0, *count])
-    vectors, triangle = np.zeros((m.shape[1], ends[-1])), np.zeros((ends[-1], ends[-1]))
-    for block, term, first, end in zip(blocks, known.terms, ends[:-1], ends[1:], strict=True):
-        vectors[block, first:end], triangle[first:end, first:end] = term.vectors, term.triangle
-    mixed = vectors @ triangle
-    fixed = slice(m.shape[1] - shared.p, None)
-    kept = [slice(block.start + n, block.stop) for block, n in zip(blocks, count, strict=True)]
-    kept.append(slice(fixed.start, m.shape[1]))
-    places = np.cumsum([0, *(some.stop - some.start for some in kept)])
-    put = [slice(*ends) for ends in zip(places[:-1], places[1:], strict=True)]
-    found = np.empty((len(m), places[-1], places[-1]))
+    columns, count = m.shape[1], [term.fixed.shape[1] for term in known.terms]
+    vectors, mixed = np.zeros((2, columns, sum(count)))
+    kept, first = np.ones(columns, bool), 0
+    for block, term, n in zip(term_slices(shared), known.terms, count, strict=True):
+        one = block, slice(first, first + n)
+        vectors[one], mixed[one] = term.vectors, term.mixed
+        kept[block.start : block.start + n] = False
+        first += n
+    fixed, less = slice(columns - shared.p, None), int(kept.sum())
+    found = np.empty((len(m), less, less))
     # One system after the other, which stays in the cache.
-    for system, less in zip(m, found, strict=True):
+    for system, contrast in zip(m, found, strict=True):
         left = system @ mixed
         left -= 0.5 * vectors @ (mixed.T @ left)
         system -= np.hstack([left, vectors]) @ np.hstack([vectors, left]).T
         system[:, fixed] = system[:, fixed] @ known.turn
         system[fixed] = known.turn.T @ system[fixed]
-        for rows, to_rows in zip(kept, put, strict=True):
-            for columns, to_columns in zip(kept, put, strict=True):
-                less[to_rows, to_columns] = system[rows, columns]
+        contrast[:] = system[kept][:, kept]
     return found
 
 

@@ -72,11 +72,11 @@ def _points(
     """Places of nodes among the sizes, poles, and the error's bound with so many of both."""
     at_sizes, at_poles = np.zeros(len(sizes)), np.zeros(len(candidates))  # log |r|
     chosen, poles, bounds = np.zeros(most, int), np.full(most, np.inf), np.empty(most)
+    # The first in the middle: the others are then as far from it as they can be.
+    middle = np.argmin(np.abs(2 * np.log(sizes) - np.log(sizes[0]) - np.log(sizes[-1])))
     with np.errstate(divide="ignore"):
         for i in range(most):
-            # The first in the middle: the others are then as far from it as they can be.
-            at_first = -np.abs(2 * np.log(sizes) - np.log(sizes[0]) - np.log(sizes[-1]))
-            chosen[i] = np.argmax(at_sizes if i else at_first)
+            chosen[i] = np.argmax(at_sizes) if i else middle
             node = sizes[chosen[i]]
             at_sizes += np.log(np.abs(sizes - node))
             at_poles += np.log(candidates + node)

@@ -119,21 +119,18 @@ def _at_nodes(
     nodes, classes = to_nodes.shape
     K = (len(products.indptr) - 1) // classes
     between = np.empty((nodes, K, K))
-    step = max(1, _DENSE // max(1, classes * K))
+    sparse = products.nnz < _FILLED * classes * K**2
+    step = 1 if sparse else max(1, _DENSE // max(1, classes * K))
+    from_classes = np.ascontiguousarray(to_nodes.T)
 
     def fill(first: int) -> None:
         some = slice(first, min(first + step, K))
-        dense = products[some.start * classes : some.stop * classes].toarray()
-        between[:, some] = (to_nodes @ dense.reshape(-1, classes, K)).swapaxes(0, 1)
+        mine = products[some.start * classes : some.stop * classes]
+        if sparse:
+            between[:, first] = (mine.T @ from_classes).T
+        else:
+            between[:, some] = (to_nodes @ mine.toarray().reshape(-1, classes, K)).swapaxes(0, 1)
 
-    def fill_one(column: int) -> None:
-        mine = products[column * classes : (column + 1) * classes]
-        between[:, column] = (mine.T @ from_classes).T
-
-    if products.nnz < _FILLED * classes * K**2:
-        from_classes = np.ascontiguousarray(to_nodes.T)
-        threads.each(fill_one, range(K), threads.cores())
-        return between
     with using_blas_threads(1):
         threads.each(fill, range(0, K, step), threads.cores())
     return between
