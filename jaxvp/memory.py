@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-_ALIGNMENT = 64  # bytes, of JAX's arrays on a CPU
+ALIGNMENT = 64  # bytes, of JAX's arrays on a CPU
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
@@ -53,8 +53,8 @@ def aligned(*shape: int) -> Float[np.ndarray, "..."]:
     On a CPU `jax.device_put` takes it as it is, where another would be copied.
     """
     size = math.prod(shape)
-    room = np.empty(size + _ALIGNMENT // 8)
-    first = -room.ctypes.data % _ALIGNMENT // 8
+    room = np.empty(size + ALIGNMENT // 8)
+    first = -room.ctypes.data % ALIGNMENT // 8
     return room[first : first + size].reshape(shape)
 
 

@@ -25,7 +25,7 @@ from jaxvp.batch.devices import Device
 from jaxvp.batch.fitted import Fitted
 from jaxvp.batch.fitter import Fitter, empty, threads_of
 from jaxvp.batch.own import Own, losses
-from jaxvp.batch.program import own_products
+from jaxvp.batch.products import own_products
 from jaxvp.batch.waiting import Rest, Waiting
 from jaxvp.batch.work import Blocks
 from jaxvp.design import Design

@@ -23,7 +23,14 @@ from jaxvp.batch.work import Work
 from jaxvp.design import Design
 from jaxvp.likelihood import SWEEP_COLUMNS
 from jaxvp.solver import lanes, prepare_many
-from jaxvp.statistics import Compression, Shared, SharedPlan, SlopeShared
+from jaxvp.statistics import (
+    Compression,
+    Room,
+    Shared,
+    SharedPlan,
+    SlopeShared,
+    compiled_here,
+)
 
 # On an accelerator, by measurement on an H100: how many blocks are in flight, and how much larger
 # the tiles of statistics are that many threads form on the host.
@@ -106,7 +113,7 @@ class Fitter:
             host = (shared, table)
             host = jax.tree.map(lambda a: np.asarray(a, dtype), host)
             placed = {group: jax.device_put(host, group.everywhere) for group in groups}
-            plans = {g: _plan(g, compression) for g in groups if not own_weights}
+            plans = {g: _plan(g, compression, genes) for g in groups if not own_weights}
         self.threads = len(workers)
         # Genes of larger systems are fitted one by one: together they take no less time.
         self.gathers = shared.n_columns <= SWEEP_COLUMNS
@@ -117,8 +124,9 @@ class Fitter:
                 width = min(width, max(16, 1 << (min(block_size, genes) - 1).bit_length()))
             capacity = capacity_for(min(block_size, genes), width)
             kind = np.dtype(dtype)
+            shared_arrays, plan = placed[group], plans.get(group)
             self._programs.put(
-                Program(placed[group], solver, width, reml, capacity, kind, group, plans.get(group))
+                Program(shared_arrays, solver, width, reml, capacity, kind, group, plan, Room())
             )
 
     def __call__(
@@ -162,9 +170,11 @@ class Fitter:
             self._programs.put(program)
 
 
-def _plan(devices: Devices, compression: Compression) -> SharedPlan | None:
-    """Of the products that an accelerator forms; None for a CPU and for several devices."""
-    if devices.platform == "cpu" or devices.mesh is not None or compression.grouping is None:
+def _plan(devices: Devices, compression: Compression, genes: int) -> SharedPlan | None:
+    """Of the products that a compiled program forms; None where NumPy does."""
+    if devices.mesh is not None or compression.grouping is None:
+        return None
+    if devices.platform == "cpu" and not compiled_here(compression, genes):
         return None
     return jax.device_put(SharedPlan.of(compression), devices.all[0])
 

@@ -21,7 +21,8 @@ from jaxtyping import Bool, Float, Int, Num
 from jaxvp import threads
 from jaxvp.batch.devices import Devices
 from jaxvp.batch.fitted import Fitted, Undo, at_optimum, write
-from jaxvp.batch.program import Program, capacity_for, form_products, solve_block
+from jaxvp.batch.products import form_products
+from jaxvp.batch.program import Program, capacity_for, solve_block
 from jaxvp.design import Design, explain_anything
 from jaxvp.likelihood import SWEEP_COLUMNS, Estimates
 from jaxvp.solver import SlopeSolution, SlopeTable, Status, relative_factors, slope_lanes

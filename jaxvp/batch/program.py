@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int, Num
 
 from jaxvp.batch.compiled import PROGRAMS, run_compiled
 from jaxvp.batch.devices import Devices
@@ -16,19 +15,12 @@ from jaxvp.batch.fitted import at_optimum
 from jaxvp.likelihood import SWEEP_COLUMNS
 from jaxvp.solver import MAX_ITERATIONS, SlopeSolution, SlopeTable, Solution, Surface, Table
 from jaxvp.statistics import (
-    Block,
-    Compression,
-    Genes,
     PerGene,
-    Plan,
     Records,
+    Room,
     Shared,
     SharedPlan,
     SlopeShared,
-    Structure,
-    Sums,
-    careful_statistics,
-    chunk_of,
     padded,
 )
 
@@ -49,7 +41,8 @@ class Program(NamedTuple):
     capacity: int  # genes that the buffers hold: a multiple of the tile's width
     dtype: np.dtype
     devices: Devices
-    plan: SharedPlan | None  # on the device that forms products of the design; None: the host does
+    plan: SharedPlan | None  # on the device that forms products of the design; None: NumPy does
+    room: Room  # for measurements, of the block that it forms them of
 
     @property
     def takes_records(self) -> bool:
@@ -140,65 +133,3 @@ def _launch(program: Program, key: Hashable, gene: Any, wanted: Any) -> Solution
         return PROGRAMS[kind](*settings, shared, gene, wanted, limit, table)
 
     return run_compiled(key, run)
-
-
-def form_products(devices: Devices, nodes: int, plan: Plan, genes: Genes, count: int) -> PerGene:
-    """Products of genes with weights of their own, on the device that they are solved on.
-
-    Of several the first one forms them.
-    """
-    leaves, structure = jax.tree.flatten((plan, genes))
-    key = (nodes, devices.all[0], structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
-    arguments = (nodes, devices.platform, plan, genes, np.int32(count))
-    return run_compiled(key, lambda: PROGRAMS["products"](*arguments))
-
-
-def form_block(program: Program, compression: Compression, y: Num[np.ndarray, "n genes"]) -> Block:
-    """Statistics of a block whose genes share the design, on the device that they are solved on.
-
-    Genes that want care are formed on the host, and put in their places.
-    """
-    genes = y.shape[1]
-    turned = y.T.flags.c_contiguous
-    # Nobody keeps the pieces: they are freed once they are put together.
-    sent = PROGRAMS["put together"](
-        program.capacity,
-        turned,
-        program.devices.send(y.T if turned else np.ascontiguousarray(y)),
-    )
-    leaves, structure = jax.tree.flatten((program.plan, sent))
-    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    key = (turned, program.devices.all[0], structure, shapes)
-    arguments = (program.devices.platform, turned, program.plan, sent)
-    gene, scale, ols, plain = run_compiled(key, lambda: PROGRAMS["shared products"](*arguments))
-    scale, ols = np.array(scale)[:genes], np.array(ols)[:, :genes]
-    flags = (np.zeros(genes, dtype=bool) for _ in range(3))
-    block = Block(gene, scale, ols, *flags)
-    again = np.flatnonzero(~np.asarray(plain)[:genes])
-    if not len(again):
-        return block
-    return _with_care(block, again, careful_statistics(compression, y[:, again]))
-
-
-def _with_care(block: Block, places: Int[np.ndarray, " some"], careful: Block) -> Block:
-    """The block with some genes of another."""
-    for mine, its in zip(block[1:], careful[1:], strict=True):
-        mine[..., places] = its
-    fitted = np.flatnonzero(~(careful.non_finite | careful.constant | careful.explained))
-    if not len(fitted):
-        return block
-    # As many as a power of two, for few programs.
-    room = 1 << (len(fitted) - 1).bit_length()
-    fitted = padded(fitted, room)
-    columns = jax.tree.map(lambda a: a[..., fitted], careful.gene)
-    return block._replace(gene=PROGRAMS["put"](block.gene, columns, places[fitted]))
-
-
-def own_products(s: Structure, found: Sums, nodes: int) -> PerGene:
-    """Products of any number of genes, on a CPU and back from it."""
-    genes = len(found.n)
-    chunk = chunk_of(s, found, nodes, 1 << (genes - 1).bit_length())
-    with jax.enable_x64(True):
-        cpu = Devices(jax.local_devices(backend="cpu")[:1])
-        products = form_products(cpu, nodes, s.plan, chunk, genes)
-        return jax.tree.map(lambda a: np.asarray(a)[..., :genes], products)

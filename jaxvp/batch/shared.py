@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from jaxvp.batch.fitted import Fitted, Undo, at_optimum, write
-from jaxvp.batch.program import Program, form_block, solve_block
+from jaxvp.batch.products import form_block
+from jaxvp.batch.program import Program, solve_block
 from jaxvp.likelihood import least_squares
 from jaxvp.solver import SlopeSolution, Status, relative_factors
 from jaxvp.statistics import Compression, statistics

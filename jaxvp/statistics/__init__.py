@@ -49,12 +49,19 @@ from .compression import (
     indicator,
     room_for_losses,
 )
+from .measurements import GeneRows, Room, SampleRows
 from .nodes import node_counts
 from .own_products import Genes, chunk_of, chunk_products
 from .own_slopes import own_slopes, room_for_slopes
 from .products import careful_statistics, statistics
 from .records import Records
-from .shared_products import SharedPlan, shared_products
+from .shared_products import (
+    Formed,
+    SharedPlan,
+    compiled_here,
+    products_of_tiles,
+    shared_products,
+)
 from .slope_levels import CHUNK, upper
 from .slope_structure import SlopeStructure, slope_structure
 from .slopes import RandomBlock, Slopes, SlopeShared, compress_slopes
@@ -94,6 +101,8 @@ __all__ = [
     "Block",
     "Classes",
     "Compression",
+    "Formed",
+    "GeneRows",
     "Genes",
     "Layout",
     "LevelProducts",
@@ -103,6 +112,8 @@ __all__ = [
     "Plan",
     "RandomBlock",
     "Records",
+    "Room",
+    "SampleRows",
     "Shared",
     "SharedPlan",
     "SlopeOwn",
@@ -117,6 +128,7 @@ __all__ = [
     "chunk_of",
     "chunk_products",
     "class_nodes",
+    "compiled_here",
     "compress",
     "compress_slopes",
     "gene_products",
@@ -130,6 +142,7 @@ __all__ = [
     "residualise",
     "own_slopes",
     "padded",
+    "products_of_tiles",
     "room_for_losses",
     "room_for_slopes",
     "shared_products",

@@ -26,6 +26,7 @@ from jaxvp.target import accelerated, fence, traced_for
 from .nodes import Nodes, interpolated, nodes_of
 from .row_sums import added, summed, take, with_zeros
 from .structure import Plan, Structure
+from .tiles import in_tiles
 from .types import Array, Packed, PerGene, padded, triangle
 from .weighted import Sums
 
@@ -65,16 +66,7 @@ def chunk_products(
             part = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, begin, width, -1), genes)
             return _products(plan, part)
 
-        def fill(i: Int[Array, ""], room: PerGene) -> PerGene:
-            return jax.tree.map(
-                lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * width, -1),
-                room,
-                tile(i * width),
-            )
-
-        shapes = jax.eval_shape(tile, 0)
-        room = jax.tree.map(lambda a: jnp.ones((*a.shape[:-1], capacity), a.dtype), shapes)
-        return jax.lax.fori_loop(0, (count + width - 1) // width, fill, room)
+        return in_tiles(tile, width, capacity, count)
 
 
 def _lanes(nodes: int, plan: Plan) -> int:

@@ -1,0 +1,136 @@
+"""Products of genes by compiled programs: of those that share the design, or a gene's own."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int, Num
+
+from jaxvp.batch.compiled import PROGRAMS, run_compiled
+from jaxvp.batch.devices import Devices
+from jaxvp.batch.program import Program
+from jaxvp.memory import aligned
+from jaxvp.statistics import (
+    Block,
+    Compression,
+    Formed,
+    Genes,
+    PerGene,
+    Plan,
+    Structure,
+    Sums,
+    careful_statistics,
+    chunk_of,
+    padded,
+)
+
+
+def form_products(devices: Devices, nodes: int, plan: Plan, genes: Genes, count: int) -> PerGene:
+    """Products of genes with weights of their own, on the device that they are solved on.
+
+    Of several the first one forms them.
+    """
+    leaves, structure = jax.tree.flatten((plan, genes))
+    key = (nodes, devices.all[0], structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
+    arguments = (nodes, devices.platform, plan, genes, np.int32(count))
+    return run_compiled(key, lambda: PROGRAMS["products"](*arguments))
+
+
+def own_products(s: Structure, found: Sums, nodes: int) -> PerGene:
+    """Products of any number of genes, on a CPU and back from it."""
+    genes = len(found.n)
+    chunk = chunk_of(s, found, nodes, 1 << (genes - 1).bit_length())
+    with jax.enable_x64(True):
+        cpu = Devices(jax.local_devices(backend="cpu")[:1])
+        products = form_products(cpu, nodes, s.plan, chunk, genes)
+        return jax.tree.map(lambda a: np.asarray(a)[..., :genes], products)
+
+
+def form_block(program: Program, compression: Compression, y: Num[np.ndarray, "n genes"]) -> Block:
+    """Statistics of a block whose genes share the design, on the device that they are solved on.
+
+    Genes that want care are formed by NumPy, and put in their places.
+    """
+    genes = y.shape[1]
+    form = _form_here if program.devices.platform == "cpu" else _form_there
+    gene, scale, ols, plain = form(program, y)
+    scale, ols = np.array(scale)[:genes], np.array(ols)[:, :genes]
+    flags = (np.zeros(genes, dtype=bool) for _ in range(3))
+    block = Block(gene, scale, ols, *flags)
+    again = np.flatnonzero(~np.asarray(plain)[:genes])
+    if not len(again):
+        return block
+    return _with_care(program, block, again, careful_statistics(compression, y[:, again]))
+
+
+def _form_there(program: Program, y: Num[np.ndarray, "n genes"]) -> Formed:
+    """Products that an accelerator forms."""
+    turned = y.T.flags.c_contiguous
+    # Nobody keeps the pieces: they are freed once they are put together.
+    sent = PROGRAMS["put together"](
+        program.capacity,
+        turned,
+        program.devices.send(y.T if turned else np.ascontiguousarray(y)),
+    )
+    return _formed(program, "shared products", (program.devices.platform, turned), sent)
+
+
+def _form_here(program: Program, y: Num[np.ndarray, "n genes"]) -> Formed:
+    """Products that a CPU forms, of all genes or of some at a time."""
+    whole: Formed | None = None
+    for begin, part in program.room.parts(y, program.capacity):
+        found = _formed(program, "products of tiles", (), part)
+        if part.capacity == program.capacity:
+            return found
+        if whole is None:
+            whole = _empty(found, program.capacity)
+        for room, some in zip(jax.tree.leaves(whole), jax.tree.leaves(found), strict=True):
+            room[..., begin : begin + part.capacity] = some
+    assert whole is not None
+    return whole
+
+
+def _empty(like: Formed, capacity: int) -> Formed:
+    """Room for so many genes."""
+    gene = jax.tree.map(lambda a: aligned(*a.shape[:-1], capacity), like.gene)
+    return Formed(gene, *(np.empty((*a.shape[:-1], capacity), a.dtype) for a in like[1:]))
+
+
+def _formed(program: Program, kind: str, settings: tuple[Hashable, ...], sent: Any) -> Formed:
+    """What one of the programs makes of measurements."""
+    leaves, structure = jax.tree.flatten((program.plan, sent))
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    key = (kind, settings, program.devices.all[0], structure, shapes)
+    return run_compiled(key, lambda: PROGRAMS[kind](*settings, program.plan, sent))
+
+
+def _with_care(
+    program: Program, block: Block, places: Int[np.ndarray, " some"], careful: Block
+) -> Block:
+    """The block with some genes of another."""
+    for mine, its in zip(block[1:], careful[1:], strict=True):
+        mine[..., places] = its
+    fitted = np.flatnonzero(~(careful.non_finite | careful.constant | careful.explained))
+    if not len(fitted):
+        return block
+    if program.devices.platform != "cpu":
+        # As many as a power of two, for few programs.
+        fitted = padded(fitted, 1 << (len(fitted) - 1).bit_length())
+    columns = jax.tree.map(lambda a: a[..., fitted], careful.gene)
+    put = _put if program.devices.platform == "cpu" else PROGRAMS["put"]
+    return block._replace(gene=put(block.gene, columns, places[fitted]))
+
+
+def _put(gene: PerGene, columns: PerGene, places: Int[np.ndarray, " some"]) -> PerGene:
+    """Statistics with those of some genes put in their places."""
+
+    def one(old: Any, new: np.ndarray) -> np.ndarray:
+        room = aligned(*old.shape)
+        room[...] = old
+        room[..., places] = new
+        return room
+
+    return jax.tree.map(one, gene, columns)
