@@ -1,7 +1,7 @@
 """The gene axis, and nothing else: blocks, padding, threads, devices.
 
-A block of genes goes through three stages: its statistics (`jaxvp.statistics`, on the host or on an
-accelerator), the bounded loop of the solver with the estimates (`jaxvp.solver.solve`, one compiled
+A block of genes goes through three stages: its statistics (`jaxvp.statistics`: NumPy, or a compiled
+program), the bounded loop of the solver with the estimates (`jaxvp.solver.solve`, a compiled
 program), and the undoing of scales. Blocks have one size, a smaller last one is padded, so that one
 program serves all; a block's numbers never depend on other blocks.
 

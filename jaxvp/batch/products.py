@@ -79,10 +79,13 @@ def _form_there(program: Program, y: Num[np.ndarray, "n genes"]) -> Formed:
 
 
 def _form_here(program: Program, y: Num[np.ndarray, "n genes"]) -> Formed:
-    """Products that a CPU forms, of all genes or of some at a time."""
+    """Products that a CPU forms, of all genes or of some at a time.
+
+    In NumPy's arrays, whoever put them together: a solver that takes JAX's would be compiled again.
+    """
     whole: Formed | None = None
     for begin, part in program.room.parts(y, program.capacity):
-        found = _formed(program, "products of tiles", (), part)
+        found = jax.tree.map(np.asarray, _formed(program, "products of tiles", (), part))
         if part.capacity == program.capacity:
             return found
         if whole is None:

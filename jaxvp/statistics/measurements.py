@@ -22,9 +22,9 @@ from jaxvp.memory import ALIGNMENT, aligned
 from .types import Array
 
 _SPARE = ALIGNMENT // 8 - 1  # numbers, at most, before a multiple
-# Bytes of a tile: it and what it is turned into share a cache of 2 MB. Below 32 genes, and above,
-# loops over samples are slower.
-_TILE_BYTES, _MOST = 1 << 19, 32
+# Bytes of a tile: it and what it is turned into share a cache of 2 MB. Loops over samples are slower
+# of other numbers of genes, of fewer than 16 even where these do not fit.
+_TILE_BYTES, _FEWEST, _MOST = 1 << 19, 16, 32
 _ROOM_BYTES = 1 << 22  # new memory costs more than what is copied to it
 
 
@@ -126,7 +126,7 @@ class SampleRows(NamedTuple):
 
 def tile_genes(genes: int, n: int) -> int:
     """Genes of a tile: of so many, which are a multiple of a power of two."""
-    fits = int(np.clip(_TILE_BYTES // (8 * n), 1, _MOST))
+    fits = int(np.clip(_TILE_BYTES // (8 * n), _FEWEST, _MOST))
     return math.gcd(genes // 2, _power_of_two(fits))
 
 

@@ -29,7 +29,7 @@ from .tiles import in_tiles
 from .types import SWEEP_COLUMNS, Array, PerGene
 
 # On a CPU: genes that pay for the compilation, and samples of which a tile stays in the cache.
-_MANY_GENES, _MOST_SAMPLES = 8192, 4096
+_MANY_GENES, _MOST_SAMPLES = 8192, 16384
 
 
 def compiled_here(c: Compression, genes: int) -> bool:
