@@ -114,7 +114,7 @@ def test_products_are_those_of_the_host(levels, others, genes_are_rows):
     compression = (compress_slopes if design.slopes else compress)(design, weights)
     y = study.expression.to_numpy().T + 20.0
     host = statistics(compression, y)
-    plan = SharedPlan.of(compression)
+    plan = SharedPlan.of(compression, "cuda")
     sent = np.ascontiguousarray(y.T if genes_are_rows else y)
 
     def run(kind, *arguments):

@@ -176,7 +176,7 @@ def _plan(devices: Devices, compression: Compression, genes: int) -> SharedPlan 
         return None
     if devices.platform == "cpu" and not compiled_here(compression, genes):
         return None
-    return jax.device_put(SharedPlan.of(compression), devices.all[0])
+    return jax.device_put(SharedPlan.of(compression, devices.platform), devices.all[0])
 
 
 def threads_of(shared: Shared | SlopeShared, device: Device, devices: int) -> int:

@@ -130,7 +130,7 @@ def _with_care(
 def _put(gene: PerGene, columns: PerGene, places: Int[np.ndarray, " some"]) -> PerGene:
     """Statistics with those of some genes put in their places."""
 
-    def one(old: Any, new: np.ndarray) -> np.ndarray:
+    def one(old: np.ndarray, new: np.ndarray) -> np.ndarray:
         room = aligned(*old.shape)
         room[...] = old
         room[..., places] = new

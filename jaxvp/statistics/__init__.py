@@ -56,17 +56,12 @@ from .own_products import Genes, chunk_of, chunk_products
 from .own_slopes import own_slopes, room_for_slopes
 from .products import careful_statistics, statistics
 from .records import Records
-from .shared_products import (
-    Formed,
-    SharedPlan,
-    compiled_here,
-    products_of_tiles,
-    shared_products,
-)
+from .shared_products import Formed, SharedPlan, shared_products
 from .slope_levels import CHUNK, upper
 from .slope_structure import SlopeStructure, slope_structure
 from .slopes import RandomBlock, Slopes, SlopeShared, compress_slopes
 from .structure import Plan, Structure, structure
+from .tile_products import compiled_here, products_of_tiles
 from .traced import (
     Classes,
     Layout,

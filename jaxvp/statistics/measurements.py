@@ -9,23 +9,29 @@ and of the last. Others are copied to a room of the thread's, which they go thro
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Float, Int, Num
 
 from jaxvp.memory import ALIGNMENT, aligned
+from jaxvp.target import fence
 
 from .types import Array
 
 _SPARE = ALIGNMENT // 8 - 1  # numbers, at most, before a multiple
-# Bytes of a tile: it and what it is turned into share a cache of 2 MB. Loops over samples are slower
-# of other numbers of genes, of fewer than 16 even where these do not fit.
-_TILE_BYTES, _FEWEST, _MOST = 1 << 19, 16, 32
-_ROOM_BYTES = 1 << 22  # new memory costs more than what is copied to it
+# Genes of a tile, at most: a line of the cache is eight, a vector, too.
+_TILE = 16
+# Of a room: new memory costs more than what is copied to it. And genes, at least: what is side by
+# side in memory is copied fast.
+_ROOM_BYTES, _FEWEST = 1 << 22, 32
+
+
+Finish = Callable[[Float[Array, "samples w"]], Array]
 
 
 class GeneRows(NamedTuple):
@@ -50,7 +56,7 @@ class GeneRows(NamedTuple):
         begin = min(_up(memory, first), _up(memory, len(memory) - size - _SPARE))
         if begin < 0 or n <= _SPARE:
             return None
-        width = tile_genes(capacity, n)
+        width = tile_genes(capacity)
         edges = np.zeros((2, width, n))
         last = (genes - 1) // width * width
         edges[0, : min(width, genes)], edges[1, : genes - last] = y[:width], y[last:]
@@ -68,21 +74,32 @@ class GeneRows(NamedTuple):
         """Genes of a tile."""
         return self.edges.shape[1]
 
-    def tile(self, begin: Int[Array, ""] | int) -> Float[Array, "w n"]:
-        """The genes from ``begin`` on, the first of a tile; of those that are not there, zeros."""
+    def samples(
+        self, begin: Int[Array, ""] | int, first: Array | int, some: int, finish: Finish
+    ) -> Array:
+        """``finish(y)`` of samples x genes of a tile: so many samples, from ``first`` on.
+
+        ``begin`` is the tile's first gene. Genes that are not there are zeros.
+        """
         _, width, n = self.edges.shape
 
-        def inside() -> Array:
-            some = jax.lax.dynamic_slice_in_dim(
-                jnp.asarray(self.numbers), self.start + begin * n, width * n
-            )
-            return some.reshape(width, n)
+        def finished(tile: Array) -> Array:
+            found = finish(jax.lax.dynamic_slice_in_dim(tile, first, some, axis=1).T)
+            # XLA would not turn it here but twice where it is read.
+            return with_layout_constraint(found, Layout(major_to_minor=tuple(range(found.ndim))))
 
-        first, last = begin == 0, begin + width >= jnp.asarray(self.count)
-        edge = jax.lax.dynamic_index_in_dim(
-            jnp.asarray(self.edges), jnp.where(first, 0, 1), keepdims=False
-        )
-        return jax.lax.cond(first | last, lambda: edge, inside)
+        def inside() -> Array:
+            size = width * n
+            numbers = jax.lax.dynamic_slice_in_dim(self.numbers, self.start + begin * n, size)
+            return finished(numbers.reshape(width, n))
+
+        at_first, at_last = begin == 0, begin + width >= self.count
+
+        def edge() -> Array:
+            which = jnp.where(at_first, 0, 1)
+            return finished(jax.lax.dynamic_index_in_dim(self.edges, which, keepdims=False))
+
+        return jax.lax.cond(at_first | at_last, edge, inside)
 
 
 def _memory(y: Float[np.ndarray, "genes n"]) -> Float[np.ndarray, " all"]:
@@ -117,17 +134,23 @@ class SampleRows(NamedTuple):
     @property
     def width(self) -> int:
         """Genes of a tile."""
-        return tile_genes(self.capacity, len(self.numbers))
+        return tile_genes(self.capacity)
 
-    def tile(self, begin: Int[Array, ""] | int) -> Float[Array, "n w"]:
-        """The genes from ``begin`` on."""
-        return jax.lax.dynamic_slice_in_dim(jnp.asarray(self.numbers), begin, self.width, axis=1)
+    def samples(
+        self, begin: Int[Array, ""] | int, first: Array | int, some: int, finish: Finish
+    ) -> Array:
+        """As that of `GeneRows`."""
+
+        def finished(numbers: Array) -> Array:
+            tile = (some, self.width)
+            return finish(jax.lax.dynamic_slice(numbers, (first, begin), tile))
+
+        return fence(finished, self.numbers)
 
 
-def tile_genes(genes: int, n: int) -> int:
+def tile_genes(genes: int) -> int:
     """Genes of a tile: of so many, which are a multiple of a power of two."""
-    fits = int(np.clip(_TILE_BYTES // (8 * n), _FEWEST, _MOST))
-    return math.gcd(genes // 2, _power_of_two(fits))
+    return math.gcd(genes // 2, _TILE)
 
 
 class Room:
@@ -150,7 +173,7 @@ class Room:
                 yield 0, found
                 return
         n, genes = y.shape
-        some = math.gcd(capacity, _power_of_two(_ROOM_BYTES // (8 * n)))
+        some = math.gcd(capacity, _power_of_two(max(_FEWEST, _ROOM_BYTES // (8 * n))))
         if self._numbers is None or self._numbers.shape != (n, some):
             self._numbers = aligned(n, some)
         for begin in range(0, genes, some):

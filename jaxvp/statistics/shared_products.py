@@ -1,141 +1,105 @@
-"""Products of genes that share a design, in one compiled program.
+"""Products of genes that share a design, in compiled code: for an accelerator.
 
 What `products` does with NumPy, with the same sums and the same differences of sums. An accelerator
 is sent a block of measurements once, turns it where its genes are the rows, and reads it from its
-memory four times. On a CPU a block goes through tile by tile (`measurements`), each turned into the
-cache: no thread waits for the interpreter, which pays for the compilation where genes are many
-(`compiled_here`; F, two threads, per gene: 1.3 us in place of 2.8). Genes whose differences lose
-too many digits are said to be not `Formed.plain`; the host forms theirs.
+memory four times. (A CPU's program forms the sums in another way, `tile_products`, and what follows
+from them alike.) Genes whose differences lose too many digits are said to be not `Formed.plain`;
+NumPy forms theirs.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.target import accelerated, fence, traced_for
 
 from .compression import Compression
-from .measurements import GeneRows, SampleRows
 from .passes import FEW_COLUMNS, rows_of_shift
 from .products import lowest_share
-from .row_sums import RowSums, added, row_sums, summed, take, with_zeros
-from .tiles import in_tiles
-from .types import SWEEP_COLUMNS, Array, PerGene
-
-# On a CPU: genes that pay for the compilation, and samples of which a tile stays in the cache.
-_MANY_GENES, _MOST_SAMPLES = 8192, 16384
-
-
-def compiled_here(c: Compression, genes: int) -> bool:
-    """Whether a CPU forms products of a study's genes by this program: of small systems only."""
-    small = c.grouping is not None and c.shared.n_columns <= SWEEP_COLUMNS
-    return small and genes >= _MANY_GENES and len(c.q) <= _MOST_SAMPLES
-
-
-class Sparse(NamedTuple):
-    """A sparse matrix, for products with tables that have a row of zeros after their last."""
-
-    numbers: Int[np.ndarray, "at_once groups"]  # rows of the table that are added first
-    values: Float[np.ndarray, "at_once groups"]
-    stages: RowSums  # sums of these
-
-    @classmethod
-    def of(cls, matrix: Any) -> Sparse:
-        """Any of SciPy's."""
-        matrix = sp.csr_array(matrix)
-        entries = len(matrix.data)
-        first, *stages = row_sums(matrix.indptr, np.arange(entries), entries)
-        numbers = np.append(matrix.indices, matrix.shape[1]).astype(np.int32)[first]
-        return cls(numbers, np.append(matrix.data, 0.0)[first], tuple(stages))
-
-    def times(self, table: Float[Array, "rows_and_1 g"]) -> Float[Array, "sums g"]:
-        """The product, row i that of the matrix's row i."""
-
-        def first(table: Array, numbers: Array, values: Array) -> Array:
-            return added(
-                take(table, some) * factor[:, None]
-                for some, factor in zip(numbers, values, strict=True)
-            )
-
-        return summed(self.stages, fence(first, table, self.numbers, self.values))
+from .row_sums import added
+from .sparse import BySample, Gathered, Scattered
+from .types import Array, PerGene
 
 
 class SharedPlan(NamedTuple):
     """A `Compression` with random terms as the program takes it."""
 
-    q: Float[np.ndarray, "n_and_1 p"]  # a row of zeros after the last
+    q: Float[np.ndarray, "n p"]
     q_of_ones: Float[np.ndarray, " p"]
     shifted: Float[np.ndarray, ""]  # 1: a gene may be shifted; 0: it may not
     root: Float[np.ndarray, "n 1"] | None
-    sum_levels: Sparse
-    sum_others: Sparse
+    sum_levels: Gathered | BySample
+    sum_others: Gathered | BySample
     q_of_levels: Float[np.ndarray, "levels p"]
     q_of_others: Float[np.ndarray, "q p"]
     sums: ClassSums | LevelSums
 
     @classmethod
-    def of(cls, c: Compression) -> SharedPlan:
+    def of(cls, c: Compression, platform: str) -> SharedPlan:
         """Which rows are taken and which are added."""
         g = c.grouping
         assert g is not None
+        by_sample, sparse = (BySample, Scattered) if platform == "cpu" else (Gathered, Gathered)
         return cls(
-            np.concatenate([c.q, np.zeros((1, c.q.shape[1]))]),
+            c.q,
             c.q_of_ones,
             np.asarray(float(c.has_intercept)),
             None if c.weighting is None else c.weighting.root,
-            Sparse.of(g.sum_levels),
-            Sparse.of(g.sum_others),
+            by_sample.of(g.sum_levels),
+            by_sample.of(g.sum_others),
             g.q_of_levels,
             g.q_of_others,
-            LevelSums.of(c) if g.class_products is None else ClassSums.of(c),
+            (LevelSums if g.class_products is None else ClassSums).of(c, sparse),
         )
+
+    def shift_of(self, some: Float[Array, "some g"]) -> Float[Array, " g"]:
+        """What genes are shifted by, from some of their measurements (`passes.shift_of`)."""
+        shift = some.astype(self.q.dtype).mean(axis=0)
+        return jnp.where(jnp.isfinite(shift), shift, 0.0) * self.shifted
 
 
 class ClassSums(NamedTuple):
     """Genes keep the sums of classes."""
 
-    products: Sparse
-    indicator: Sparse
+    products: Gathered | Scattered
+    indicator: Gathered | Scattered
     squares: Float[np.ndarray, " classes"]
     nodes: Float[np.ndarray, "C classes"] | None
     pairs: tuple[Int[np.ndarray, " rows"], ...] | None  # with random slopes
 
     @classmethod
-    def of(cls, c: Compression) -> ClassSums:
+    def of(cls, c: Compression, sparse: type[Gathered | Scattered]) -> ClassSums:
         """Of a design with classes."""
         g = c.grouping
         assert g is not None and g.squares is not None and g.pairs is not None
         return cls(
-            Sparse.of(g.class_products),
-            Sparse.of(g.class_indicator),
+            sparse.of(g.class_products),
+            sparse.of(g.class_indicator),
             g.squares,
             g.nodes,
             None if isinstance(g.pairs[0], slice) else g.pairs,
         )
 
     def kept(
-        self, table: Float[Array, "levels_and_1 g"]
+        self, sums: Float[Array, "levels g"]
     ) -> tuple[Array, Array, tuple[Array, Array, None]]:
         """What levels explain of ``U'y`` and ``y'y``, and what a gene keeps of their sums."""
-        genes = table.shape[1]
+        genes = sums.shape[1]
 
-        def products(table: Array) -> Array:
-            if self.pairs is None:
-                return table * table
-            one, other = (take(table, rows) for rows in self.pairs)
-            return with_zeros(one * other)
+        def products(sums: Array) -> Array:
+            one, other = self.pairs or (slice(None), slice(None))
+            return sums[one] * sums[other]
 
-        uy = self.products.times(table)
-        yy = self.indicator.times(fence(products, table))
+        uy = self.products.times(sums)
+        yy = self.indicator.times(fence(products, sums))
         uy = uy.reshape(len(yy), -1)
         squares = jnp.asarray(self.squares)[None]
-        explained = _product(squares, uy).reshape(-1, genes), _product(squares, yy)[0]
+        explained = product(squares, uy).reshape(-1, genes), product(squares, yy)[0]
         if self.nodes is not None:
             uy, yy = self.nodes @ uy, self.nodes @ yy
         return *explained, (uy.reshape(len(yy), -1, genes), yy, None)
@@ -144,26 +108,26 @@ class ClassSums(NamedTuple):
 class LevelSums(NamedTuple):
     """Genes keep the sums of levels."""
 
-    others: Sparse
+    others: Gathered | Scattered
     q: Float[np.ndarray, "p levels"]
     shape: Float[np.ndarray, "C c"]  # zeros: of so many classes, and so many sums of each
 
     @classmethod
-    def of(cls, c: Compression) -> LevelSums:
+    def of(cls, c: Compression, sparse: type[Gathered | Scattered]) -> LevelSums:
         """Of a design with random slopes."""
         g = c.grouping
         assert g is not None
         return cls(
-            Sparse.of(g.others_of_levels), g.q_of_levels.T, np.zeros(c.shared.cross.shape[:2])
+            sparse.of(g.others_of_levels), g.q_of_levels.T, np.zeros(c.shared.cross.shape[:2])
         )
 
     def kept(
-        self, table: Float[Array, "levels_and_1 g"]
+        self, sums: Float[Array, "levels g"]
     ) -> tuple[Array, Array, tuple[Array, Array, Array]]:
         """As that of `ClassSums`."""
-        sums, genes = table[:-1], table.shape[1]
+        genes = sums.shape[1]
         C, c = self.shape.shape
-        uy = jnp.concatenate([self.others.times(table), _product(jnp.asarray(self.q), sums)])
+        uy = jnp.concatenate([self.others.times(sums), product(jnp.asarray(self.q), sums)])
         levels = jnp.pad(sums, ((0, C * c - len(sums)), (0, 0))).reshape(C, c, genes)
         none = jnp.zeros((0, *uy.shape), uy.dtype)
         return uy, (sums * sums).sum(axis=0), (none, none[:, 0], levels)
@@ -189,69 +153,55 @@ def shared_products(
         return _products(plan, y, turned)
 
 
-def products_of_tiles(plan: SharedPlan, block: GeneRows | SampleRows) -> Formed:
-    """Products of the genes of a block, to be compiled for a CPU."""
-    with traced_for("cpu"):
-
-        def tile(begin: Int[Array, ""] | int) -> Formed:
-            return _products(plan, block.tile(begin), isinstance(block, GeneRows))
-
-        return in_tiles(tile, block.width, block.capacity, block.count)
-
-
 def _products(plan: SharedPlan, y: Float[Array, "_ _"], turned: bool) -> Formed:
     """``y`` as in `shared_products`."""
-    q, q_of_levels, q_of_others = (
-        jnp.asarray(a) for a in (plan.q, plan.q_of_levels, plan.q_of_others)
-    )
-    n = len(q) - 1
+    q = jnp.asarray(plan.q)
+    assert isinstance(plan.sum_levels, Gathered) and isinstance(plan.sum_others, Gathered)
 
     def by_samples(y: Array) -> Array:
         return y.T if turned else y
 
-    shift = by_samples(y)[rows_of_shift(n)].astype(q.dtype).mean(axis=0)
-    shift = jnp.where(jnp.isfinite(shift), shift, 0.0) * plan.shifted
-
     def centred(y: Array, shift: Array) -> Array:
         y = by_samples(y).astype(q.dtype) - shift
-        return with_zeros(y if plan.root is None else y * plan.root)
+        return y if plan.root is None else y * plan.root
 
-    table = fence(centred, y, shift)
-    ols, yy = _product(q.T, table), _squares(table)
+    shift = plan.shift_of(by_samples(y)[rows_of_shift(len(q))])
+    y = fence(centred, y, shift)
+    sums = plan.sum_levels.times(y), plan.sum_others.times(y)
+    return formed(plan, shift, product(q.T, y), (y * y).sum(axis=0), *sums)
+
+
+def formed(
+    plan: SharedPlan,
+    shift: Float[Array, " g"],
+    ols: Float[Array, "p g"],
+    yy: Float[Array, " g"],
+    levels: Float[Array, "levels g"],
+    others: Float[Array, "q g"],
+) -> Formed:
+    """What follows from ``Q'y``, ``y'y`` and the sums of levels, of shifted genes."""
+    n = len(plan.q)
     squares = yy - (ols * ols).sum(axis=0)
     limit = lowest_share(n)
     plain = (yy > 1e-280) & (yy < 1e280) & (squares > limit * yy)
     scale = jnp.sqrt(jnp.where(plain, squares, 1.0) / n)
 
     def residual(sums: Array, of_q: Array, ols: Array, scale: Array) -> Array:
-        return (sums - _product(of_q, ols)) / scale
+        return (sums - product(of_q, ols)) / scale
 
-    def levels(*sums: Array) -> Array:
-        return with_zeros(residual(*sums))
-
-    others = residual(plan.sum_others.times(table), q_of_others, ols, scale)
-    sums = fence(levels, plan.sum_levels.times(table), q_of_levels, ols, scale)
-    uy, yy, kept = plan.sums.kept(sums)
+    others = residual(others, jnp.asarray(plan.q_of_others), ols, scale)
+    sums = fence(residual, levels, jnp.asarray(plan.q_of_levels), ols, scale)
+    uy, yy, (between_uy, between_yy, level_sums) = plan.sums.kept(sums)
     some = len(others)
-    within_yy = n - yy
+    within_uy, within_yy = jnp.concatenate([others - uy[:some], -uy[some:]]), n - yy
     plain &= within_yy > limit * n
-    gene = PerGene(
-        jnp.concatenate([others - uy[:some], -uy[some:]]), within_yy, *kept[:2], level_sums=kept[2]
-    )
+    gene = PerGene(within_uy, within_yy, between_uy, between_yy, level_sums=level_sums)
     # Numbers in place of what may be none.
     gene = jax.tree.map(lambda found: jnp.where(plain, found, 1.0), gene)
     return Formed(gene, scale, ols + shift * plan.q_of_ones[:, None], plain)
 
 
-def _squares(table: Float[Array, "rows g"]) -> Float[Array, " g"]:
-    """Sums of squares; on a CPU of 16 genes at a time: more are not added up by vectors."""
-    if accelerated():
-        return (table * table).sum(axis=0)
-    some = (table[:, begin : begin + 16] for begin in range(0, table.shape[1], 16))
-    return jnp.concatenate([(part * part).sum(axis=0) for part in some])
-
-
-def _product(a: Float[Array, "i j"], b: Float[Array, "j g"]) -> Float[Array, "i g"]:
+def product(a: Float[Array, "i j"], b: Float[Array, "j g"]) -> Float[Array, "i g"]:
     """``a @ b``; on an accelerator of few rows or columns as sums, fused with what is around them.
 
     A library's product would be tried in many forms when it is compiled.

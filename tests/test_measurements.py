@@ -1,0 +1,203 @@
+"""Measurements that a compiled program reads where they are: the same numbers, wherever that is."""
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxvp
+from jaxvp.batch import products, shared
+from jaxvp.design import build
+from jaxvp.formula import Formula
+from jaxvp.statistics import (
+    GeneRows,
+    Room,
+    SampleRows,
+    SharedPlan,
+    compress,
+    compress_slopes,
+    measurements,
+    products_of_tiles,
+    statistics,
+    tile_products,
+)
+
+GENES, CAPACITY = 150, 256
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """As if genes were many; the blocks whose products were compiled."""
+    monkeypatch.setattr(tile_products, "_MANY", 1)
+    formed, form = [], products._form_here
+    monkeypatch.setattr(products, "_form_here", lambda *a: formed.append(a[1]) or form(*a))
+    return formed
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(0, 9),
+    st.integers(1, 30),
+    st.integers(0, 50),
+    st.sampled_from([2, 8, 32]),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_tile_is_what_is_in_memory(genes, before, n, after, width):
+    """The window begins before, in or after the block's first numbers, or there is none."""
+    room = np.random.default_rng(0).normal(size=before + genes * n + after)
+    y = room[before : before + genes * n].reshape(genes, n)
+    capacity = 64
+    found = GeneRows.of(y, capacity)
+    if found is None:
+        assert n <= 7 or room.size < capacity * n + 7
+        return
+    assert found.numbers.ctypes.data % 64 == 0
+    assert found.capacity == capacity
+    found = found._replace(edges=_edges(y, width))  # tiles of another width, as of more samples
+    with jax.enable_x64(True):
+        for begin in range(0, genes, width):
+            first = n // 3
+            tile = np.asarray(found.samples(begin, first, n - first, lambda samples: samples)).T
+            mine = y[begin : begin + width, first:]
+            np.testing.assert_array_equal(tile[: len(mine)], mine)
+            assert (tile[len(mine) :] == 0).all()
+
+
+def _edges(y, width):
+    last = (len(y) - 1) // width * width
+    edges = np.zeros((2, width, y.shape[1]))
+    edges[0, : min(width, len(y))], edges[1, : len(y) - last] = y[:width], y[last:]
+    return edges
+
+
+def test_nothing_is_copied_that_can_be_read_where_it_is(monkeypatch):
+    whole = np.random.default_rng(1).normal(size=(600, 20))
+    room = Room()
+    for block in (whole[:256], whole[256:512], whole[512:]):
+        ((begin, part),) = room.parts(block.T, CAPACITY)
+        assert begin == 0 and isinstance(part, GeneRows)
+        assert np.shares_memory(part.numbers, whole)
+    monkeypatch.setattr(measurements, "_ROOM_BYTES", 8 * 20 * 64)
+    for other in (
+        np.asfortranarray(whole)[256:512].T,
+        whole[256:512].astype(np.float32).T,
+        whole[256:512].astype(">f8").T,
+        whole[256:512, ::-1].T,
+        whole[512:].copy().T,  # alone, and not as many as there is room for
+    ):
+        seen = 0
+        for begin, part in room.parts(other, CAPACITY):
+            assert isinstance(part, SampleRows) and part.capacity == 64 and begin == seen
+            mine = other[:, begin : begin + int(part.count)]
+            np.testing.assert_array_equal(part.numbers[:, : mine.shape[1]], mine)
+            seen += mine.shape[1]
+        assert seen == other.shape[1]
+
+
+DESIGNS = [
+    pytest.param({"g": 12}, {}, id="one term"),
+    pytest.param({"g": 12, "h": 5, "i": 3}, {"weights": True}, id="three terms, weights"),
+    pytest.param({"g": 12}, {"formula": "~ 0 + (1|g)"}, id="no columns are left"),
+    pytest.param({"g": 16, "h": 3}, {"formula": "~ t + (t|g) + (1|h)"}, id="slopes"),
+    pytest.param({"g": 60}, {"n": 2400}, id="interpolated classes"),
+]
+
+
+@pytest.mark.parametrize("samples_first", [False, True], ids=["genes are rows", "samples are rows"])
+@pytest.mark.parametrize("levels, others", DESIGNS)
+def test_products_are_those_of_numpy(monkeypatch, levels, others, samples_first):
+    n = others.get("n", 80)
+    study = jaxvp.simulate(GENES, n, levels, zero_probability=0.4, imbalance=0.5, seed=4)
+    metadata = study.metadata.assign(t=np.tile(np.arange(5.0), n // 5))
+    design = build(Formula.parse(others.get("formula") or study.formula), metadata)
+    weights = np.random.default_rng(4).gamma(2, 0.5, n) if "weights" in others else None
+    compression = (compress_slopes if design.slopes else compress)(design, weights)
+    y = np.ascontiguousarray(study.expression.to_numpy() + 20.0).T
+    host = statistics(compression, y)
+    # Parts of 27 samples, the last of which begins in the one before, or of 1,200.
+    monkeypatch.setattr(tile_products, "_SAMPLES", 32 if n == 80 else 2048)
+    if samples_first:
+        y = np.ascontiguousarray(y)
+    ((_, part),) = Room().parts(y[:, :128], 128)
+    assert isinstance(part, SampleRows if samples_first else GeneRows)
+    with jax.enable_x64(True):
+        run = jax.jit(lambda *arguments: products_of_tiles(*arguments))
+        found = jax.tree.map(np.asarray, run(SharedPlan.of(compression, "cpu"), part))
+    plain = found.plain
+    assert plain.mean() > 0.9  # the others are formed with care
+    expected = (host.gene, host.scale, host.ols)
+    for mine, its in zip(jax.tree.leaves(found[:3]), jax.tree.leaves(expected), strict=True):
+        mine, some = mine[..., plain], its[..., :128][..., plain]
+        np.testing.assert_allclose(mine, some, rtol=1e-11, atol=1e-11 * np.abs(some).max(initial=0))
+
+
+@pytest.fixture(scope="module")
+def study():
+    """Genes of every kind among others."""
+    made = jaxvp.simulate(GENES, 60, {"g": 8, "h": 4}, zero_probability=0.4, seed=5)
+    table, rng = made.expression.copy(), np.random.default_rng(5)
+    table.iloc[3] = 7.0
+    table.iloc[5, 2] = np.inf
+    table.iloc[9] *= 1e-200
+    table.iloc[11] = np.repeat(table.iloc[11, :8].to_numpy(), 8)[:60]
+    level = made.metadata["g"].astype("category").cat.codes.to_numpy()
+    table.iloc[13] = 1e4 * level + rng.normal(size=60)  # all but explained by a term
+    table.iloc[16, 4] = np.nan
+    return table, made.formula, made.metadata
+
+
+def fit(study, table=None, block_size="auto"):
+    with np.errstate(all="ignore"):
+        return jaxvp.fit(
+            study[0] if table is None else table,
+            *study[1:],
+            block_size=block_size,
+            progress=False,
+        )
+
+
+NAMES = ("fractions", "log_likelihood", "coefficients", "sigma", "theta", "diagnostics")
+
+
+def test_fits_are_those_with_numpy(study, always, monkeypatch):
+    found = fit(study)
+    assert len(always) == 1
+    monkeypatch.setattr(shared, "form_block", None)
+    monkeypatch.setattr(tile_products, "_MANY", 1 << 40)
+    expected = fit(study)
+    assert expected.diagnostics["status"].nunique() == 3
+    assert (found.diagnostics["status"] == expected.diagnostics["status"]).all()
+    for name in NAMES[:-1]:
+        mine, its = getattr(found, name), getattr(expected, name)
+        np.testing.assert_allclose(mine, its, rtol=1e-6, atol=1e-8, err_msg=name)
+
+
+def test_the_same_bits_wherever_they_are(study, always, monkeypatch):
+    """However they lie in memory, in blocks of any size, in any order, among others or alone."""
+    monkeypatch.setattr(measurements, "_ROOM_BYTES", 8 * 60 * 64)
+    table = study[0]
+    expected = fit(study)
+    room = np.empty(table.size + 3)
+    apart = room[3:].reshape(table.shape)
+    apart[...] = table
+    order = np.random.default_rng(6).permutation(GENES)
+    others = {
+        "samples are rows": (
+            pd.DataFrame(np.asfortranarray(table), table.index, table.columns),
+            {},
+        ),
+        "elsewhere": (pd.DataFrame(apart, table.index, table.columns, copy=False), {}),
+        "blocks of 128": (table, {"block_size": 128}),
+        "another order": (table.iloc[order], {}),
+        "fewer": (table.iloc[:140], {}),
+    }
+    for what, (other, options) in others.items():
+        found = fit(study, other, **options)
+        for name in NAMES:
+            its = getattr(expected, name).loc[other.index]
+            pd.testing.assert_frame_equal(
+                pd.DataFrame(getattr(found, name)), pd.DataFrame(its), check_exact=True, obj=what
+            )
+    assert len(always) == 2 + len(others)
