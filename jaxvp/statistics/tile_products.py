@@ -22,10 +22,10 @@ from .sparse import BySample
 from .tiles import in_tiles
 from .types import SWEEP_COLUMNS, Array
 
-# Numbers that a study's measurements are, from which on the compilation pays: half a second. And
-# samples, at most: beyond, and of large systems, measurements whose samples are the rows in memory
-# take longer by a copy of them than NumPy, which copies them tile by tile.
-_MANY, _MOST_SAMPLES = 3 << 19, 16384
+# Numbers that a study's measurements are, from which on half a second of compilation pays within ten
+# fits. And samples, at most: beyond, and of large systems, measurements whose samples are the rows in
+# memory take longer by a copy of them than NumPy's, which are of a tile.
+_MANY, _MOST_SAMPLES = 1 << 23, 16384
 # Samples of a tile that are turned at once, at most.
 _SAMPLES = 2048
 
