@@ -22,9 +22,9 @@ from .sparse import BySample
 from .tiles import in_tiles
 from .types import SWEEP_COLUMNS, Array
 
-# Numbers that a study's measurements are, from which on half a second of compilation pays within ten
-# fits. And samples, at most: beyond, and of large systems, measurements whose samples are the rows in
-# memory take longer by a copy of them than NumPy's, which are of a tile.
+# Numbers that a study's measurements are, from which on half a second of compilation pays within
+# ten fits. And samples, at most: beyond, and of large systems, measurements whose samples are the
+# rows in memory would be copied once more than NumPy does.
 _MANY, _MOST_SAMPLES = 1 << 23, 16384
 # Samples of a tile that are turned at once, at most.
 _SAMPLES = 2048
