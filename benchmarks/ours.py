@@ -83,6 +83,7 @@ def convergence(result: Results) -> dict[str, Any]:
         "evaluations": {
             "mean": float(np.mean(counts)),
             "99 %": float(np.quantile(counts, 0.99)),
+            "99.9 %": float(np.quantile(counts, 0.999)),
             "max": int(np.max(counts)),
         },
         "converged": float((status == "converged").mean()),
