@@ -212,7 +212,7 @@ def _floor(fitted: list[dict[str, Any]], rates: dict[str, float]) -> str:
 
 
 def _exactness(fitted: list[dict[str, Any]]) -> str:
-    rows = []
+    rows, most = [], ["99 %", "99.9 %", "max"]
     for entry in fitted:
         ours, gaps = entry["ours"], entry["gaps"]
         counts = ours["evaluations"]
@@ -222,7 +222,7 @@ def _exactness(fitted: list[dict[str, Any]]) -> str:
         rows.append(
             [
                 entry["design"]["name"],
-                f"{counts['mean']:.1f} / {counts['99 %']:.0f} / {counts['99.9 %']:.0f} / {counts['max']}",
+                " / ".join([f"{counts['mean']:.1f}", *(f"{counts[q]:.0f}" for q in most)]),
                 f"{ours['converged']:.2%}",
                 ", ".join(f"{n} {name}" for name, n in others.items()) or NONE,
                 f"{ours['singular']:.0%}",
@@ -231,8 +231,13 @@ def _exactness(fitted: list[dict[str, Any]]) -> str:
                 NONE if best is None else ("yes" if best <= GAP else "**no**"),
             ]
         )
-    evaluations = "evaluations: mean / 99 % / 99.9 % / most"
-    head = ["design", evaluations, "converged", "the others", "singular"]
+    head = [
+        "design",
+        f"evaluations: mean / {' / '.join(most[:-1])} / most",
+        "converged",
+        "the others",
+        "singular",
+    ]
     return table([*head, "compared", "worst gap", "within"], rows)
 
 

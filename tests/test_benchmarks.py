@@ -281,7 +281,7 @@ def test_markdown():
     row = "| A | mixedlm `refit` | 1.0 | 2 of 1,000 | 2 (3 started again) | 1.00 | 2,000 | 2.00 s"
     assert f"{row} | 1 | 1.00 |" in page
     assert "| A | 5.00 | 2.98 | 0.0200 | 100 | 500 | 400 |" in page
-    assert "| 5.0 / 9 / 12 | 99.90% | 1 zero_variance | 50% | 2 | 2.0e-06 | **no** |" in page
+    assert "| 5.0 / 9 / 11 / 12 | 99.90% | 1 zero_variance | 50% | 2 | 2.0e-06 | **no** |" in page
     assert "| a \\| b | 1.30 x | at most 1.2 x | **no** |" in page
     assert "](figure.png)" in page
     for lines in re.findall(r"(?:^\|.*\n?)+", page, re.MULTILINE):
