@@ -100,6 +100,7 @@ SHARED = [
     pytest.param({"g": 12, "h": 5}, {"weights": True}, id="weights of samples"),
     pytest.param({"g": 16, "h": 3}, {"formula": "~ t + (t|g) + (1|h)"}, id="slopes"),
     pytest.param({"g": 60}, {"n": 2400}, id="interpolated classes", marks=pytest.mark.slow),
+    pytest.param({"g": 16}, {"formula": "~ 0 + (t|g)"}, id="slopes alone", marks=pytest.mark.slow),
 ]
 
 

@@ -12,17 +12,16 @@ from jaxvp.batch import products, shared
 from jaxvp.design import build
 from jaxvp.formula import Formula
 from jaxvp.statistics import (
-    GeneRows,
     Room,
-    SampleRows,
     SharedPlan,
+    by_genes,
     compress,
     compress_slopes,
-    measurements,
     products_of_tiles,
     statistics,
     tile_products,
 )
+from jaxvp.statistics.measurements import GeneRows
 
 GENES, CAPACITY = 150, 256
 
@@ -31,69 +30,59 @@ GENES, CAPACITY = 150, 256
 def always(monkeypatch):
     """As if genes were many; the blocks whose products were compiled."""
     monkeypatch.setattr(tile_products, "_MANY", 1)
+    monkeypatch.setattr(tile_products, "_MANY_GENES", 1)
     formed, form = [], products._form_here
     monkeypatch.setattr(products, "_form_here", lambda *a: formed.append(a[1]) or form(*a))
     return formed
 
 
-@given(
-    st.integers(1, 40),
-    st.integers(0, 9),
-    st.integers(1, 30),
-    st.integers(0, 50),
-    st.sampled_from([2, 8, 32]),
-)
+@given(st.integers(1, 70), st.integers(0, 9), st.integers(1, 30), st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
-def test_every_tile_is_what_is_in_memory(genes, before, n, after, width):
+def test_every_tile_is_what_is_in_memory(genes, before, n, beside):
     """The window begins before, in or after the block's first numbers, or there is none."""
+    capacity, after = 96, 97 * n if beside else 0
     room = np.random.default_rng(0).normal(size=before + genes * n + after)
     y = room[before : before + genes * n].reshape(genes, n)
-    capacity = 64
     found = GeneRows.of(y, capacity)
     if found is None:
         assert n <= 7 or room.size < capacity * n + 7
         return
     assert found.numbers.ctypes.data % 64 == 0
-    assert found.capacity == capacity
-    found = found._replace(edges=_edges(y, width))  # tiles of another width, as of more samples
+    assert np.shares_memory(found.numbers, room)
+    assert found.capacity == capacity and found.width == 16
     with jax.enable_x64(True):
-        for begin in range(0, genes, width):
+        for begin in range(0, genes, found.width):
             first = n // 3
             tile = np.asarray(found.samples(begin, first, n - first, lambda samples: samples)).T
-            mine = y[begin : begin + width, first:]
+            mine = y[begin : begin + found.width, first:]
             np.testing.assert_array_equal(tile[: len(mine)], mine)
-            assert (tile[len(mine) :] == 0).all()
+            if begin == 0 or len(mine) < found.width:
+                assert (tile[len(mine) :] == 0).all()
 
 
-def _edges(y, width):
-    last = (len(y) - 1) // width * width
-    edges = np.zeros((2, width, y.shape[1]))
-    edges[0, : min(width, len(y))], edges[1, : len(y) - last] = y[:width], y[last:]
-    return edges
-
-
-def test_nothing_is_copied_that_can_be_read_where_it_is(monkeypatch):
+def test_nothing_is_copied_that_can_be_read_where_it_is():
     whole = np.random.default_rng(1).normal(size=(600, 20))
     room = Room()
     for block in (whole[:256], whole[256:512], whole[512:]):
-        ((begin, part),) = room.parts(block.T, CAPACITY)
-        assert begin == 0 and isinstance(part, GeneRows)
-        assert np.shares_memory(part.numbers, whole)
-    monkeypatch.setattr(measurements, "_ROOM_BYTES", 8 * 20 * 64)
+        part = room.rows(block.T, CAPACITY)
+        assert np.shares_memory(part.numbers, whole) and part.count == len(block)
     for other in (
-        np.asfortranarray(whole)[256:512].T,
-        whole[256:512].astype(np.float32).T,
-        whole[256:512].astype(">f8").T,
-        whole[256:512, ::-1].T,
-        whole[512:].copy().T,  # alone, and not as many as there is room for
+        whole[256:512].astype(np.float32),
+        whole[256:512].astype(">f8"),
+        whole[256:512, ::-1],
+        whole[512:].copy(),  # alone, and not as many as there is room for
     ):
-        seen = 0
-        for begin, part in room.parts(other, CAPACITY):
-            assert isinstance(part, SampleRows) and part.capacity == 64 and begin == seen
-            mine = other[:, begin : begin + int(part.count)]
-            np.testing.assert_array_equal(part.numbers[:, : mine.shape[1]], mine)
-            seen += mine.shape[1]
-        assert seen == other.shape[1]
+        part = room.rows(other.T, CAPACITY)
+        assert not np.shares_memory(part.numbers, whole)
+        with jax.enable_x64(True):
+            tile = np.asarray(part.samples(16, 0, 20, lambda samples: samples)).T
+        np.testing.assert_array_equal(tile, other[16:32])
+
+
+def test_genes_or_samples_are_rows():
+    y = np.zeros((5, 7))
+    assert not by_genes(y) and by_genes(np.asfortranarray(y))
+    assert by_genes(y[:, :1]) and by_genes(y.T.copy().T[:, :1])
 
 
 DESIGNS = [
@@ -103,13 +92,13 @@ DESIGNS = [
         {"g": 12}, {"formula": "~ 0 + (1|g)"}, id="no columns are left", marks=pytest.mark.slow
     ),
     pytest.param({"g": 16, "h": 3}, {"formula": "~ t + (t|g) + (1|h)"}, id="slopes"),
+    pytest.param({"g": 16}, {"formula": "~ 0 + (t|g)"}, id="slopes alone", marks=pytest.mark.slow),
     pytest.param({"g": 60}, {"n": 2400}, id="interpolated classes"),
 ]
 
 
-@pytest.mark.parametrize("samples_first", [False, True], ids=["genes are rows", "samples are rows"])
 @pytest.mark.parametrize("levels, others", DESIGNS)
-def test_products_are_those_of_numpy(monkeypatch, levels, others, samples_first):
+def test_products_are_those_of_numpy(monkeypatch, levels, others):
     n = others.get("n", 80)
     study = jaxvp.simulate(GENES, n, levels, zero_probability=0.4, imbalance=0.5, seed=4)
     metadata = study.metadata.assign(t=np.tile(np.arange(5.0), n // 5))
@@ -120,10 +109,7 @@ def test_products_are_those_of_numpy(monkeypatch, levels, others, samples_first)
     host = statistics(compression, y)
     # Parts of 27 samples, the last of which begins in the one before, or of 1,200.
     monkeypatch.setattr(tile_products, "_SAMPLES", 32 if n == 80 else 2048)
-    if samples_first:
-        y = np.ascontiguousarray(y)
-    ((_, part),) = Room().parts(y[:, :128], 128)
-    assert isinstance(part, SampleRows if samples_first else GeneRows)
+    part = Room().rows(y[:, :128], 128)
     with jax.enable_x64(True):
         run = jax.jit(lambda *arguments: products_of_tiles(*arguments))
         found = jax.tree.map(np.asarray, run(SharedPlan.of(compression, "cpu"), part))
@@ -147,7 +133,7 @@ def study():
     level = made.metadata["g"].astype("category").cat.codes.to_numpy()
     table.iloc[13] = 1e4 * level + rng.normal(size=60)  # all but explained by a term
     table.iloc[16, 4] = np.nan
-    return table, made.formula, made.metadata
+    return _by_rows(table), made.formula, made.metadata
 
 
 def fit(study, table=None, block_size=128):
@@ -176,30 +162,42 @@ def test_fits_are_those_with_numpy(study, always, monkeypatch):
         np.testing.assert_allclose(mine, its, rtol=1e-6, atol=1e-8, err_msg=name)
 
 
-def test_the_same_bits_wherever_they_are(study, always, monkeypatch):
-    """However they lie in memory, in blocks of any size, in any order, among others or alone."""
-    monkeypatch.setattr(measurements, "_ROOM_BYTES", 8 * 60 * 64)
+def test_the_same_bits_wherever_they_are(study, always):
+    """Wherever genes that are rows lie, in blocks of any size, in any order, alone or not."""
     table = study[0]
     expected = fit(study)
-    room = np.empty(table.size + 3)
-    apart = room[3:].reshape(table.shape)
+    assert len(always) == 2
+    room = np.full(3 + 2 * table.size, np.nan)
+    apart = room[3 : 3 + table.size].reshape(table.shape)
     apart[...] = table
     order = np.random.default_rng(6).permutation(GENES)
     others = {
-        "samples are rows": (
-            pd.DataFrame(np.asfortranarray(table), table.index, table.columns),
+        "elsewhere": (
+            pd.DataFrame(apart, table.index, table.columns, copy=False),
             {},
         ),
-        "elsewhere": (pd.DataFrame(apart, table.index, table.columns, copy=False), {}),
         "blocks of 64": (table, {"block_size": 64}),
-        "another order": (table.iloc[order], {}),
-        "fewer": (table.iloc[:140], {}),
+        "another order": (_by_rows(table.iloc[order]), {}),
+        "fewer, and alone": (_by_rows(table.iloc[:140]), {}),
     }
     for what, (other, options) in others.items():
+        always.clear()
         found = fit(study, other, **options)
+        assert len(always) == (3 if options else 2), what
         for name in NAMES:
             its = getattr(expected, name).loc[other.index]
             pd.testing.assert_frame_equal(
                 pd.DataFrame(getattr(found, name)), pd.DataFrame(its), check_exact=True, obj=what
             )
-    assert len(always) == 2 + 2 * len(others) + 1
+
+
+def _by_rows(table):
+    """With genes as rows in memory."""
+    values = np.ascontiguousarray(table.to_numpy())
+    return pd.DataFrame(values, table.index, table.columns, copy=False)
+
+
+def test_samples_that_are_rows_are_left_to_numpy(study, always):
+    turned = np.asfortranarray(study[0].to_numpy())
+    fit(study, pd.DataFrame(turned, study[0].index, study[0].columns, copy=False))
+    assert not always

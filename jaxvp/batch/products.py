@@ -79,27 +79,12 @@ def _form_there(program: Program, y: Num[np.ndarray, "n genes"]) -> Formed:
 
 
 def _form_here(program: Program, y: Num[np.ndarray, "n genes"]) -> Formed:
-    """Products that a CPU forms, of all genes or of some at a time.
+    """Products that a CPU forms.
 
-    In NumPy's arrays, whoever put them together: a solver that takes JAX's would be compiled again.
+    In NumPy's arrays: a solver that takes JAX's as well as these would be compiled twice.
     """
-    whole: Formed | None = None
-    for begin, part in program.room.parts(y, program.capacity):
-        found = jax.tree.map(np.asarray, _formed(program, "products of tiles", (), part))
-        if part.capacity == program.capacity:
-            return found
-        if whole is None:
-            whole = _empty(found, program.capacity)
-        for room, some in zip(jax.tree.leaves(whole), jax.tree.leaves(found), strict=True):
-            room[..., begin : begin + part.capacity] = some
-    assert whole is not None
-    return whole
-
-
-def _empty(like: Formed, capacity: int) -> Formed:
-    """Room for so many genes."""
-    gene = jax.tree.map(lambda a: aligned(*a.shape[:-1], capacity), like.gene)
-    return Formed(gene, *(np.empty((*a.shape[:-1], capacity), a.dtype) for a in like[1:]))
+    rows = program.room.rows(y, program.capacity)
+    return jax.tree.map(np.asarray, _formed(program, "products of tiles", (), rows))
 
 
 def _formed(program: Program, kind: str, settings: tuple[Hashable, ...], sent: Any) -> Formed:
@@ -119,16 +104,16 @@ def _with_care(
     fitted = np.flatnonzero(~(careful.non_finite | careful.constant | careful.explained))
     if not len(fitted):
         return block
+    put = _put_here
     if program.devices.platform != "cpu":
         # As many as a power of two, for few programs.
-        fitted = padded(fitted, 1 << (len(fitted) - 1).bit_length())
+        put, fitted = PROGRAMS["put"], padded(fitted, 1 << (len(fitted) - 1).bit_length())
     columns = jax.tree.map(lambda a: a[..., fitted], careful.gene)
-    put = _put if program.devices.platform == "cpu" else PROGRAMS["put"]
     return block._replace(gene=put(block.gene, columns, places[fitted]))
 
 
-def _put(gene: PerGene, columns: PerGene, places: Int[np.ndarray, " some"]) -> PerGene:
-    """Statistics with those of some genes put in their places."""
+def _put_here(gene: PerGene, columns: PerGene, places: Int[np.ndarray, " some"]) -> PerGene:
+    """What `PROGRAMS` do on an accelerator, in NumPy's arrays."""
 
     def one(old: np.ndarray, new: np.ndarray) -> np.ndarray:
         room = aligned(*old.shape)

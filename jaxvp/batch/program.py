@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Num
 
 from jaxvp.batch.compiled import PROGRAMS, run_compiled
 from jaxvp.batch.devices import Devices
@@ -21,6 +22,7 @@ from jaxvp.statistics import (
     Shared,
     SharedPlan,
     SlopeShared,
+    by_genes,
     padded,
 )
 
@@ -42,12 +44,16 @@ class Program(NamedTuple):
     dtype: np.dtype
     devices: Devices
     plan: SharedPlan | None  # on the device that forms products of the design; None: NumPy does
-    room: Room  # for measurements, of the block that it forms them of
+    room: Room  # for measurements that it is formed of
 
     @property
     def takes_records(self) -> bool:
         """Does it read the genes' statistics as records? (What has a `Surface` is in float64.)"""
         return isinstance(self.shared[1], Surface) and self.devices.platform == "cpu"
+
+    def forms(self, y: Num[np.ndarray, "n genes"]) -> bool:
+        """Does a compiled program form the products of these, or NumPy? (See `measurements`.)"""
+        return self.plan is not None and (self.devices.platform != "cpu" or by_genes(y))
 
 
 def solve_block(

@@ -30,13 +30,13 @@ def fit_shared(
     out.n_obs[:] = int(shared.n)
     if weighting is not None and len(weighting.rows) < len(y):
         y = y[weighting.rows]
-    if program.plan is None:
+    if program.forms(y):
+        block = form_block(program, compression, y)
+    else:
         capacity = program.capacity if shared.levels else 0
         block = statistics(
             compression, y, work.helpers, work.larger_tiles, capacity, program.takes_records
         )
-    else:
-        block = form_block(program, compression, y)
     out.status[block.non_finite] = Status.NON_FINITE
     out.status[block.constant] = Status.ZERO_VARIANCE
     out.status[block.explained] = Status.ZERO_RESIDUAL

@@ -50,7 +50,7 @@ from .compression import (
     indicator,
     room_for_losses,
 )
-from .measurements import GeneRows, Room, SampleRows
+from .measurements import Room, by_genes
 from .nodes import node_counts
 from .own_products import Genes, chunk_of, chunk_products
 from .own_slopes import own_slopes, room_for_slopes
@@ -98,7 +98,6 @@ __all__ = [
     "Classes",
     "Compression",
     "Formed",
-    "GeneRows",
     "Genes",
     "Layout",
     "LevelProducts",
@@ -109,7 +108,6 @@ __all__ = [
     "RandomBlock",
     "Records",
     "Room",
-    "SampleRows",
     "Shared",
     "SharedPlan",
     "SlopeOwn",
@@ -120,6 +118,7 @@ __all__ = [
     "Sums",
     "Weighted",
     "basis",
+    "by_genes",
     "careful_statistics",
     "chunk_of",
     "chunk_products",

@@ -1,15 +1,16 @@
 """Measurements of a block as a program on this host reads them, tile by tile.
 
 JAX takes an array as it is where that begins at a multiple of 64 bytes, and copies others, which
-for small systems costs as much as their solution. NumPy's begin anywhere. So where genes are rows
-in memory a program gets the numbers from such a multiple on, and copies of the first tile of genes
-and of the last. Others are copied to a room of the thread's, which they go through row by row.
+for small systems costs as much as their solution. NumPy's begin anywhere. So a program gets the
+numbers from such a multiple on, and copies of the first tile of genes and of the last. This is for
+genes that are rows in memory. Where samples are, turning them takes NumPy no time, and a program
+none less.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -19,17 +20,12 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Float, Int, Num
 
 from jaxvp.memory import ALIGNMENT, aligned
-from jaxvp.target import fence
 
 from .types import Array
 
 _SPARE = ALIGNMENT // 8 - 1  # numbers, at most, before a multiple
 # Genes of a tile, at most: a line of the cache is eight, a vector, too.
 _TILE = 16
-# Of a room: new memory costs more than what is copied to it. And genes, at least: what is side by
-# side in memory is copied fast.
-_ROOM_BYTES, _FEWEST = 1 << 22, 32
-
 
 Finish = Callable[[Float[Array, "samples w"]], Array]
 
@@ -44,9 +40,9 @@ class GeneRows(NamedTuple):
 
     @classmethod
     def of(cls, y: Float[np.ndarray, "genes n"], capacity: int) -> GeneRows | None:
-        """``y`` is by rows in memory, of which there is enough for ``capacity`` genes; or None.
+        """``y`` is by rows in memory.
 
-        ``capacity`` is a multiple of a power of two, above one.
+        None where too little is beside it for ``capacity`` genes, which are an even number.
         """
         genes, n = y.shape
         memory = _memory(y)
@@ -107,7 +103,7 @@ def _memory(y: Float[np.ndarray, "genes n"]) -> Float[np.ndarray, " all"]:
     whole = y
     while isinstance(whole.base, np.ndarray) and _whole(whole.base):
         whole = whole.base
-    return whole.reshape(-1, order="A")
+    return np.asarray(whole).reshape(-1, order="A")  # of a matrix, too
 
 
 def _whole(y: np.ndarray) -> bool:
@@ -120,69 +116,33 @@ def _up(memory: Float[np.ndarray, " all"], place: int) -> int:
     return place + (-(memory.ctypes.data + 8 * place) % ALIGNMENT) // 8
 
 
-class SampleRows(NamedTuple):
-    """Samples x genes, and how many genes there are."""
-
-    numbers: Float[Array, "n capacity"]
-    count: Int[Array, ""]
-
-    @property
-    def capacity(self) -> int:
-        """Genes that there is room for."""
-        return self.numbers.shape[1]
-
-    @property
-    def width(self) -> int:
-        """Genes of a tile."""
-        return tile_genes(self.capacity)
-
-    def samples(
-        self, begin: Int[Array, ""] | int, first: Array | int, some: int, finish: Finish
-    ) -> Array:
-        """As that of `GeneRows`."""
-
-        def finished(numbers: Array) -> Array:
-            tile = (some, self.width)
-            return finish(jax.lax.dynamic_slice(numbers, (first, begin), tile))
-
-        return fence(finished, self.numbers)
-
-
 def tile_genes(genes: int) -> int:
-    """Genes of a tile: of so many, which are a multiple of a power of two."""
+    """Genes of a tile, of an even number."""
     return math.gcd(genes // 2, _TILE)
 
 
+def by_genes(y: Num[np.ndarray, "n genes"]) -> bool:
+    """Whether genes are rows in memory: one gene always is."""
+    return y.shape[1] == 1 or y.strides[0] < y.strides[1]
+
+
 class Room:
-    """Where genes are copied to that a program cannot read where they are: some at a time."""
+    """Where a block is copied to that a program cannot read where it is."""
 
     def __init__(self) -> None:
-        self._numbers: Float[np.ndarray, "n some"] | None = None
+        self._rows: Float[np.ndarray, "capacity n"] | None = None
 
-    def parts(
-        self, y: Num[np.ndarray, "n genes"], capacity: int
-    ) -> Iterator[tuple[int, GeneRows | SampleRows]]:
-        """The genes of a block, all where they are, or here so many at a time: the first of them.
-
-        What is here is lost when the next part is asked for.
-        """
+    def rows(self, y: Num[np.ndarray, "n genes"], capacity: int) -> GeneRows:
+        """The measurements of a block, where they are or here: until the next one comes."""
         rows = y.T
         if _whole(rows) and rows.flags.c_contiguous:
             found = GeneRows.of(rows, capacity)
             if found is not None:
-                yield 0, found
-                return
-        n, genes = y.shape
-        some = math.gcd(capacity, _power_of_two(max(_FEWEST, _ROOM_BYTES // (8 * n))))
-        if self._numbers is None or self._numbers.shape != (n, some):
-            self._numbers = aligned(n, some)
-        for begin in range(0, genes, some):
-            part = y[:, begin : begin + some]
-            count = part.shape[1]
-            self._numbers[:, :count] = part
-            yield begin, SampleRows(self._numbers, np.asarray(count))
-
-
-def _power_of_two(most: int) -> int:
-    """The largest up to there."""
-    return 1 << (most.bit_length() - 1)
+                return found
+        genes, n = rows.shape
+        if self._rows is None or self._rows.shape != (capacity, n):
+            self._rows = aligned(capacity, n)
+        self._rows[:genes] = rows
+        found = GeneRows.of(self._rows[:genes], capacity)
+        assert found is not None
+        return found

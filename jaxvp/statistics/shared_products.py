@@ -130,7 +130,7 @@ class LevelSums(NamedTuple):
         uy = jnp.concatenate([self.others.times(sums), product(jnp.asarray(self.q), sums)])
         levels = jnp.pad(sums, ((0, C * c - len(sums)), (0, 0))).reshape(C, c, genes)
         none = jnp.zeros((0, *uy.shape), uy.dtype)
-        return uy, (sums * sums).sum(axis=0), (none, none[:, 0], levels)
+        return uy, (sums * sums).sum(axis=0), (none, jnp.zeros((0, genes), uy.dtype), levels)
 
 
 class Formed(NamedTuple):

@@ -15,28 +15,29 @@ from jaxtyping import Int
 from jaxvp.target import traced_for
 
 from .compression import Compression
-from .measurements import GeneRows, SampleRows
+from .measurements import GeneRows
 from .passes import rows_of_shift
 from .shared_products import Formed, SharedPlan, formed
 from .sparse import BySample
 from .tiles import in_tiles
 from .types import SWEEP_COLUMNS, Array
 
-# Numbers that a study's measurements are, from which on half a second of compilation pays within
-# ten fits. And samples, at most: beyond, and of large systems, measurements whose samples are the
-# rows in memory would be copied once more than NumPy does.
-_MANY, _MOST_SAMPLES = 1 << 23, 16384
+# Measurements and genes from which on half a second of compilation, or one, pays within some
+# fifteen fits: of several blocks, which NumPy's threads need not share. And samples and fixed
+# columns, at most: of more NumPy is as fast. By the study, not by the machine: runs repeat.
+_MANY, _MANY_GENES, _MOST_SAMPLES, _MOST_FIXED = 1 << 24, 4096, 16384, 8
 # Samples of a tile that are turned at once, at most.
 _SAMPLES = 2048
 
 
 def compiled_here(c: Compression, genes: int) -> bool:
     """Whether a CPU forms products of a study's genes by this program: of small systems only."""
-    n, small = len(c.q), c.grouping is not None and c.shared.n_columns <= SWEEP_COLUMNS
-    return small and n <= _MOST_SAMPLES and genes * n >= _MANY
+    (n, p), small = c.q.shape, c.grouping is not None and c.shared.n_columns <= SWEEP_COLUMNS
+    few = n <= _MOST_SAMPLES and p <= _MOST_FIXED
+    return small and few and genes >= _MANY_GENES and genes * n >= _MANY
 
 
-def products_of_tiles(plan: SharedPlan, block: GeneRows | SampleRows) -> Formed:
+def products_of_tiles(plan: SharedPlan, block: GeneRows) -> Formed:
     """Products of the genes of a block, to be compiled for a CPU."""
     with traced_for("cpu"):
 
@@ -46,9 +47,7 @@ def products_of_tiles(plan: SharedPlan, block: GeneRows | SampleRows) -> Formed:
         return in_tiles(tile, block.width, block.capacity, block.count)
 
 
-def _products(
-    plan: SharedPlan, block: GeneRows | SampleRows, begin: Int[Array, ""] | int
-) -> Formed:
+def _products(plan: SharedPlan, block: GeneRows, begin: Int[Array, ""] | int) -> Formed:
     """Of the tile of genes that begins there."""
     sum_levels, sum_others = plan.sum_levels, plan.sum_others
     assert isinstance(sum_levels, BySample) and isinstance(sum_others, BySample)
