@@ -20,7 +20,7 @@ from .passes import rows_of_shift
 from .shared_products import Formed, SharedPlan, formed
 from .sparse import BySample
 from .tiles import in_tiles
-from .types import SWEEP_COLUMNS, Array
+from .types import SWEEP_COLUMNS, Array, Shared
 
 # Measurements and genes from which on half a second of compilation, or one, pays within some
 # fifteen fits: of several blocks, which NumPy's threads need not share. And samples and fixed
@@ -32,7 +32,10 @@ _SAMPLES = 2048
 
 def compiled_here(c: Compression, genes: int) -> bool:
     """Whether a CPU forms products of a study's genes by this program: of small systems only."""
-    (n, p), small = c.q.shape, c.grouping is not None and c.shared.n_columns <= SWEEP_COLUMNS
+    # With random slopes a sample is added to several rows, each time scaled: NumPy is as fast.
+    small = isinstance(c.shared, Shared) and c.shared.n_columns <= SWEEP_COLUMNS
+    small = small and c.grouping is not None
+    n, p = c.q.shape
     few = n <= _MOST_SAMPLES and p <= _MOST_FIXED
     return small and few and genes >= _MANY_GENES and genes * n >= _MANY
 
