@@ -3,8 +3,8 @@
 JAX takes an array as it is where that begins at a multiple of 64 bytes, and copies others, which
 for small systems costs as much as their solution. NumPy's begin anywhere. So a program gets the
 numbers from such a multiple on, and copies of the first tile of genes and of the last. This is for
-genes that are rows in memory. Where samples are, turning them takes NumPy no time, and a program
-none less.
+genes that are rows in memory. Blocks whose samples are rows are left to NumPy, which need not turn
+them: a program takes as long.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from jaxvp.memory import ALIGNMENT, aligned
 from .types import Array
 
 _SPARE = ALIGNMENT // 8 - 1  # numbers, at most, before a multiple
+FEWEST_SAMPLES = _SPARE + 1  # so that what a window lacks is of a block's first gene, or its last
 # Genes of a tile, at most: a line of the cache is eight, a vector, too.
 _TILE = 16
 
@@ -40,7 +41,7 @@ class GeneRows(NamedTuple):
 
     @classmethod
     def of(cls, y: Float[np.ndarray, "genes n"], capacity: int) -> GeneRows | None:
-        """``y`` is by rows in memory.
+        """``y`` is by rows in memory, of `FEWEST_SAMPLES` at least.
 
         None where too little is beside it for ``capacity`` genes, which are an even number.
         """
@@ -50,7 +51,7 @@ class GeneRows(NamedTuple):
         size = capacity * n - _SPARE
         # At a multiple of 64 bytes near the first gene, or earlier, as near to it as there is room.
         begin = min(_up(memory, first), _up(memory, len(memory) - size - _SPARE))
-        if begin < 0 or n <= _SPARE:
+        if begin < 0:
             return None
         width = tile_genes(capacity)
         edges = np.zeros((2, width, n))

@@ -54,7 +54,7 @@ class SharedPlan(NamedTuple):
             by_sample.of(g.sum_others),
             g.q_of_levels,
             g.q_of_others,
-            (LevelSums if g.class_products is None else ClassSums).of(c, sparse),
+            LevelSums.of(c) if g.class_products is None else ClassSums.of(c, sparse),
         )
 
     def shift_of(self, some: Float[Array, "some g"]) -> Float[Array, " g"]:
@@ -108,17 +108,17 @@ class ClassSums(NamedTuple):
 class LevelSums(NamedTuple):
     """Genes keep the sums of levels."""
 
-    others: Gathered | Scattered
+    others: Gathered
     q: Float[np.ndarray, "p levels"]
     shape: Float[np.ndarray, "C c"]  # zeros: of so many classes, and so many sums of each
 
     @classmethod
-    def of(cls, c: Compression, sparse: type[Gathered | Scattered]) -> LevelSums:
+    def of(cls, c: Compression) -> LevelSums:
         """Of a design with random slopes."""
         g = c.grouping
         assert g is not None
         return cls(
-            sparse.of(g.others_of_levels), g.q_of_levels.T, np.zeros(c.shared.cross.shape[:2])
+            Gathered.of(g.others_of_levels), g.q_of_levels.T, np.zeros(c.shared.cross.shape[:2])
         )
 
     def kept(

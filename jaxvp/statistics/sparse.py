@@ -76,7 +76,7 @@ class Scattered(NamedTuple):
 
 
 class BySample(NamedTuple):
-    """A matrix whose columns are samples, all with as many entries."""
+    """Indicators of levels, whose columns are samples: of some factors one entry each."""
 
     rows: Int[np.ndarray, "n some"]
     values: Float[np.ndarray, "n some"] | None  # None: all of them are one
@@ -84,14 +84,11 @@ class BySample(NamedTuple):
 
     @classmethod
     def of(cls, matrix: Any) -> BySample:
-        """Columns that have fewer entries than others get zeros."""
-        (height, n), counts = matrix.shape, np.diff(matrix.indptr)
-        most = int(counts.max(initial=0))
-        rows, values = np.zeros((n, most), np.int32), np.zeros((n, most))
-        sample = np.repeat(np.arange(n), counts)
-        place = np.arange(len(sample)) - np.repeat(matrix.indptr[:-1], counts)
-        rows[sample, place], values[sample, place] = matrix.indices, matrix.data
-        return cls(rows, None if (values == 1).all() else values, np.empty((height, 0)))
+        """A `scipy.sparse.csc_array`."""
+        height, n = matrix.shape
+        rows, values = (a.reshape(n, -1) for a in (matrix.indices, matrix.data))
+        values = None if (values == 1).all() else values
+        return cls(rows.astype(np.int32), values, np.empty((height, 0)))
 
     def nothing(self, genes: int) -> Float[jax.Array, "rows genes"]:
         """A product of no samples yet."""

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from jaxvp.target import traced_for
 
 from .compression import Compression
-from .measurements import GeneRows
+from .measurements import FEWEST_SAMPLES, GeneRows
 from .passes import rows_of_shift
 from .shared_products import Formed, SharedPlan, formed
 from .sparse import BySample
@@ -36,7 +36,7 @@ def compiled_here(c: Compression, genes: int) -> bool:
     small = isinstance(c.shared, Shared) and c.shared.n_columns <= SWEEP_COLUMNS
     small = small and c.grouping is not None
     n, p = c.q.shape
-    few = n <= _MOST_SAMPLES and p <= _MOST_FIXED
+    few = FEWEST_SAMPLES <= n <= _MOST_SAMPLES and p <= _MOST_FIXED
     return small and few and genes >= _MANY_GENES and genes * n >= _MANY
 
 
