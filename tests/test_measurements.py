@@ -216,7 +216,8 @@ def test_which_studies_are_formed_so(study, monkeypatch):
     assert not formed("~ t + (1|g)")
 
 
-def test_samples_that_are_rows_are_left_to_numpy(study, always):
-    turned = np.asfortranarray(study[0].to_numpy())
-    fit(study, pd.DataFrame(turned, study[0].index, study[0].columns, copy=False))
+def test_what_would_be_copied_is_left_to_numpy(study, always):
+    values = study[0].to_numpy()
+    for other in (np.asfortranarray(values), values.astype(np.float32)):
+        fit(study, pd.DataFrame(other, study[0].index, study[0].columns, copy=False))
     assert not always

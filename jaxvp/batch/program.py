@@ -53,7 +53,9 @@ class Program(NamedTuple):
 
     def forms(self, y: Num[np.ndarray, "n genes"]) -> bool:
         """Does a compiled program form the products of these, or NumPy? (See `measurements`.)"""
-        return self.plan is not None and (self.devices.platform != "cpu" or by_genes(y))
+        if self.plan is None or self.devices.platform != "cpu":
+            return self.plan is not None
+        return y.dtype == np.float64 and by_genes(y)  # others would be copied
 
 
 def solve_block(
