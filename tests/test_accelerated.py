@@ -23,9 +23,7 @@ from jaxvp.target import accelerated, traced_for
 GENES = 16
 CASES = [
     pytest.param({"g": 12}, False, True, id="one term"),
-    pytest.param(
-        {"g": 24, "h": 14, "i": 3}, True, True, id="three terms", marks=pytest.mark.slow
-    ),
+    pytest.param({"g": 24, "h": 14, "i": 3}, True, True, id="three terms", marks=pytest.mark.slow),
     pytest.param({"g": 40, "h": 35, "i": 33}, False, True, id="large", marks=pytest.mark.slow),
     pytest.param({"g": 75, "h": 66}, True, False, id="factored", marks=pytest.mark.slow),
 ]
