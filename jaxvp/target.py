@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import jax
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.experimental.xla_metadata import set_xla_metadata
 
 _accelerated: ContextVar[bool] = ContextVar("accelerated", default=False)
@@ -61,3 +62,8 @@ def kernel(compute: Callable[..., Any], *arguments: Any) -> Any:
     An accelerator, which fuses well, is told nothing.
     """
     return compute(*arguments) if accelerated() else fence(compute, *arguments)
+
+
+def as_numbered(array: Any) -> Any:
+    """In memory as its axes are numbered: XLA may choose another order, and turn it back later."""
+    return with_layout_constraint(array, Layout(major_to_minor=tuple(range(array.ndim))))

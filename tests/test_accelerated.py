@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from shared_statistics import are_those_of, formed_by_numpy, of_every_kind
 
 import jaxvp
 from jaxvp.batch import block_genes, compiled, shared
@@ -107,14 +108,7 @@ SHARED = [
 @pytest.mark.parametrize("levels, others", SHARED)
 @pytest.mark.parametrize("genes_are_rows", [True, False], ids=["genes first", "samples first"])
 def test_products_are_those_of_the_host(levels, others, genes_are_rows):
-    n, formula = others.get("n", 80), others.get("formula")
-    study = jaxvp.simulate(GENES, n, levels, zero_probability=0.4, imbalance=0.5, seed=4)
-    metadata = study.metadata.assign(t=np.tile(np.arange(5.0), n // 5))
-    design = build(Formula.parse(formula or study.formula), metadata)
-    weights = np.random.default_rng(4).gamma(2, 0.5, n) if "weights" in others else None
-    compression = (compress_slopes if design.slopes else compress)(design, weights)
-    y = study.expression.to_numpy().T + 20.0
-    host = statistics(compression, y)
+    compression, y, host = formed_by_numpy(GENES, levels, others)
     plan = SharedPlan.of(compression, "cuda")
     sent = np.ascontiguousarray(y.T if genes_are_rows else y)
 
@@ -123,25 +117,13 @@ def test_products_are_those_of_the_host(levels, others, genes_are_rows):
 
     for found in both(run, plan, sent):
         assert found.plain.all()
-        expected = (host.gene, host.scale, host.ols)
-        for mine, its in zip(jax.tree.leaves(found[:3]), jax.tree.leaves(expected), strict=True):
-            assert mine.shape == its.shape
-            np.testing.assert_allclose(
-                mine, its, rtol=1e-11, atol=1e-11 * np.abs(its).max(initial=0)
-            )
+        are_those_of(found, host)
 
 
 @pytest.mark.parametrize("container", ["genes x samples", "samples x genes", "float32"])
 def test_fits_form_them_there(monkeypatch, container):
     """Blocks that are not full, and genes of every kind: the same as on a CPU."""
-    study = jaxvp.simulate(40, 60, {"g": 8, "h": 4}, zero_probability=0.4, seed=5)
-    table, rng = study.expression.copy(), np.random.default_rng(5)
-    table.iloc[3] = 7.0
-    table.iloc[5, 2] = np.inf
-    table.iloc[9] *= 1e-200
-    table.iloc[11] = np.repeat(table.iloc[11, :8].to_numpy(), 8)[:60]
-    level = study.metadata["g"].astype("category").cat.codes.to_numpy()
-    table.iloc[13] = 1e4 * level + rng.normal(size=60)  # all but explained by a term
+    table, formula, metadata = of_every_kind(40)
     table.iloc[20:30] = np.nan
     if container == "samples x genes":
         table = table.T.copy()
@@ -150,7 +132,7 @@ def test_fits_form_them_there(monkeypatch, container):
 
     def fit():
         with np.errstate(all="ignore"):
-            return jaxvp.fit(table, study.formula, study.metadata, block_size=16, progress=False)
+            return jaxvp.fit(table, formula, metadata, block_size=16, progress=False)
 
     one, formed = fit(), []
     as_an_accelerator(monkeypatch)

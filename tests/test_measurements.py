@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_statistics import are_those_of, formed_by_numpy, of_every_kind
 
 import jaxvp
 from jaxvp.batch import products, shared
@@ -18,7 +19,6 @@ from jaxvp.statistics import (
     compress,
     compress_slopes,
     products_of_tiles,
-    statistics,
     tile_products,
 )
 from jaxvp.statistics.measurements import GeneRows
@@ -97,40 +97,24 @@ DESIGNS = [
 
 @pytest.mark.parametrize("levels, others", DESIGNS)
 def test_products_are_those_of_numpy(monkeypatch, levels, others):
-    n = others.get("n", 80)
-    study = jaxvp.simulate(GENES, n, levels, zero_probability=0.4, imbalance=0.5, seed=4)
-    design = build(Formula.parse(others.get("formula") or study.formula), study.metadata)
-    weights = np.random.default_rng(4).gamma(2, 0.5, n) if "weights" in others else None
-    compression = compress(design, weights)
-    y = np.ascontiguousarray(study.expression.to_numpy() + 20.0).T
-    host = statistics(compression, y)
+    compression, y, host = formed_by_numpy(128, levels, others)
     # Parts of 27 samples, the last of which begins in the one before, or of 1,200.
-    monkeypatch.setattr(tile_products, "_SAMPLES", 32 if n == 80 else 2048)
-    part = Room().rows(y[:, :128], 128)
+    monkeypatch.setattr(tile_products, "_SAMPLES", 32 if len(y) == 80 else 2048)
+    part = Room().rows(y, 128)
     with jax.enable_x64(True):
         run = jax.jit(lambda *arguments: products_of_tiles(*arguments))
         found = jax.tree.map(np.asarray, run(SharedPlan.of(compression, "cpu"), part))
     plain = found.plain
     assert plain.mean() > 0.9  # the others are formed with care
-    expected = (host.gene, host.scale, host.ols)
-    for mine, its in zip(jax.tree.leaves(found[:3]), jax.tree.leaves(expected), strict=True):
-        mine, some = mine[..., plain], its[..., :128][..., plain]
-        np.testing.assert_allclose(mine, some, rtol=1e-11, atol=1e-11 * np.abs(some).max(initial=0))
+    are_those_of(found, host, plain)
 
 
 @pytest.fixture(scope="module")
 def study():
     """Genes of every kind among others."""
-    made = jaxvp.simulate(GENES, 60, {"g": 8, "h": 4}, zero_probability=0.4, seed=5)
-    table, rng = made.expression.copy(), np.random.default_rng(5)
-    table.iloc[3] = 7.0
-    table.iloc[5, 2] = np.inf
-    table.iloc[9] *= 1e-200
-    table.iloc[11] = np.repeat(table.iloc[11, :8].to_numpy(), 8)[:60]
-    level = made.metadata["g"].astype("category").cat.codes.to_numpy()
-    table.iloc[13] = 1e4 * level + rng.normal(size=60)  # all but explained by a term
+    table, formula, metadata = of_every_kind(GENES)
     table.iloc[16, 4] = np.nan
-    return _by_rows(table), made.formula, made.metadata
+    return _by_rows(table), formula, metadata
 
 
 def fit(study, table=None, block_size=128):

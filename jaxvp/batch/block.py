@@ -20,7 +20,6 @@ from jaxvp.batch.program import Program
 from jaxvp.batch.shared import fit_shared
 from jaxvp.batch.work import Work
 from jaxvp.solver import Status
-from jaxvp.statistics import by_genes
 
 _SAMPLES_TO_LOOK_AT = 8
 # Share of genes with a hole in these from which on incomplete genes are sorted out beforehand.
@@ -49,7 +48,9 @@ def fit_block(
         complete, missing = np.flatnonzero(whole), np.flatnonzero(~whole)
     if len(missing) < len(out.status):
         part = out.take(complete)
-        fit_shared(program, work, _some(y, complete), part)
+        # Some genes of it would be rows in memory whatever all are, and formed in another way.
+        formed = program if program.forms(y) else program._replace(plan=None)
+        fit_shared(formed, work, y[:, complete], part)
         out.put(complete, part)
         # Where they are few they are found by their sums of squares, and the others stay in their
         # places: the same bits as without them.
@@ -58,13 +59,3 @@ def fit_block(
         missing = np.union1d(missing, more)
     out.status[missing] = Status.CONVERGED
     return patterns.fit_common(program, work, y, missing, out)
-
-
-def _some(
-    y: Num[np.ndarray, "n genes"], genes: slice | Int[np.ndarray, " some"]
-) -> Num[np.ndarray, "n some"]:
-    """Some genes, in memory as all are: by it is decided who forms their products."""
-    some = y[:, genes]
-    if isinstance(genes, slice) or by_genes(y):
-        return some
-    return np.ascontiguousarray(some)  # NumPy has turned them

@@ -15,11 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Int
 
 from jaxvp.likelihood import accelerated, every
 from jaxvp.statistics import Array, Records
+from jaxvp.target import as_numbered
 
 # Genes whose tables are filled at once, on a CPU and on an accelerator.
 _TABLE_GENES, _TABLE_GENES_ACCELERATED = 128, 2048
@@ -195,7 +195,7 @@ def _gathered(gene: Any, index: Int[Array, " width"]) -> Any:
 
     def numbers():
         # A gather has the genes first in memory; rows would be turned to be like it, and back.
-        return jax.tree.map(lambda leaf: _as_numbered(take(leaf, index)), gene)
+        return jax.tree.map(lambda leaf: as_numbered(take(leaf, index)), gene)
 
     if accelerated():
         return numbers()
@@ -222,11 +222,6 @@ def _zeros_first(key: Int[Array, " searches"]) -> Int[Array, " searches"]:
     place = jnp.where(key == 0, zeros - 1, zeros[-1] + here - zeros)
     order = jnp.zeros(count, jnp.int32)
     return order.at[place].set(here, unique_indices=True, mode="promise_in_bounds")
-
-
-def _as_numbered(leaf: Array) -> Array:
-    """In memory as its axes are numbered."""
-    return with_layout_constraint(leaf, Layout(major_to_minor=tuple(range(leaf.ndim))))
 
 
 def take(leaf: Array, index: Int[Array, " some"]) -> Array:

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Float, Int, Num
 
 from jaxvp.memory import ALIGNMENT, aligned
+from jaxvp.target import as_numbered
 
 from .types import Array
 
@@ -83,7 +83,7 @@ class GeneRows(NamedTuple):
         def finished(tile: Array) -> Array:
             found = finish(jax.lax.dynamic_slice_in_dim(tile, first, some, axis=1).T)
             # XLA would not turn it here but twice where it is read.
-            return with_layout_constraint(found, Layout(major_to_minor=tuple(range(found.ndim))))
+            return as_numbered(found)
 
         def inside() -> Array:
             size = width * n

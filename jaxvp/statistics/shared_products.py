@@ -21,7 +21,7 @@ from jaxvp.target import accelerated, fence, traced_for
 from .compression import Compression
 from .passes import FEW_COLUMNS, rows_of_shift
 from .products import lowest_share
-from .row_sums import added
+from .row_sums import added, take, with_zeros
 from .sparse import BySample, Gathered, Scattered
 from .types import Array, PerGene
 
@@ -86,17 +86,22 @@ class ClassSums(NamedTuple):
         )
 
     def kept(
-        self, sums: Float[Array, "levels g"]
+        self, table: Float[Array, "levels_and_1 g"]
     ) -> tuple[Array, Array, tuple[Array, Array, None]]:
-        """What levels explain of ``U'y`` and ``y'y``, and what a gene keeps of their sums."""
-        genes = sums.shape[1]
+        """What levels explain of ``U'y`` and ``y'y``, and what a gene keeps of their sums.
 
-        def products(sums: Array) -> Array:
-            one, other = self.pairs or (slice(None), slice(None))
-            return sums[one] * sums[other]
+        The table is of these, and has a row of zeros after the last.
+        """
+        genes = table.shape[1]
 
-        uy = self.products.times(sums)
-        yy = self.indicator.times(fence(products, sums))
+        def products(table: Array) -> Array:
+            if self.pairs is None:
+                return table * table
+            one, other = (take(table, rows) for rows in self.pairs)
+            return with_zeros(one * other)
+
+        uy = self.products.times(table)
+        yy = self.indicator.times(fence(products, table))
         uy = uy.reshape(len(yy), -1)
         squares = jnp.asarray(self.squares)[None]
         explained = product(squares, uy).reshape(-1, genes), product(squares, yy)[0]
@@ -122,12 +127,12 @@ class LevelSums(NamedTuple):
         )
 
     def kept(
-        self, sums: Float[Array, "levels g"]
+        self, table: Float[Array, "levels_and_1 g"]
     ) -> tuple[Array, Array, tuple[Array, Array, Array]]:
         """As that of `ClassSums`."""
-        genes = sums.shape[1]
+        sums, genes = table[:-1], table.shape[1]
         C, c = self.shape.shape
-        uy = jnp.concatenate([self.others.times(sums), product(jnp.asarray(self.q), sums)])
+        uy = jnp.concatenate([self.others.times(table), product(jnp.asarray(self.q), sums)])
         levels = jnp.pad(sums, ((0, C * c - len(sums)), (0, 0))).reshape(C, c, genes)
         none = jnp.zeros((0, *uy.shape), uy.dtype)
         return uy, (sums * sums).sum(axis=0), (none, jnp.zeros((0, genes), uy.dtype), levels)
@@ -163,11 +168,12 @@ def _products(plan: SharedPlan, y: Float[Array, "_ _"], turned: bool) -> Formed:
 
     def centred(y: Array, shift: Array) -> Array:
         y = by_samples(y).astype(q.dtype) - shift
-        return y if plan.root is None else y * plan.root
+        return with_zeros(y if plan.root is None else y * plan.root)
 
     shift = plan.shift_of(by_samples(y)[rows_of_shift(len(q))])
-    y = fence(centred, y, shift)
-    sums = plan.sum_levels.times(y), plan.sum_others.times(y)
+    table = fence(centred, y, shift)
+    y = table[:-1]
+    sums = plan.sum_levels.times(table), plan.sum_others.times(table)
     return formed(plan, shift, product(q.T, y), (y * y).sum(axis=0), *sums)
 
 
@@ -190,8 +196,9 @@ def formed(
         return (sums - product(of_q, ols)) / scale
 
     others = residual(others, jnp.asarray(plan.q_of_others), ols, scale)
-    sums = fence(residual, levels, jnp.asarray(plan.q_of_levels), ols, scale)
-    uy, yy, (between_uy, between_yy, level_sums) = plan.sums.kept(sums)
+    q_of_levels = jnp.asarray(plan.q_of_levels)
+    table = fence(lambda *sums: with_zeros(residual(*sums)), levels, q_of_levels, ols, scale)
+    uy, yy, (between_uy, between_yy, level_sums) = plan.sums.kept(table)
     some = len(others)
     within_uy, within_yy = jnp.concatenate([others - uy[:some], -uy[some:]]), n - yy
     plain &= within_yy > limit * n

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from jaxvp.target import fence
 
-from .row_sums import RowSums, added, row_sums, summed, take, with_zeros
+from .row_sums import RowSums, added, row_sums, summed, take
 from .types import Array
 
 
@@ -37,8 +37,8 @@ class Gathered(NamedTuple):
         numbers = np.append(matrix.indices, matrix.shape[1]).astype(np.int32)[first]
         return cls(numbers, np.append(matrix.data, 0.0)[first], tuple(stages))
 
-    def times(self, table: Float[Array, "rows g"]) -> Float[Array, "sums g"]:
-        """The product."""
+    def times(self, table: Float[Array, "rows_and_1 g"]) -> Float[Array, "sums g"]:
+        """The product with a table that has a row of zeros after its last."""
 
         def first(table: Array, numbers: Array, values: Array) -> Array:
             return added(
@@ -46,7 +46,6 @@ class Gathered(NamedTuple):
                 for some, factor in zip(numbers, values, strict=True)
             )
 
-        table = fence(with_zeros, table)
         return summed(self.stages, fence(first, table, self.numbers, self.values))
 
 
@@ -65,8 +64,8 @@ class Scattered(NamedTuple):
         rows, columns = (places.astype(np.int32) for places in found.coords)
         return cls(rows, columns, found.data, np.empty((found.shape[0], 0)))
 
-    def times(self, table: Float[Array, "columns g"]) -> Float[Array, "rows g"]:
-        """The product."""
+    def times(self, table: Float[Array, "columns_and_1 g"]) -> Float[Array, "rows g"]:
+        """The product, of a table as for `Gathered`."""
 
         def entries(table: Array, columns: Array, values: Array) -> Array:
             return take(table, columns) * values[:, None]

@@ -8,6 +8,8 @@ too (F, two threads, per gene: 1.6 us in place of 3).
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Int
@@ -33,20 +35,17 @@ _SAMPLES = 2048
 def compiled_here(c: Compression, genes: int) -> bool:
     """Whether a CPU forms products of a study's genes by this program: of small systems only."""
     # With random slopes a sample is added to several rows, each time scaled: NumPy is as fast.
-    small = isinstance(c.shared, Shared) and c.shared.n_columns <= SWEEP_COLUMNS
-    small = small and c.grouping is not None
+    intercepts = c.grouping is not None and isinstance(c.shared, Shared)
     n, p = c.q.shape
     few = FEWEST_SAMPLES <= n <= _MOST_SAMPLES and p <= _MOST_FIXED
+    small = intercepts and c.shared.n_columns <= SWEEP_COLUMNS
     return small and few and genes >= _MANY_GENES and genes * n >= _MANY
 
 
 def products_of_tiles(plan: SharedPlan, block: GeneRows) -> Formed:
     """Products of the genes of a block, to be compiled for a CPU."""
     with traced_for("cpu"):
-
-        def tile(begin: Int[Array, ""] | int) -> Formed:
-            return _products(plan, block, begin)
-
+        tile = partial(_products, plan, block)
         return in_tiles(tile, block.width, block.capacity, block.count)
 
 
