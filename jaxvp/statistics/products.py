@@ -24,7 +24,7 @@ from .types import EPS, Block, PerGene
 # taken so many at a time (E's 100,000: an eighth less time, a sixth of two threads that share a
 # cache).
 _TILE_BYTES = 1 << 22
-_TILE_GENES = (16, 512)
+_TILE_GENES = (16, 1024)
 
 
 def statistics(

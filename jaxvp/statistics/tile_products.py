@@ -53,7 +53,7 @@ def _products(plan: SharedPlan, block: GeneRows, begin: Int[Array, ""] | int) ->
     """Of the tile of genes that begins there."""
     sum_levels, sum_others = plan.sum_levels, plan.sum_others
     assert isinstance(sum_levels, BySample) and isinstance(sum_others, BySample)
-    q = jnp.asarray(plan.q).T
+    q = jnp.asarray(plan.q)
     (p, n), genes = q.shape, block.width
     parts = -(-n // _SAMPLES)
     rows = -(-n // parts)
