@@ -73,7 +73,7 @@ def _programs(fast: dict[str, Any]) -> dict[str, Any]:
         "slopes": program(solve_slopes, sooner, 0, 1, 2),
         "products": program(chunk_products, fast, 0, 1),
         "shared products": program(shared_products, fast, 0, 1),
-        "products of tiles": program(products_of_tiles, fast),
+        "products of tiles": program(products_of_tiles, fast, 0),
         "put together": program(_put_together, None, 0, 1),
         "put": program(_put, None),
         "spread intercepts": program(_solve_spread, fast, 0, 1, 2),

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 from jaxtyping import Int, Num
 
+from jaxvp import threads
 from jaxvp.batch.compiled import PROGRAMS, run_compiled
 from jaxvp.batch.devices import Devices
 from jaxvp.batch.program import Program
-from jaxvp.memory import aligned
+from jaxvp.memory import aligned, filled
 from jaxvp.statistics import (
     Block,
     Compression,
@@ -20,12 +21,17 @@ from jaxvp.statistics import (
     Genes,
     PerGene,
     Plan,
+    Records,
+    Room,
     Structure,
     Sums,
     careful_statistics,
     chunk_of,
     padded,
 )
+
+# Genes of a part of a block that a thread forms, at least.
+_FEWEST = 64
 
 
 def form_products(devices: Devices, nodes: int, plan: Plan, genes: Genes, count: int) -> PerGene:
@@ -49,21 +55,27 @@ def own_products(s: Structure, found: Sums, nodes: int) -> PerGene:
         return jax.tree.map(lambda a: np.asarray(a)[..., :genes], products)
 
 
-def form_block(program: Program, compression: Compression, y: Num[np.ndarray, "n genes"]) -> Block:
+def form_block(
+    program: Program, compression: Compression, y: Num[np.ndarray, "n genes"], helpers: int = 1
+) -> Block:
     """Statistics of a block whose genes share the design, on the device that they are solved on.
 
-    Genes that want care are formed by NumPy, and put in their places.
+    A CPU's are formed by so many threads. Genes that want care are formed by NumPy, and put in
+    their places.
     """
     genes = y.shape[1]
-    form = _form_here if program.devices.platform == "cpu" else _form_there
-    gene, scale, ols, plain = form(program, y)
+    if program.devices.platform == "cpu":
+        gene, scale, ols, plain = _form_here(program, y, helpers)
+    else:
+        gene, scale, ols, plain = _form_there(program, y)
     scale, ols = np.array(scale)[:genes], np.array(ols)[:, :genes]
     flags = (np.zeros(genes, dtype=bool) for _ in range(3))
     block = Block(gene, scale, ols, *flags)
     again = np.flatnonzero(~np.asarray(plain)[:genes])
     if not len(again):
         return block
-    return _with_care(program, block, again, careful_statistics(compression, y[:, again]))
+    careful = careful_statistics(compression, y[:, again], program.takes_records)
+    return _with_care(program, block, again, careful)
 
 
 def _form_there(program: Program, y: Num[np.ndarray, "n genes"]) -> Formed:
@@ -78,13 +90,52 @@ def _form_there(program: Program, y: Num[np.ndarray, "n genes"]) -> Formed:
     return _formed(program, "shared products", (program.devices.platform, turned), sent)
 
 
-def _form_here(program: Program, y: Num[np.ndarray, "n genes"]) -> Formed:
+def _form_here(program: Program, y: Num[np.ndarray, "n genes"], helpers: int) -> Formed:
     """Products that a CPU forms.
 
     In NumPy's arrays: a solver that takes JAX's as well as these would be compiled twice.
     """
-    rows = program.room.rows(y, program.capacity)
-    return jax.tree.map(np.asarray, _formed(program, "products of tiles", (), rows))
+    parts = 1 << (helpers.bit_length() - 1)
+    size = max(program.capacity // parts, min(program.capacity, _FEWEST))
+    starts = range(0, y.shape[1], size)
+    found: dict[int, Formed] = {}
+
+    def form(start: int) -> None:
+        room = program.room if len(starts) == 1 else Room()
+        with jax.enable_x64(True):  # by every thread
+            rows = room.rows(y[:, start : start + size], size)
+            part = _formed(program, "products of tiles", (program.takes_records,), rows)
+            found[start] = jax.tree.map(np.asarray, part)
+
+    threads.each(form, starts, helpers)
+    if len(starts) == 1:
+        return found[0]
+    return _joined(program.capacity, [found[start] for start in starts])
+
+
+def _joined(capacity: int, parts: list[Formed]) -> Formed:
+    """Parts of a block, whose products get the room that it has: ones."""
+    axis = _axis_of(parts[0].gene)
+
+    def one(*arrays: np.ndarray) -> np.ndarray:
+        shape = np.array(arrays[0].shape)
+        shape[axis] = capacity
+        room = filled(1.0, *shape.tolist())
+        begin = 0
+        for array in arrays:
+            end = begin + array.shape[axis]
+            np.moveaxis(room, axis, 0)[begin:end] = np.moveaxis(array, axis, 0)
+            begin = end
+        return room
+
+    gene = jax.tree.map(one, *(part.gene for part in parts))
+    beside = zip(*(part[1:] for part in parts), strict=True)
+    return Formed(gene, *(np.concatenate(arrays, axis=-1) for arrays in beside))
+
+
+def _axis_of(gene: PerGene | Records) -> int:
+    """Along which genes are beside each other."""
+    return 0 if isinstance(gene, Records) else -1
 
 
 def _formed(program: Program, kind: str, settings: tuple[Hashable, ...], sent: Any) -> Formed:
@@ -108,17 +159,21 @@ def _with_care(
     if program.devices.platform != "cpu":
         # As many as a power of two, for few programs.
         put, fitted = PROGRAMS["put"], padded(fitted, 1 << (len(fitted) - 1).bit_length())
-    columns = jax.tree.map(lambda a: a[..., fitted], careful.gene)
-    return block._replace(gene=put(block.gene, columns, places[fitted]))
+    axis = _axis_of(careful.gene)
+    some = jax.tree.map(lambda a: a.take(fitted, axis), careful.gene)
+    return block._replace(gene=put(block.gene, some, places[fitted]))
 
 
-def _put_here(gene: PerGene, columns: PerGene, places: Int[np.ndarray, " some"]) -> PerGene:
+def _put_here(
+    gene: PerGene | Records, some: PerGene | Records, places: Int[np.ndarray, " some"]
+) -> PerGene | Records:
     """What `PROGRAMS` do on an accelerator, in NumPy's arrays."""
+    axis = _axis_of(gene)
 
     def one(old: np.ndarray, new: np.ndarray) -> np.ndarray:
         room = aligned(*old.shape)
         room[...] = old
-        room[..., places] = new
+        np.moveaxis(room, axis, 0)[places] = np.moveaxis(new, axis, 0)
         return room
 
-    return jax.tree.map(one, gene, columns)
+    return jax.tree.map(one, gene, some)

@@ -31,7 +31,7 @@ def fit_shared(
     if weighting is not None and len(weighting.rows) < len(y):
         y = y[weighting.rows]
     if program.forms(y):
-        block = form_block(program, compression, y)
+        block = form_block(program, compression, y, work.helpers)
     else:
         capacity = program.capacity if shared.levels else 0
         block = statistics(

@@ -68,13 +68,16 @@ def statistics(
     return block if records is None else block._replace(gene=records)
 
 
-def careful_statistics(compression: Compression, y: Float[np.ndarray, "n genes"]) -> Block:
+def careful_statistics(
+    compression: Compression, y: Float[np.ndarray, "n genes"], as_records: bool = False
+) -> Block:
     """The same of a few genes, none of them formed by differences of sums."""
     genes = y.shape[1]
-    block = _empty(compression, genes, genes)
+    records = Records.empty(_one(compression), genes) if as_records else None
+    block = _empty(compression, genes, genes, records)
     with np.errstate(all="ignore"):
         _fill_carefully(compression, y, block, np.arange(genes))
-    return block
+    return block if records is None else block._replace(gene=records)
 
 
 def _one(compression: Compression) -> PerGene:

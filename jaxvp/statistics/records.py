@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxvp.memory import aligned
-from jaxvp.target import kernel
+from jaxvp.target import as_numbered, kernel
 
 from .types import Array
 
@@ -56,6 +56,10 @@ class Records(eqx.Module):
         alone = cls.of(jax.tree.map(lambda leaf: leaf[..., None], one))
         return alone._with(jnp.broadcast_to(alone.rows, (count, alone.rows.shape[1])))
 
+    def of_ones(self, count: int) -> Records:
+        """``count`` such records, all of whose numbers are one."""
+        return self._with(jnp.ones((count, self.rows.shape[1]), self.rows.dtype))
+
     def replaced(self, **leaves: Array) -> Records:
         """With other values of some leaves, finite ones: what is not would be in all of them."""
         places = [np.eye(self.rows.shape[1])[self._columns(name)] for name in leaves]
@@ -92,6 +96,11 @@ class Records(eqx.Module):
         """With a part, as far as it is ``mine``, from ``begin`` on."""
         new = jnp.where(mine[:, None], part.rows, self.cut(begin, len(mine)).rows)
         return self._with(jax.lax.dynamic_update_slice_in_dim(self.rows, new, begin, 0))
+
+    def placed(self, part: Records, begin: Int[Array, ""] | int) -> Records:
+        """With all of a part, from ``begin`` on."""
+        rows = as_numbered(part.rows)
+        return self._with(jax.lax.dynamic_update_slice_in_dim(self.rows, rows, begin, 0))
 
     def chosen(self, other: Records, takes: Bool[Array, " searches"], always: str) -> Records:
         """The rows of another where it ``takes``, and the leaf ``always`` of it everywhere."""

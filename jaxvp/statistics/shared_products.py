@@ -104,9 +104,13 @@ class ClassSums(NamedTuple):
         yy = self.indicator.times(fence(products, table))
         uy = uy.reshape(len(yy), -1)
         squares = jnp.asarray(self.squares)[None]
-        explained = product(squares, uy).reshape(-1, genes), product(squares, yy)[0]
-        if self.nodes is not None:
-            uy, yy = self.nodes @ uy, self.nodes @ yy
+        if self.nodes is None:
+            taken = product(squares, uy), product(squares, yy)
+        else:  # one product for both: the sums of the classes are as large as a cache
+            both = jnp.concatenate([self.nodes, squares])
+            uy, yy = both @ uy, both @ yy
+            taken, uy, yy = (uy[-1:], yy[-1:]), uy[:-1], yy[:-1]
+        explained = taken[0].reshape(-1, genes), taken[1][0]
         return *explained, (uy.reshape(len(yy), -1, genes), yy, None)
 
 

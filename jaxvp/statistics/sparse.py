@@ -20,6 +20,9 @@ from jaxvp.target import fence
 from .row_sums import RowSums, added, row_sums, summed, take
 from .types import Array
 
+# Entries that are multiplied before they are added: they stay in the cache.
+_ENTRIES = 4096
+
 
 class Gathered(NamedTuple):
     """A matrix by rows."""
@@ -70,8 +73,23 @@ class Scattered(NamedTuple):
         def entries(table: Array, columns: Array, values: Array) -> Array:
             return take(table, columns) * values[:, None]
 
+        total = len(self.values)
+        parts = -(-total // _ENTRIES)
+        some = -(-total // max(1, parts))
+
+        def add(part: Int[Array, ""] | int, room: jax.Array) -> jax.Array:
+            # The last part begins earlier, and adds nothing where the one before was.
+            first = jnp.minimum(part * some, total - some)
+            rows, columns, values = (
+                jax.lax.dynamic_slice_in_dim(jnp.asarray(a), first, some)
+                for a in (self.rows, self.columns, self.values)
+            )
+            if parts > 1:
+                values = jnp.where(first + jnp.arange(some) >= part * some, values, 0.0)
+            return _put(room, rows, fence(entries, table, columns, values))
+
         room = jnp.zeros((len(self.shape), table.shape[1]), table.dtype)
-        return _put(room, self.rows, fence(entries, table, self.columns, self.values))
+        return jax.lax.fori_loop(0, parts, add, room)
 
 
 class BySample(NamedTuple):

@@ -19,6 +19,7 @@ from jaxvp.target import traced_for
 from .compression import Compression
 from .measurements import FEWEST_SAMPLES, GeneRows
 from .passes import rows_of_shift
+from .records import Records
 from .shared_products import Formed, SharedPlan, formed
 from .sparse import BySample
 from .tiles import in_tiles
@@ -27,9 +28,10 @@ from .types import SWEEP_COLUMNS, Array, Shared
 # Measurements and genes from which on half a second of compilation, or one, pays within some
 # fifteen fits: of several blocks, which NumPy's threads need not share. And samples and fixed
 # columns, at most: of more NumPy is as fast. By the study, not by the machine: runs repeat.
-_MANY, _MANY_GENES, _MOST_SAMPLES, _MOST_FIXED = 1 << 24, 4096, 16384, 8
+_MANY, _MANY_GENES, _MOST_FIXED = 1 << 24, 4096, 8
+_MANY_LARGE = 1 << 25
 # Samples of a tile that are turned at once, at most.
-_SAMPLES = 2048
+_SAMPLES = 4096
 
 
 def compiled_here(c: Compression, genes: int) -> bool:
@@ -37,19 +39,23 @@ def compiled_here(c: Compression, genes: int) -> bool:
     # With random slopes a sample is added to several rows, each time scaled: NumPy is as fast.
     intercepts = c.grouping is not None and isinstance(c.shared, Shared)
     n, p = c.q.shape
-    few = FEWEST_SAMPLES <= n <= _MOST_SAMPLES and p <= _MOST_FIXED
-    small = intercepts and c.shared.n_columns <= SWEEP_COLUMNS
-    return small and few and genes >= _MANY_GENES and genes * n >= _MANY
+    if not intercepts or n < FEWEST_SAMPLES or p > _MOST_FIXED:
+        return False
+    if c.shared.n_columns > SWEEP_COLUMNS:
+        return genes * n >= _MANY_LARGE
+    return genes >= _MANY_GENES and genes * n >= _MANY
 
 
-def products_of_tiles(plan: SharedPlan, block: GeneRows) -> Formed:
-    """Products of the genes of a block, to be compiled for a CPU."""
+def products_of_tiles(as_records: bool, plan: SharedPlan, block: GeneRows) -> Formed:
+    """Products of the genes of a block, to be compiled for a CPU; arrays, or `Records`."""
     with traced_for("cpu"):
-        tile = partial(_products, plan, block)
+        tile = partial(_products, as_records, plan, block)
         return in_tiles(tile, block.width, block.capacity, block.count)
 
 
-def _products(plan: SharedPlan, block: GeneRows, begin: Int[Array, ""] | int) -> Formed:
+def _products(
+    as_records: bool, plan: SharedPlan, block: GeneRows, begin: Int[Array, ""] | int
+) -> Formed:
     """Of the tile of genes that begins there."""
     sum_levels, sum_others = plan.sum_levels, plan.sum_others
     assert isinstance(sum_levels, BySample) and isinstance(sum_others, BySample)
@@ -88,4 +94,5 @@ def _products(plan: SharedPlan, block: GeneRows, begin: Int[Array, ""] | int) ->
         sum_levels.nothing(genes),
         sum_others.nothing(genes),
     )
-    return formed(plan, shift, *jax.lax.fori_loop(0, parts, add, nothing))
+    found = formed(plan, shift, *jax.lax.fori_loop(0, parts, add, nothing))
+    return found._replace(gene=Records.of(found.gene)) if as_records else found

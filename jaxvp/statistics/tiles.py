@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Int
 
+from .records import Records
 from .types import Array
 
 
@@ -18,19 +19,28 @@ def in_tiles(
     capacity: int,
     count: Int[Array, ""],
 ) -> Any:
-    """``compute(begin)`` of ``width`` genes at a time, put together along the last axis.
+    """``compute(begin)`` of ``width`` genes at a time, put together: arrays by their last axis.
 
-    Of the ``capacity`` genes the first ``count`` are computed, to the end of the last one's tile.
-    The others are ones.
+    `Records` in it are put together by rows. Of the ``capacity`` genes the first ``count`` are
+    computed, to the end of the last one's tile. The others are ones.
     """
 
-    def fill(i: Int[Array, ""], room: Any) -> Any:
-        return jax.tree.map(
-            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, i * width, -1),
-            room,
-            compute(i * width),
-        )
+    def empty(one: Any) -> Any:
+        if isinstance(one, Records):
+            return one.of_ones(capacity)
+        return jnp.ones((*one.shape[:-1], capacity), one.dtype)
 
-    shapes = jax.eval_shape(compute, 0)
-    room = jax.tree.map(lambda a: jnp.ones((*a.shape[:-1], capacity), a.dtype), shapes)
+    def fill(i: Int[Array, ""], room: Any) -> Any:
+        def put(old: Any, new: Any) -> Any:
+            if isinstance(old, Records):
+                return old.placed(new, i * width)
+            return jax.lax.dynamic_update_slice_in_dim(old, new, i * width, -1)
+
+        return jax.tree.map(put, room, compute(i * width), is_leaf=_is_records)
+
+    room = jax.tree.map(empty, jax.eval_shape(compute, 0), is_leaf=_is_records)
     return jax.lax.fori_loop(0, (count + width - 1) // width, fill, room)
+
+
+def _is_records(node: Any) -> bool:
+    return isinstance(node, Records)
