@@ -30,8 +30,9 @@ from jaxvp.statistics import (
     padded,
 )
 
-# Genes of a part of a block that a thread forms, at least.
-_FEWEST = 64
+# Genes of a part of a block that is formed at once, at least, and bytes of its records, at most.
+# (All 109 MB of a block of D would be new memory every time, by pages of 4 kB: a 40th of the call.)
+_FEWEST, _PART_BYTES = 64, 24 << 20
 
 
 def form_products(devices: Devices, nodes: int, plan: Plan, genes: Genes, count: int) -> PerGene:
@@ -95,22 +96,29 @@ def _form_here(program: Program, y: Num[np.ndarray, "n genes"], helpers: int) ->
 
     In NumPy's arrays: a solver that takes JAX's as well as these would be compiled twice.
     """
-    parts = 1 << (helpers.bit_length() - 1)
-    size = max(program.capacity // parts, min(program.capacity, _FEWEST))
+    size = _genes_at_once(program, helpers)
     starts = range(0, y.shape[1], size)
     found: dict[int, Formed] = {}
 
     def form(start: int) -> None:
-        room = program.room if len(starts) == 1 else Room()
+        room = program.room if helpers == 1 else Room()
         with jax.enable_x64(True):  # by every thread
             rows = room.rows(y[:, start : start + size], size)
             part = _formed(program, "products of tiles", (program.takes_records,), rows)
             found[start] = jax.tree.map(np.asarray, part)
 
     threads.each(form, starts, helpers)
-    if len(starts) == 1:
+    if size == program.capacity:
         return found[0]
     return _joined(program.capacity, [found[start] for start in starts])
+
+
+def _genes_at_once(program: Program, helpers: int) -> int:
+    """Genes of a block whose products are formed together, a power of two."""
+    fits = program.capacity // helpers
+    if program.takes_records:
+        fits = min(fits, _PART_BYTES // (8 * program.shared[0].numbers_of_gene))
+    return min(program.capacity, max(_FEWEST, 1 << max(0, fits.bit_length() - 1)))
 
 
 def _joined(capacity: int, parts: list[Formed]) -> Formed:

@@ -2,9 +2,9 @@
 
 JAX takes an array as it is where that begins at a multiple of 64 bytes, and copies others, which
 for small systems costs as much as their solution. NumPy's begin anywhere. So a program gets the
-numbers from such a multiple on, and copies of the first tile of genes and of the last. This is for
-genes that are rows in memory. Blocks whose samples are rows are left to NumPy, which need not turn
-them: a program takes as long.
+numbers from such a multiple on, and copies of the few beside them. This is for genes that are rows
+in memory. Blocks whose samples are rows are left to NumPy, which need not turn them: a program
+takes as long.
 """
 
 from __future__ import annotations
@@ -35,15 +35,17 @@ class GeneRows(NamedTuple):
     """Genes x samples, and how many genes there are."""
 
     numbers: Float[Array, " most"]  # row by row, beginning anywhere
-    start: Int[Array, ""]  # in these, of the block: before these where that is negative
-    edges: Float[Array, "2 w n"]  # the first tile and the last
+    ends: Float[Array, "2 spare"]  # in memory before these, and after them
+    start: Int[Array, ""]  # of the block, in these: before these where that is negative
     count: Int[Array, ""]
+    shape: Float[Array, "w n 0"]  # of a tile
 
     @classmethod
     def of(cls, y: Float[np.ndarray, "genes n"], capacity: int) -> GeneRows | None:
         """``y`` is by rows in memory, of `FEWEST_SAMPLES` at least.
 
-        None where too little is beside it for ``capacity`` genes, which are an even number.
+        None where too little is beside it for ``capacity`` genes, which are an even number, or
+        where a tile has more than it.
         """
         genes, n = y.shape
         memory = _memory(y)
@@ -51,52 +53,51 @@ class GeneRows(NamedTuple):
         size = capacity * n - _SPARE
         # At a multiple of 64 bytes near the first gene, or earlier, as near to it as there is room.
         begin = min(_up(memory, first), _up(memory, len(memory) - size - _SPARE))
-        if begin < 0:
-            return None
         width = tile_genes(capacity)
-        edges = np.zeros((2, width, n))
-        last = (genes - 1) // width * width
-        edges[0, : min(width, genes)], edges[1, : genes - last] = y[:width], y[last:]
-        return cls(
-            memory[begin : begin + size], np.asarray(first - begin), edges, np.asarray(genes)
-        )
+        if begin < 0 or genes < width:
+            return None
+        ends, end = np.zeros((2, _SPARE)), begin + size
+        before, after = memory[max(0, begin - _SPARE) : begin], memory[end : end + _SPARE]
+        ends[0, _SPARE - len(before) :], ends[1, : len(after)] = before, after
+        start, count = np.asarray(first - begin), np.asarray(genes)
+        return cls(memory[begin:end], ends, start, count, np.empty((width, n, 0)))
 
     @property
     def capacity(self) -> int:
         """Genes that there is room for."""
-        return (len(self.numbers) + _SPARE) // self.edges.shape[2]
+        return (len(self.numbers) + _SPARE) // self.shape.shape[1]
 
     @property
     def width(self) -> int:
         """Genes of a tile."""
-        return self.edges.shape[1]
+        return self.shape.shape[0]
 
     def samples(
         self, begin: Int[Array, ""] | int, first: Array | int, some: int, finish: Finish
     ) -> Array:
         """``finish(y)`` of samples x genes of a tile: so many samples, from ``first`` on.
 
-        ``begin`` is the tile's first gene. Genes that are not there are zeros.
+        ``begin`` is the tile's first gene.
         """
-        _, width, n = self.edges.shape
+        width, n, _ = self.shape.shape
+        size = width * n
+        place = self.start + begin * n
+        inside = jnp.clip(place, 0, len(self.numbers) - size)
 
-        def finished(tile: Array) -> Array:
+        def cut() -> Array:
+            return jax.lax.dynamic_slice_in_dim(self.numbers, inside, size)
+
+        def finished(numbers: Array) -> Array:
+            tile = numbers.reshape(width, n)
             found = finish(jax.lax.dynamic_slice_in_dim(tile, first, some, axis=1).T)
             # XLA would not turn it here but twice where it is read.
             return as_numbered(found)
 
-        def inside() -> Array:
-            size = width * n
-            numbers = jax.lax.dynamic_slice_in_dim(self.numbers, self.start + begin * n, size)
-            return finished(numbers.reshape(width, n))
+        def at_end() -> Array:
+            more = jnp.concatenate([self.ends[0], cut(), self.ends[1]])
+            return finished(jax.lax.dynamic_slice_in_dim(more, _SPARE + place - inside, size))
 
-        at_first, at_last = begin == 0, begin + width >= self.count
-
-        def edge() -> Array:
-            which = jnp.where(at_first, 0, 1)
-            return finished(jax.lax.dynamic_index_in_dim(self.edges, which, keepdims=False))
-
-        return jax.lax.cond(at_first | at_last, edge, inside)
+        return jax.lax.cond(place == inside, lambda: finished(cut()), at_end)
 
 
 def _memory(y: Float[np.ndarray, "genes n"]) -> Float[np.ndarray, " all"]:
@@ -143,7 +144,9 @@ class Room:
         genes, n = rows.shape
         if self._rows is None or self._rows.shape != (capacity, n):
             self._rows = aligned(capacity, n)
-        self._rows[:genes] = rows
-        found = GeneRows.of(self._rows[:genes], capacity)
+        # Of fewer genes than a tile has the others are zeros.
+        some = max(genes, tile_genes(capacity))
+        self._rows[:genes], self._rows[genes:some] = rows, 0.0
+        found = GeneRows.of(self._rows[:some], capacity)
         assert found is not None
         return found

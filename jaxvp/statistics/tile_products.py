@@ -25,25 +25,22 @@ from .sparse import BySample
 from .tiles import in_tiles
 from .types import SWEEP_COLUMNS, Array, Shared
 
-# Measurements and genes from which on half a second of compilation, or one, pays within some
-# fifteen fits: of several blocks, which NumPy's threads need not share. And samples and fixed
-# columns, at most: of more NumPy is as fast. By the study, not by the machine: runs repeat.
-_MANY, _MANY_GENES, _MOST_FIXED = 1 << 24, 4096, 8
-_MANY_LARGE = 1 << 25
+# Measurements from which on half a second of compilation, or one, pays within some fifteen fits, of
+# small systems and of large ones; and fixed columns, at most: of more NumPy is as fast. By the
+# study, not by the machine: runs repeat.
+_MANY, _MANY_LARGE, _MOST_FIXED = 1 << 24, 1 << 25, 32
 # Samples of a tile that are turned at once, at most.
 _SAMPLES = 4096
 
 
 def compiled_here(c: Compression, genes: int) -> bool:
-    """Whether a CPU forms products of a study's genes by this program: of small systems only."""
+    """Whether a CPU forms products of a study's genes by this program."""
     # With random slopes a sample is added to several rows, each time scaled: NumPy is as fast.
     intercepts = c.grouping is not None and isinstance(c.shared, Shared)
     n, p = c.q.shape
     if not intercepts or n < FEWEST_SAMPLES or p > _MOST_FIXED:
         return False
-    if c.shared.n_columns > SWEEP_COLUMNS:
-        return genes * n >= _MANY_LARGE
-    return genes >= _MANY_GENES and genes * n >= _MANY
+    return genes * n >= (_MANY if c.shared.n_columns <= SWEEP_COLUMNS else _MANY_LARGE)
 
 
 def products_of_tiles(as_records: bool, plan: SharedPlan, block: GeneRows) -> Formed:

@@ -22,7 +22,7 @@ def in_tiles(
     """``compute(begin)`` of ``width`` genes at a time, put together: arrays by their last axis.
 
     `Records` in it are put together by rows. Of the ``capacity`` genes the first ``count`` are
-    computed, to the end of the last one's tile. The others are ones.
+    computed, and as many as a tile has. The others are ones.
     """
 
     def empty(one: Any) -> Any:
@@ -31,12 +31,15 @@ def in_tiles(
         return jnp.ones((*one.shape[:-1], capacity), one.dtype)
 
     def fill(i: Int[Array, ""], room: Any) -> Any:
+        # The last tile begins earlier, and has some genes of the one before again.
+        begin = jnp.minimum(i * width, jnp.maximum(count - width, 0))
+
         def put(old: Any, new: Any) -> Any:
             if isinstance(old, Records):
-                return old.placed(new, i * width)
-            return jax.lax.dynamic_update_slice_in_dim(old, new, i * width, -1)
+                return old.placed(new, begin)
+            return jax.lax.dynamic_update_slice_in_dim(old, new, begin, -1)
 
-        return jax.tree.map(put, room, compute(i * width), is_leaf=_is_records)
+        return jax.tree.map(put, room, compute(begin), is_leaf=_is_records)
 
     room = jax.tree.map(empty, jax.eval_shape(compute, 0), is_leaf=_is_records)
     return jax.lax.fori_loop(0, (count + width - 1) // width, fill, room)
