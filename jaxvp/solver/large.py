@@ -30,7 +30,7 @@ from jaxvp.likelihood.lanes import largest
 from jaxvp.likelihood.own_part import own_part
 from jaxvp.likelihood.system import FixedSystem
 from jaxvp.solver import newton
-from jaxvp.solver.loop import by_tiles, for_each, iterate
+from jaxvp.solver.loop import by_tiles, iterate
 from jaxvp.solver.surface import Near, Surface, near_optimum
 from jaxvp.statistics import Array, PerGene, Records, Shared
 
@@ -94,9 +94,9 @@ def solve_large(
         jnp.full((), jnp.inf, near.x.dtype),
         _room_for_complement(nodes, shared, near.x.dtype),
     )
-    state = for_each(newton.start(shared)._replace(beside=zero), count)._replace(
-        trial=near.x, done=~(wanted & jnp.isfinite(near.deviance))
-    )
+    somewhere = jnp.isfinite(near.deviance)
+    begin = Records.repeated(newton.start(shared)._replace(beside=zero), count)
+    start = begin.replaced(trial=jnp.where(somewhere, near.x, 0.0), done=~(wanted & somewhere))
     diagonal = jnp.eye(k, dtype=bool)[..., None]
 
     def common(node):
@@ -179,7 +179,7 @@ def solve_large(
     tile = math.gcd(count, _tile(shared.n_columns, nodes is not None))
     settings = {"bursts": _BURSTS, "common": common, "enter": enter, **of_nodes}
     most = jnp.minimum(limit, _MOST)
-    found = iterate(stepped, tile, known, Records.of(state), most, **settings).tree()
+    found = iterate(stepped, tile, known, start, most, **settings).tree()
 
     def variances(x):
         covariance = determinant.covariance(x, shared.p)
