@@ -33,7 +33,7 @@ JAX, differentiable).
 
 *Host code.* Sparse matrices times a tile of measurements; they never enter JAX. (Compiled programs
 form the products of a gene's own, `own_products`, as they are many more, and from the same sums
-those that are shared by many genes of a small system, and on an accelerator, `shared_products`.)
+those that are shared by the genes of many measurements, or on an accelerator, `shared_products`.)
 Six passes over a tile that is in the cache:
 copy (turned), a shift, level sums of term 1, of the others, ``y'y``, and ``Q'y`` of the columns
 that vary within levels of term 1 (`ConstantColumns` has the others). Everything else follows from
