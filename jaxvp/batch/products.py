@@ -13,7 +13,7 @@ from jaxvp import threads
 from jaxvp.batch.compiled import PROGRAMS, run_compiled
 from jaxvp.batch.devices import Devices
 from jaxvp.batch.program import Program
-from jaxvp.memory import aligned, filled
+from jaxvp.memory import aligned
 from jaxvp.statistics import (
     Block,
     Compression,
@@ -29,10 +29,6 @@ from jaxvp.statistics import (
     chunk_of,
     padded,
 )
-
-# Genes of a part of a block that is formed at once, at least, and bytes of its records, at most.
-# (All 109 MB of a block of D would be new memory every time, by pages of 4 kB: a 40th of the call.)
-_FEWEST, _PART_BYTES = 64, 24 << 20
 
 
 def form_products(devices: Devices, nodes: int, plan: Plan, genes: Genes, count: int) -> PerGene:
@@ -61,8 +57,8 @@ def form_block(
 ) -> Block:
     """Statistics of a block whose genes share the design, on the device that they are solved on.
 
-    A CPU's are formed by so many threads. Genes that want care are formed by NumPy, and put in
-    their places.
+    A CPU's are formed in parts, by so many threads. Genes that want care are formed by NumPy, and
+    put in their places.
     """
     genes = y.shape[1]
     if program.devices.platform == "cpu":
@@ -96,11 +92,12 @@ def _form_here(program: Program, y: Num[np.ndarray, "n genes"], helpers: int) ->
 
     In NumPy's arrays: a solver that takes JAX's as well as these would be compiled twice.
     """
-    size = _genes_at_once(program, helpers)
+    size = program.together
     starts = range(0, y.shape[1], size)
     found: dict[int, Formed] = {}
 
     def form(start: int) -> None:
+        # One thread's parts are copied to one place, if they are: each is done before the next.
         room = program.room if helpers == 1 else Room()
         with jax.enable_x64(True):  # by every thread
             rows = room.rows(y[:, start : start + size], size)
@@ -113,14 +110,6 @@ def _form_here(program: Program, y: Num[np.ndarray, "n genes"], helpers: int) ->
     return _joined(program.capacity, [found[start] for start in starts])
 
 
-def _genes_at_once(program: Program, helpers: int) -> int:
-    """Genes of a block whose products are formed together, a power of two."""
-    fits = program.capacity // helpers
-    if program.takes_records:
-        fits = min(fits, _PART_BYTES // (8 * program.shared[0].numbers_of_gene))
-    return min(program.capacity, max(_FEWEST, 1 << max(0, fits.bit_length() - 1)))
-
-
 def _joined(capacity: int, parts: list[Formed]) -> Formed:
     """Parts of a block, whose products get the room that it has: ones."""
     axis = _axis_of(parts[0].gene)
@@ -128,12 +117,12 @@ def _joined(capacity: int, parts: list[Formed]) -> Formed:
     def one(*arrays: np.ndarray) -> np.ndarray:
         shape = np.array(arrays[0].shape)
         shape[axis] = capacity
-        room = filled(1.0, *shape.tolist())
-        begin = 0
+        room = aligned(*shape.tolist())
+        places, end = np.moveaxis(room, axis, 0), 0
         for array in arrays:
-            end = begin + array.shape[axis]
-            np.moveaxis(room, axis, 0)[begin:end] = np.moveaxis(array, axis, 0)
-            begin = end
+            begin, end = end, end + array.shape[axis]
+            places[begin:end] = np.moveaxis(array, axis, 0)
+        places[end:] = 1.0
         return room
 
     gene = jax.tree.map(one, *(part.gene for part in parts))
@@ -175,12 +164,14 @@ def _with_care(
 def _put_here(
     gene: PerGene | Records, some: PerGene | Records, places: Int[np.ndarray, " some"]
 ) -> PerGene | Records:
-    """What `PROGRAMS` do on an accelerator, in NumPy's arrays."""
+    """What `PROGRAMS` do on an accelerator, in NumPy's arrays: JAX's may not be written to."""
     axis = _axis_of(gene)
 
     def one(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        room = aligned(*old.shape)
-        room[...] = old
+        room = old
+        if not room.flags.writeable:
+            room = aligned(*old.shape)
+            room[...] = old
         np.moveaxis(room, axis, 0)[places] = np.moveaxis(new, axis, 0)
         return room
 

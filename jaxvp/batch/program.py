@@ -26,11 +26,29 @@ from jaxvp.statistics import (
     padded,
 )
 
+# Genes of a part of a block that is formed at once, at least, and bytes of its records beyond that.
+# All 109 MB of a block of D would be new memory every time, by pages of 4 kB: a 40th of the call.
+_FEWEST, _PART_BYTES = 32, 24 << 20
+
 
 def capacity_for(genes: int, width: int) -> int:
     """Genes that a block's buffers hold: tiles in powers of two, for few shapes to compile."""
     tiles = -(-genes // width)
     return width << (tiles - 1).bit_length()
+
+
+def genes_together(
+    shared: Shared | SlopeShared, capacity: int, genes: int, helpers: int, records: bool
+) -> int:
+    """Of a block, genes whose products a compiled program forms at once, a power of two.
+
+    No more than the ``genes`` that a block has, so that what is read is there; some for each of the
+    threads that help; and of `Records` (``records``) few bytes.
+    """
+    most = min(genes, capacity // helpers)
+    if records:
+        most = min(most, _PART_BYTES // (8 * shared.numbers_of_gene))
+    return min(capacity, max(_FEWEST, 1 << max(1, most).bit_length() - 1))
 
 
 class Program(NamedTuple):
@@ -45,6 +63,7 @@ class Program(NamedTuple):
     devices: Devices
     plan: SharedPlan | None  # on the device that forms products of the design; None: NumPy does
     room: Room  # for measurements that it is formed of
+    together: int  # genes that it is formed of at once, on a CPU
 
     @property
     def takes_records(self) -> bool:

@@ -24,7 +24,7 @@ from jaxvp.target import as_numbered
 from .types import Array
 
 _SPARE = ALIGNMENT // 8 - 1  # numbers, at most, before a multiple
-FEWEST_SAMPLES = _SPARE + 1  # so that what a window lacks is of a block's first gene, or its last
+FEWEST_SAMPLES = _SPARE + 1  # so that a window, which may lack so many, has a tile of genes
 # Genes of a tile, at most: a line of the cache is eight, a vector, too.
 _TILE = 16
 
@@ -124,8 +124,9 @@ def tile_genes(genes: int) -> int:
 
 
 def by_genes(y: Num[np.ndarray, "n genes"]) -> bool:
-    """Whether genes are rows in memory: one gene always is."""
-    return y.shape[1] == 1 or y.strides[0] < y.strides[1]
+    """Whether genes are rows in memory: one gene is if its samples are side by side."""
+    alone = y.shape[1] == 1 and y.strides[0] == y.itemsize
+    return alone or y.strides[0] < y.strides[1]
 
 
 class Room:

@@ -21,6 +21,7 @@ from jaxvp.target import accelerated, fence, traced_for
 from .compression import Compression
 from .passes import FEW_COLUMNS, rows_of_shift
 from .products import lowest_share
+from .records import Records
 from .row_sums import added, take, with_zeros
 from .sparse import BySample, Gathered, Scattered
 from .types import Array, PerGene
@@ -145,7 +146,7 @@ class LevelSums(NamedTuple):
 class Formed(NamedTuple):
     """Products of a block of genes, and what `Block` has beside them."""
 
-    gene: PerGene
+    gene: PerGene | Records
     scale: Float[Array, " genes"]
     ols: Float[Array, "p genes"]
     plain: Bool[Array, " genes"]  # where not, the products mean nothing

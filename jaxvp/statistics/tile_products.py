@@ -27,8 +27,8 @@ from .types import SWEEP_COLUMNS, Array, Shared
 
 # Measurements from which on half a second of compilation, or one, pays within some fifteen fits, of
 # small systems and of large ones; and fixed columns, at most: of more NumPy is as fast. By the
-# study, not by the machine: runs repeat.
-_MANY, _MANY_LARGE, _MOST_FIXED = 1 << 24, 1 << 25, 32
+# study, not by the machine: runs repeat. Of few genes there is nothing beside what is read.
+_MANY, _MANY_LARGE, _MOST_FIXED, _FEWEST_GENES = 1 << 24, 1 << 25, 32, 64
 # Samples of a tile that are turned at once, at most.
 _SAMPLES = 4096
 
@@ -38,7 +38,7 @@ def compiled_here(c: Compression, genes: int) -> bool:
     # With random slopes a sample is added to several rows, each time scaled: NumPy is as fast.
     intercepts = c.grouping is not None and isinstance(c.shared, Shared)
     n, p = c.q.shape
-    if not intercepts or n < FEWEST_SAMPLES or p > _MOST_FIXED:
+    if not intercepts or n < FEWEST_SAMPLES or p > _MOST_FIXED or genes < _FEWEST_GENES:
         return False
     return genes * n >= (_MANY if c.shared.n_columns <= SWEEP_COLUMNS else _MANY_LARGE)
 
