@@ -3,7 +3,7 @@
 What `products` does with NumPy, which passes over a tile of measurements once for each of them, and
 whose threads wait for the interpreter between. Here a tile of genes goes through some samples at a
 time: they are turned into the second-level cache, and everything that they are added to is there,
-too (F, two threads, per gene: 1.6 us in place of 3).
+too (two threads, per gene: F 1.6 us in place of 4, E 175 in place of 400).
 """
 
 from __future__ import annotations
