@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxvp.likelihood import accelerated, every
-from jaxvp.statistics import Array, Records
+from jaxvp.statistics import Array, Records, is_records
 from jaxvp.target import as_numbered
 
 # Genes whose tables are filled at once, on a CPU and on an accelerator.
@@ -172,10 +172,6 @@ def by_tiles(compute: Callable[[Any], Any], gene: Any, out: Any, genes: int = _T
     return jax.lax.fori_loop(0, count // width, fill, out)
 
 
-def _is_records(node: Any) -> bool:
-    return isinstance(node, Records)
-
-
 def cut(leaf: Array, begin: Int[Array, ""], width: int) -> Array:
     """``width`` genes from ``begin`` on."""
     return jax.lax.dynamic_slice_in_dim(leaf, begin, width, axis=-1)
@@ -187,8 +183,8 @@ def _gathered(gene: Any, index: Int[Array, " width"]) -> Any:
     Of `Records` they are rows anyway. Of arrays that have the genes last they are neighbours in the
     first burst, without groups: then a CPU copies rows, not numbers.
     """
-    if all(map(_is_records, jax.tree.leaves(gene, is_leaf=_is_records))):
-        return jax.tree.map(lambda node: node.take(index).tree(), gene, is_leaf=_is_records)
+    if all(map(is_records, jax.tree.leaves(gene, is_leaf=is_records))):
+        return jax.tree.map(lambda node: node.take(index).tree(), gene, is_leaf=is_records)
 
     def rows():
         return jax.tree.map(lambda leaf: cut(jnp.asarray(leaf), index[0], len(index)), gene)

@@ -55,7 +55,7 @@ from .nodes import node_counts
 from .own_products import Genes, chunk_of, chunk_products
 from .own_slopes import own_slopes, room_for_slopes
 from .products import careful_statistics, statistics
-from .records import Records
+from .records import Records, is_records
 from .shared_products import Formed, SharedPlan, shared_products
 from .slope_levels import CHUNK, upper
 from .slope_structure import SlopeStructure, slope_structure
@@ -127,8 +127,9 @@ __all__ = [
     "compress",
     "compress_slopes",
     "gene_products",
-    "known_classes",
     "indicator",
+    "is_records",
+    "known_classes",
     "layout",
     "level_products",
     "namespace",

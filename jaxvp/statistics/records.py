@@ -116,3 +116,8 @@ class Records(eqx.Module):
 
     def _with(self, rows: Array) -> Records:
         return Records(rows, self.structure, self.leaves)
+
+
+def is_records(node: Any) -> bool:
+    """For functions over trees whose leaves they shall be."""
+    return isinstance(node, Records)

@@ -30,7 +30,7 @@ from .types import Array, PerGene
 class SharedPlan(NamedTuple):
     """A `Compression` with random terms as the program takes it."""
 
-    q: Float[np.ndarray, "p n"]  # a column of Q a row: a CPU takes three times as long to turn it
+    q: Float[np.ndarray, "p n"]  # turned: XLA multiplies by Q' four times as slowly on a CPU
     q_of_ones: Float[np.ndarray, " p"]
     shifted: Float[np.ndarray, ""]  # 1: a gene may be shifted; 0: it may not
     root: Float[np.ndarray, "n 1"] | None

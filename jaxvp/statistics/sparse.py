@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from jaxvp.target import fence
 
 from .row_sums import RowSums, added, row_sums, summed, take
+from .tiles import in_parts
 from .types import Array
 
 # Entries that are multiplied before they are added: they stay in the cache.
@@ -73,23 +74,17 @@ class Scattered(NamedTuple):
         def entries(table: Array, columns: Array, values: Array) -> Array:
             return take(table, columns) * values[:, None]
 
-        total = len(self.values)
-        parts = -(-total // _ENTRIES)
-        some = -(-total // max(1, parts))
-
-        def add(part: Int[Array, ""] | int, room: jax.Array) -> jax.Array:
-            # The last part begins earlier, and adds nothing where the one before was.
-            first = jnp.minimum(part * some, total - some)
+        def add(first: Array, some: int, new: Array | None, room: jax.Array) -> jax.Array:
             rows, columns, values = (
                 jax.lax.dynamic_slice_in_dim(jnp.asarray(a), first, some)
                 for a in (self.rows, self.columns, self.values)
             )
-            if parts > 1:
-                values = jnp.where(first + jnp.arange(some) >= part * some, values, 0.0)
+            if new is not None:
+                values = jnp.where(new, values, 0.0)
             return _put(room, rows, fence(entries, table, columns, values))
 
         room = jnp.zeros((len(self.shape), table.shape[1]), table.dtype)
-        return jax.lax.fori_loop(0, parts, add, room)
+        return in_parts(len(self.values), _ENTRIES, add, room)
 
 
 class BySample(NamedTuple):

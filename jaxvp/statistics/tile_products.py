@@ -22,7 +22,7 @@ from .passes import rows_of_shift
 from .records import Records
 from .shared_products import Formed, SharedPlan, formed
 from .sparse import BySample
-from .tiles import in_tiles
+from .tiles import in_parts, in_tiles
 from .types import SWEEP_COLUMNS, Array, Shared
 
 # Measurements from which on half a second of compilation, or one, pays within some fifteen fits, of
@@ -58,15 +58,11 @@ def _products(
     assert isinstance(sum_levels, BySample) and isinstance(sum_others, BySample)
     q = jnp.asarray(plan.q)
     (p, n), genes = q.shape, block.width
-    parts = -(-n // _SAMPLES)
-    rows = -(-n // parts)
     shift = block.samples(begin, 0, n, lambda y: plan.shift_of(y[rows_of_shift(n)]))
 
-    def add(part: Int[Array, ""] | int, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        # The last part begins earlier, and has nothing where samples were in the one before.
-        first = jnp.minimum(part * rows, n - rows)
-        here = first + jnp.arange(rows)
-
+    def add(
+        first: Array, rows: int, new: Array | None, found: tuple[jax.Array, ...]
+    ) -> tuple[jax.Array, ...]:
         def cut(a: Array) -> Array:
             return jax.lax.dynamic_slice_in_dim(jnp.asarray(a), first, rows)
 
@@ -74,7 +70,7 @@ def _products(
             y = y - shift
             if plan.root is not None:
                 y = y * cut(plan.root)
-            return y if parts == 1 else jnp.where((here >= part * rows)[:, None], y, 0.0)
+            return y if new is None else jnp.where(new[:, None], y, 0.0)
 
         y = block.samples(begin, first, rows, centred)
         ols, yy, levels, others = found
@@ -91,5 +87,5 @@ def _products(
         sum_levels.nothing(genes),
         sum_others.nothing(genes),
     )
-    found = formed(plan, shift, *jax.lax.fori_loop(0, parts, add, nothing))
+    found = formed(plan, shift, *in_parts(n, _SAMPLES, add, nothing))
     return found._replace(gene=Records.of(found.gene)) if as_records else found

@@ -1,4 +1,4 @@
-"""Tiles of genes in a compiled program: one after the other, each while it is in the cache."""
+"""Tiles of genes, and parts of sums, in a compiled program: each while it is in the cache."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
-from .records import Records
+from .records import Records, is_records
 from .types import Array
 
 
@@ -39,11 +39,30 @@ def in_tiles(
                 return old.placed(new, begin)
             return jax.lax.dynamic_update_slice_in_dim(old, new, begin, -1)
 
-        return jax.tree.map(put, room, compute(begin), is_leaf=_is_records)
+        return jax.tree.map(put, room, compute(begin), is_leaf=is_records)
 
-    room = jax.tree.map(empty, jax.eval_shape(compute, 0), is_leaf=_is_records)
+    room = jax.tree.map(empty, jax.eval_shape(compute, 0), is_leaf=is_records)
     return jax.lax.fori_loop(0, (count + width - 1) // width, fill, room)
 
 
-def _is_records(node: Any) -> bool:
-    return isinstance(node, Records)
+def in_parts(
+    total: int,
+    most: int,
+    add: Callable[[Array, int, Bool[Array, " some"] | None, Any], Any],
+    found: Any,
+) -> Any:
+    """``found`` with what all parts of a sum add: of ``total`` terms, ``most`` at a time at most.
+
+    ``add(first, some, new, found)`` adds so many terms, the same number in every part, from
+    ``first`` on. The last part begins earlier: ``new`` says which of its terms were not in the one
+    before (None: all).
+    """
+    parts = -(-total // most)
+    some = -(-total // max(1, parts))
+
+    def one(part: Int[Array, ""] | int, found: Any) -> Any:
+        first = jnp.minimum(part * some, total - some)
+        new = None if parts == 1 else first + jnp.arange(some) >= part * some
+        return add(first, some, new, found)
+
+    return jax.lax.fori_loop(0, parts, one, found)
