@@ -33,14 +33,17 @@ def are_those_of(found, host, genes=slice(None)):
         np.testing.assert_allclose(mine, its, rtol=1e-11, atol=1e-11 * np.abs(its).max(initial=0))
 
 
-def of_every_kind(genes):
-    """A study of 60 samples, some of whose genes are no ordinary ones."""
-    study = jaxvp.simulate(genes, 60, {"g": 8, "h": 4}, zero_probability=0.4, seed=5)
+def of_every_kind(genes, n=60, levels=None, steep=1e4):
+    """A study of n samples, some of whose genes are no ordinary ones.
+
+    Of one the levels of a term explain all but what is ``steep`` times less.
+    """
+    study = jaxvp.simulate(genes, n, levels or {"g": 8, "h": 4}, zero_probability=0.4, seed=5)
     table, rng = study.expression.copy(), np.random.default_rng(5)
     table.iloc[3] = 7.0
     table.iloc[5, 2] = np.inf
     table.iloc[9] *= 1e-200
-    table.iloc[11] = np.repeat(table.iloc[11, :8].to_numpy(), 8)[:60]
+    table.iloc[11] = np.repeat(table.iloc[11, :8].to_numpy(), n // 8 + 1)[:n]
     level = study.metadata["g"].astype("category").cat.codes.to_numpy()
-    table.iloc[13] = 1e4 * level + rng.normal(size=60)  # all but explained by a term
+    table.iloc[13] = steep * level + rng.normal(size=n)
     return table, study.formula, study.metadata

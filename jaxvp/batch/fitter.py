@@ -16,7 +16,7 @@ from jaxvp.batch.devices import Device, Devices
 from jaxvp.batch.fitted import Fitted, FixedPart
 from jaxvp.batch.own import Own
 from jaxvp.batch.patterns import Patterns, fit_rare
-from jaxvp.batch.program import Program, capacity_for, genes_together
+from jaxvp.batch.program import Program, capacity_for
 from jaxvp.batch.shared import column_covariance
 from jaxvp.batch.waiting import Rest
 from jaxvp.batch.work import Work
@@ -118,19 +118,15 @@ class Fitter:
         # Genes of larger systems are fitted one by one: together they take no less time.
         self.gathers = shared.n_columns <= SWEEP_COLUMNS
         self._programs: queue.SimpleQueue[Program] = queue.SimpleQueue()
+        most = min(block_size, genes)
         for group in workers:
             width = lanes(shared, group.platform)
             if group.platform != "cpu":  # where the lanes are more than there are genes
-                width = min(width, max(16, 1 << (min(block_size, genes) - 1).bit_length()))
-            capacity = capacity_for(min(block_size, genes), width)
-            program = Program(
-                placed[group], solver, width, reml, capacity, np.dtype(dtype), group,
-                plans.get(group), Room(), 0,
-            )  # fmt: skip
-            together = genes_together(
-                shared, capacity, min(block_size, genes), self._work.helpers, program.takes_records
-            )
-            self._programs.put(program._replace(together=together))
+                width = min(width, max(16, 1 << (most - 1).bit_length()))
+            capacity, kind = capacity_for(most, width), np.dtype(dtype)
+            shared_arrays, plan = placed[group], plans.get(group)
+            settings = (solver, width, reml, capacity, kind, group, plan, Room(), most)
+            self._programs.put(Program(shared_arrays, *settings))
 
     def __call__(
         self, y: Num[np.ndarray, "n genes"], weights: Num[np.ndarray, "n genes"] | None = None

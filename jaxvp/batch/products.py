@@ -53,7 +53,7 @@ def own_products(s: Structure, found: Sums, nodes: int) -> PerGene:
 
 
 def form_block(
-    program: Program, compression: Compression, y: Num[np.ndarray, "n genes"], helpers: int = 1
+    program: Program, compression: Compression, y: Num[np.ndarray, "n genes"], helpers: int
 ) -> Block:
     """Statistics of a block whose genes share the design, on the device that they are solved on.
 
@@ -92,7 +92,7 @@ def _form_here(program: Program, y: Num[np.ndarray, "n genes"], helpers: int) ->
 
     In NumPy's arrays: a solver that takes JAX's as well as these would be compiled twice.
     """
-    size = program.together
+    size = program.together(helpers)
     starts = range(0, y.shape[1], size)
     found: dict[int, Formed] = {}
 

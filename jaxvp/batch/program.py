@@ -37,20 +37,6 @@ def capacity_for(genes: int, width: int) -> int:
     return width << (tiles - 1).bit_length()
 
 
-def genes_together(
-    shared: Shared | SlopeShared, capacity: int, genes: int, helpers: int, records: bool
-) -> int:
-    """Of a block, genes whose products a compiled program forms at once, a power of two.
-
-    No more than the ``genes`` that a block has, so that what is read is there; some for each of the
-    threads that help; and of `Records` (``records``) few bytes.
-    """
-    most = min(genes, capacity // helpers)
-    if records:
-        most = min(most, _PART_BYTES // (8 * shared.numbers_of_gene))
-    return min(capacity, max(_FEWEST, 1 << max(1, most).bit_length() - 1))
-
-
 class Program(NamedTuple):
     """What every block of a call shares."""
 
@@ -63,7 +49,7 @@ class Program(NamedTuple):
     devices: Devices
     plan: SharedPlan | None  # on the device that forms products of the design; None: NumPy does
     room: Room  # for measurements that it is formed of
-    together: int  # genes that it is formed of at once, on a CPU
+    genes: int  # of a block, at most
 
     @property
     def takes_records(self) -> bool:
@@ -75,6 +61,17 @@ class Program(NamedTuple):
         if self.plan is None or self.devices.platform != "cpu":
             return self.plan is not None
         return y.dtype == np.float64 and by_genes(y)  # others would be copied
+
+    def together(self, helpers: int) -> int:
+        """Genes whose products a CPU's program forms at once, a power of two.
+
+        No more than a block has, so that what is read is there; some for each of the threads that
+        help; and of `Records` few bytes.
+        """
+        most = min(self.genes, self.capacity // helpers)
+        if self.takes_records:
+            most = min(most, _PART_BYTES // (8 * self.shared[0].numbers_of_gene))
+        return min(self.capacity, max(_FEWEST, 1 << max(1, most).bit_length() - 1))
 
 
 def solve_block(

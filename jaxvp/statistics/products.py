@@ -46,8 +46,7 @@ def statistics(
     """
     n, genes = y.shape
     room = max(genes, capacity)
-    records = Records.empty(_one(compression), room) if as_records else None
-    block = _empty(compression, genes, room, records)
+    block, gene = _empty(compression, genes, room, as_records)
     tile = larger * int(np.clip(_TILE_BYTES // (8 * n), *_TILE_GENES))
     tile = max(1, min(tile, genes))
     parts = in_parts(compression, n, larger * _TILE_BYTES // (8 * tile))
@@ -65,7 +64,7 @@ def statistics(
     if 0 < genes < room:
         for array in jax.tree.leaves(block.gene):
             array[..., genes:] = array[..., genes - 1 : genes]
-    return block if records is None else block._replace(gene=records)
+    return block._replace(gene=gene)
 
 
 def careful_statistics(
@@ -73,11 +72,10 @@ def careful_statistics(
 ) -> Block:
     """The same of a few genes, none of them formed by differences of sums."""
     genes = y.shape[1]
-    records = Records.empty(_one(compression), genes) if as_records else None
-    block = _empty(compression, genes, genes, records)
+    block, gene = _empty(compression, genes, genes, as_records)
     with np.errstate(all="ignore"):
         _fill_carefully(compression, y, block, np.arange(genes))
-    return block if records is None else block._replace(gene=records)
+    return block._replace(gene=gene)
 
 
 def _one(compression: Compression) -> PerGene:
@@ -93,19 +91,22 @@ def _one(compression: Compression) -> PerGene:
 
 
 def _empty(
-    compression: Compression, genes: int, room: int, records: Records | None = None
-) -> Block:
-    """To be filled; products have ``room`` for more genes, or are those of ``records``."""
-    if records is None:
-        gene = jax.tree.map(lambda leaf: aligned(*leaf.shape, room), _one(compression))
+    compression: Compression, genes: int, room: int, as_records: bool
+) -> tuple[Block, PerGene | Records]:
+    """To be filled, and the products that it has then, with ``room`` for more genes."""
+    one = _one(compression)
+    if as_records:
+        found = Records.empty(one, room)
+        arrays = found.tree()
     else:
-        gene = records.tree()
-    return Block(
-        gene,
+        found = arrays = jax.tree.map(lambda leaf: aligned(*leaf.shape, room), one)
+    block = Block(
+        arrays,
         np.ones(genes),
         np.zeros((compression.shared.p, genes)),
         *(np.zeros(genes, dtype=bool) for _ in range(3)),
     )
+    return block, found
 
 
 # Smallest share of a sum of squares that may be what is left of a difference: the statistics keep

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from jaxvp.target import fence
 
 from .row_sums import RowSums, added, row_sums, summed, take
-from .tiles import in_parts
+from .tiles import summed_in_parts
 from .types import Array
 
 # Entries that are multiplied before they are added: they stay in the cache.
@@ -84,7 +84,7 @@ class Scattered(NamedTuple):
             return _put(room, rows, fence(entries, table, columns, values))
 
         room = jnp.zeros((len(self.shape), table.shape[1]), table.dtype)
-        return in_parts(len(self.values), _ENTRIES, add, room)
+        return summed_in_parts(len(self.values), _ENTRIES, add, room)
 
 
 class BySample(NamedTuple):

@@ -22,7 +22,7 @@ from .passes import rows_of_shift
 from .records import Records
 from .shared_products import Formed, SharedPlan, formed
 from .sparse import BySample
-from .tiles import in_parts, in_tiles
+from .tiles import in_tiles, summed_in_parts
 from .types import SWEEP_COLUMNS, Array, Shared
 
 # Measurements from which on half a second of compilation, or one, pays within some fifteen fits, of
@@ -87,5 +87,5 @@ def _products(
         sum_levels.nothing(genes),
         sum_others.nothing(genes),
     )
-    found = formed(plan, shift, *in_parts(n, _SAMPLES, add, nothing))
+    found = formed(plan, shift, *summed_in_parts(n, _SAMPLES, add, nothing))
     return found._replace(gene=Records.of(found.gene)) if as_records else found

@@ -45,7 +45,7 @@ def in_tiles(
     return jax.lax.fori_loop(0, (count + width - 1) // width, fill, room)
 
 
-def in_parts(
+def summed_in_parts(
     total: int,
     most: int,
     add: Callable[[Array, int, Bool[Array, " some"] | None, Any], Any],
