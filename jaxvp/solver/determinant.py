@@ -16,6 +16,8 @@ eliminated like this (`jaxvp.solver.confounded`); the combinations that the fixe
 are put back at the end.
 
 Cost: N_1 reductions of size q_2, N_1 N_2 of size q_3, shared out to all cores.
+
+More than 300 lines: the table, and the dense algebra that its error is measured beside.
 """
 
 from __future__ import annotations
