@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -47,14 +48,14 @@ def _control_group() -> int | None:
         return None
 
 
-def aligned(*shape: int) -> Float[np.ndarray, "..."]:
+def aligned(*shape: int, dtype: Any = np.float64) -> Float[np.ndarray, "..."]:
     """An empty array that begins where an array of JAX does.
 
     On a CPU `jax.device_put` takes it as it is, where another would be copied.
     """
-    size = math.prod(shape)
-    room = np.empty(size + ALIGNMENT // 8)
-    first = -room.ctypes.data % ALIGNMENT // 8
+    size, dtype = math.prod(shape), np.dtype(dtype)
+    room = np.empty(size + ALIGNMENT // dtype.itemsize, dtype)
+    first = to_aligned(room, 0)
     return room[first : first + size].reshape(shape)
 
 
@@ -63,3 +64,37 @@ def filled(value: float, *shape: int) -> Float[np.ndarray, "..."]:
     array = aligned(*shape)
     array[...] = value
     return array
+
+
+def spare(dtype: np.dtype) -> int:
+    """Numbers, at most, before the next place where an array of JAX may begin."""
+    return ALIGNMENT // dtype.itemsize - 1
+
+
+def to_aligned(memory: Float[np.ndarray, " all"], place: int) -> int:
+    """The first place from there on where JAX takes an array as it is."""
+    size = memory.itemsize
+    return place + (-(memory.ctypes.data + size * place) % ALIGNMENT) // size
+
+
+def in_one_piece(y: np.ndarray) -> bool:
+    """Numbers as a program takes them, none of them apart from the others."""
+    plain = y.dtype.kind == "f" and y.dtype.isnative and y.flags.aligned
+    return plain and y.dtype.itemsize in (4, 8) and y.flags.forc
+
+
+def around(y: Float[np.ndarray, "rows columns"]) -> tuple[Float[np.ndarray, " all"], int] | None:
+    """All that lies in one piece with an array's numbers, and where in it that begins.
+
+    None where the array itself is not `in_one_piece` and no other that it is a view of.
+    """
+    whole = y if in_one_piece(y) else None
+    base = y.base
+    while isinstance(base, np.ndarray) and base.dtype == y.dtype:
+        if in_one_piece(base):
+            whole = base
+        base = base.base
+    if whole is None:
+        return None
+    memory = np.asarray(whole).reshape(-1, order="A")  # of a matrix, too
+    return memory, (y.ctypes.data - memory.ctypes.data) // y.itemsize

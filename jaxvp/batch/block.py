@@ -20,6 +20,7 @@ from jaxvp.batch.program import Program
 from jaxvp.batch.shared import fit_shared
 from jaxvp.batch.work import Work
 from jaxvp.solver import Status
+from jaxvp.statistics import by_genes
 
 _SAMPLES_TO_LOOK_AT = 8
 # Share of genes with a hole in these from which on incomplete genes are sorted out beforehand.
@@ -48,9 +49,7 @@ def fit_block(
         complete, missing = np.flatnonzero(whole), np.flatnonzero(~whole)
     if len(missing) < len(out.status):
         part = out.take(complete)
-        # Some genes of it would be rows in memory whatever all are, and formed in another way.
-        formed = program if program.forms(y) else program._replace(plan=None)
-        fit_shared(formed, work, y[:, complete], part)
+        fit_shared(program, work, _genes(y, complete), part)
         out.put(complete, part)
         # Where they are few they are found by their sums of squares, and the others stay in their
         # places: the same bits as without them.
@@ -59,3 +58,10 @@ def fit_block(
         missing = np.union1d(missing, more)
     out.status[missing] = Status.CONVERGED
     return patterns.fit_common(program, work, y, missing, out)
+
+
+def _genes(y: Num[np.ndarray, "n genes"], some: slice | Int[np.ndarray, " some"]) -> np.ndarray:
+    """Some genes; in memory they lie as all do, and are formed in the same way."""
+    if isinstance(some, slice):
+        return y[:, some]
+    return y.T.take(some, axis=0).T if by_genes(y) else y.take(some, axis=1)

@@ -125,7 +125,7 @@ class Fitter:
                 width = min(width, max(16, 1 << (most - 1).bit_length()))
             capacity, kind = capacity_for(most, width), np.dtype(dtype)
             shared_arrays, plan = placed[group], plans.get(group)
-            settings = (solver, width, reml, capacity, kind, group, plan, Room(), most)
+            settings = (solver, width, reml, capacity, kind, group, plan, Room(most), most)
             self._programs.put(Program(shared_arrays, *settings))
 
     def __call__(

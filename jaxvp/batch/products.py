@@ -22,7 +22,6 @@ from jaxvp.statistics import (
     PerGene,
     Plan,
     Records,
-    Room,
     Structure,
     Sums,
     careful_statistics,
@@ -98,9 +97,9 @@ def _form_here(program: Program, y: Num[np.ndarray, "n genes"], helpers: int) ->
 
     def form(start: int) -> None:
         # One thread's parts are copied to one place, if they are: each is done before the next.
-        room = program.room if helpers == 1 else Room()
+        room = program.room if helpers == 1 else program.room.another()
         with jax.enable_x64(True):  # by every thread
-            rows = room.rows(y[:, start : start + size], size)
+            rows = room.block(y[:, start : start + size], size)
             part = _formed(program, "products of tiles", (program.takes_records,), rows)
             found[start] = jax.tree.map(np.asarray, part)
 

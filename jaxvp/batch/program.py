@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Num
 
 from jaxvp.batch.compiled import PROGRAMS, run_compiled
 from jaxvp.batch.devices import Devices
@@ -22,7 +21,6 @@ from jaxvp.statistics import (
     Shared,
     SharedPlan,
     SlopeShared,
-    by_genes,
     padded,
 )
 
@@ -55,12 +53,6 @@ class Program(NamedTuple):
     def takes_records(self) -> bool:
         """Does it read the genes' statistics as records? (What has a `Surface` is in float64.)"""
         return isinstance(self.shared[1], Surface) and self.devices.platform == "cpu"
-
-    def forms(self, y: Num[np.ndarray, "n genes"]) -> bool:
-        """Does a compiled program form the products of these, or NumPy? (See `measurements`.)"""
-        if self.plan is None or self.devices.platform != "cpu":
-            return self.plan is not None
-        return y.dtype == np.float64 and by_genes(y)  # others would be copied
 
     def together(self, helpers: int) -> int:
         """Genes whose products a CPU's program forms at once, a power of two.

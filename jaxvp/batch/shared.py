@@ -30,7 +30,7 @@ def fit_shared(
     out.n_obs[:] = int(shared.n)
     if weighting is not None and len(weighting.rows) < len(y):
         y = y[weighting.rows]
-    if program.forms(y):
+    if program.plan is not None:
         block = form_block(program, compression, y, work.helpers)
     else:
         capacity = program.capacity if shared.levels else 0

@@ -17,20 +17,20 @@ from jaxtyping import Int
 from jaxvp.target import traced_for
 
 from .compression import Compression
-from .measurements import FEWEST_SAMPLES, GeneRows
+from .gene_rows import GeneRows
 from .passes import rows_of_shift
 from .records import Records
+from .sample_rows import SampleRows
 from .shared_products import Formed, SharedPlan, formed
 from .sparse import BySample
-from .tiles import in_tiles, summed_in_parts
+from .tiles import in_tiles
 from .types import SWEEP_COLUMNS, Array, Shared
 
 # Measurements from which on half a second of compilation, or one, pays within some fifteen fits, of
 # small systems and of large ones; and fixed columns, at most: of more NumPy is as fast. By the
 # study, not by the machine: runs repeat. Of few genes there is nothing beside what is read.
-_MANY, _MANY_LARGE, _MOST_FIXED, _FEWEST_GENES = 1 << 24, 1 << 25, 32, 64
-# Samples of a tile that are turned at once, at most.
-_SAMPLES = 4096
+_MANY, _MANY_LARGE, _MOST_FIXED = 1 << 24, 1 << 25, 32
+_FEWEST_GENES, _FEWEST_SAMPLES = 64, 8
 
 
 def compiled_here(c: Compression, genes: int) -> bool:
@@ -38,12 +38,12 @@ def compiled_here(c: Compression, genes: int) -> bool:
     # With random slopes a sample is added to several rows, each time scaled: NumPy is as fast.
     intercepts = c.grouping is not None and isinstance(c.shared, Shared)
     n, p = c.q.shape
-    if not intercepts or n < FEWEST_SAMPLES or p > _MOST_FIXED or genes < _FEWEST_GENES:
+    if not intercepts or n < _FEWEST_SAMPLES or p > _MOST_FIXED or genes < _FEWEST_GENES:
         return False
     return genes * n >= (_MANY if c.shared.n_columns <= SWEEP_COLUMNS else _MANY_LARGE)
 
 
-def products_of_tiles(as_records: bool, plan: SharedPlan, block: GeneRows) -> Formed:
+def products_of_tiles(as_records: bool, plan: SharedPlan, block: GeneRows | SampleRows) -> Formed:
     """Products of the genes of a block, to be compiled for a CPU; arrays, or `Records`."""
     with traced_for("cpu"):
         tile = partial(_products, as_records, plan, block)
@@ -51,41 +51,37 @@ def products_of_tiles(as_records: bool, plan: SharedPlan, block: GeneRows) -> Fo
 
 
 def _products(
-    as_records: bool, plan: SharedPlan, block: GeneRows, begin: Int[Array, ""] | int
+    as_records: bool, plan: SharedPlan, block: GeneRows | SampleRows, begin: Int[Array, ""] | int
 ) -> Formed:
     """Of the tile of genes that begins there."""
     sum_levels, sum_others = plan.sum_levels, plan.sum_others
     assert isinstance(sum_levels, BySample) and isinstance(sum_others, BySample)
     q = jnp.asarray(plan.q)
-    (p, n), genes = q.shape, block.width
-    shift = block.samples(begin, 0, n, lambda y: plan.shift_of(y[rows_of_shift(n)]))
+    genes = block.width
+    shift = block.samples(
+        begin, 0, block.whole, lambda y: plan.shift_of(y[rows_of_shift(block.whole)])
+    )
 
-    def add(
-        first: Array, rows: int, new: Array | None, found: tuple[jax.Array, ...]
-    ) -> tuple[jax.Array, ...]:
-        def cut(a: Array) -> Array:
-            return jax.lax.dynamic_slice_in_dim(jnp.asarray(a), first, rows)
+    def centred(y: Array, first: Array | int, new: Array | None) -> Array:
+        y = y - shift
+        if plan.root is not None:
+            y = y * jax.lax.dynamic_slice_in_dim(jnp.asarray(plan.root), first, len(y))
+        return y if new is None else jnp.where(new[:, None], y, 0.0)
 
-        def centred(y: Array) -> Array:
-            y = y - shift
-            if plan.root is not None:
-                y = y * cut(plan.root)
-            return y if new is None else jnp.where(new[:, None], y, 0.0)
-
-        y = block.samples(begin, first, rows, centred)
+    def add(y: Array, first: Array | int, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         ols, yy, levels, others = found
         return (
-            ols + jax.lax.dynamic_slice_in_dim(q, first, rows, axis=1) @ y,
+            ols + jax.lax.dynamic_slice_in_dim(q, first, len(y), axis=1) @ y,
             yy + (y * y).sum(axis=0),
             sum_levels.plus(levels, y, first),
             sum_others.plus(others, y, first),
         )
 
     nothing = (
-        jnp.zeros((p, genes)),
+        jnp.zeros((len(q), genes)),
         jnp.zeros(genes),
         sum_levels.nothing(genes),
         sum_others.nothing(genes),
     )
-    found = formed(plan, shift, *summed_in_parts(n, _SAMPLES, add, nothing))
+    found = formed(plan, shift, *block.summed(begin, centred, add, nothing))
     return found._replace(gene=Records.of(found.gene)) if as_records else found

@@ -12,6 +12,11 @@ from jaxtyping import Bool, Int
 from .records import Records, is_records
 from .types import Array
 
+# Of some samples: ``finish(y, first, new)``, shifted, say, and ``add(y, first, found)``; ``new`` as
+# `summed_in_parts` has it.
+Finish = Callable[[Array, Array | int, Bool[Array, " some"] | None], Array]
+Add = Callable[[Array, Array | int, Any], Any]
+
 
 def in_tiles(
     compute: Callable[[Int[Array, ""] | int], Any],
