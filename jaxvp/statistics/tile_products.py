@@ -31,6 +31,8 @@ from .types import SWEEP_COLUMNS, Array, Shared
 # study, not by the machine: runs repeat. Of few genes there is nothing beside what is read.
 _MANY, _MANY_LARGE, _MOST_FIXED = 1 << 24, 1 << 25, 32
 _FEWEST_GENES, _FEWEST_SAMPLES = 64, 8
+# Genes whose `Records` are formed at once.
+_OF_RECORDS = 16
 
 
 def compiled_here(c: Compression, genes: int) -> bool:
@@ -45,15 +47,22 @@ def compiled_here(c: Compression, genes: int) -> bool:
 
 def products_of_tiles(as_records: bool, plan: SharedPlan, block: GeneRows | SampleRows) -> Formed:
     """Products of the genes of a block, to be compiled for a CPU; arrays, or `Records`."""
+
+    def finish(sums: tuple[Array, ...]) -> Formed:
+        found = formed(plan, *sums)
+        return found._replace(gene=Records.of(found.gene)) if as_records else found
+
+    # The sums of a large system's classes, of some genes, are as large as a cache.
+    some = min(block.width, _OF_RECORDS) if as_records else block.width
     with traced_for("cpu"):
-        tile = partial(_products, as_records, plan, block)
-        return in_tiles(tile, block.width, block.capacity, block.count)
+        tiles = block.width, block.capacity, block.count
+        return in_tiles(partial(_sums, plan, block), *tiles, finish, some)
 
 
-def _products(
-    as_records: bool, plan: SharedPlan, block: GeneRows | SampleRows, begin: Int[Array, ""] | int
-) -> Formed:
-    """Of the tile of genes that begins there."""
+def _sums(
+    plan: SharedPlan, block: GeneRows | SampleRows, begin: Int[Array, ""] | int
+) -> tuple[Array, ...]:
+    """Of the tile of genes that begins there: what `formed` takes."""
     sum_levels, sum_others = plan.sum_levels, plan.sum_others
     assert isinstance(sum_levels, BySample) and isinstance(sum_others, BySample)
     q = jnp.asarray(plan.q)
@@ -83,5 +92,4 @@ def _products(
         sum_levels.nothing(genes),
         sum_others.nothing(genes),
     )
-    found = formed(plan, shift, *block.summed(begin, centred, add, nothing))
-    return found._replace(gene=Records.of(found.gene)) if as_records else found
+    return shift, *block.summed(begin, centred, add, nothing)

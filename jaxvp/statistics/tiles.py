@@ -23,12 +23,19 @@ def in_tiles(
     width: int,
     capacity: int,
     count: Int[Array, ""],
+    finish: Callable[[Any], Any] = lambda found: found,
+    some: int | None = None,
 ) -> Any:
-    """``compute(begin)`` of ``width`` genes at a time, put together: arrays by their last axis.
+    """``finish(compute(begin))`` of ``width`` genes at a time, put together by their last axis.
 
     `Records` in it are put together by rows. Of the ``capacity`` genes the first ``count`` are
-    computed, and as many as a tile has. The others are ones.
+    computed, and as many as a tile has. The others are ones. ``some`` genes of a tile are finished
+    at a time (None: all).
     """
+    some = width if some is None else some
+
+    def cut(found: Any, first: Array | int) -> Any:
+        return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, some, -1), found)
 
     def empty(one: Any) -> Any:
         if isinstance(one, Records):
@@ -38,15 +45,20 @@ def in_tiles(
     def fill(i: Int[Array, ""], room: Any) -> Any:
         # The last tile begins earlier, and has some genes of the one before again.
         begin = jnp.minimum(i * width, jnp.maximum(count - width, 0))
+        found = compute(begin)
 
-        def put(old: Any, new: Any) -> Any:
-            if isinstance(old, Records):
-                return old.placed(new, begin)
-            return jax.lax.dynamic_update_slice_in_dim(old, new, begin, -1)
+        def part(j: Int[Array, ""] | int, room: Any) -> Any:
+            def put(old: Any, new: Any) -> Any:
+                if isinstance(old, Records):
+                    return old.placed(new, begin + j * some)
+                return jax.lax.dynamic_update_slice_in_dim(old, new, begin + j * some, -1)
 
-        return jax.tree.map(put, room, compute(begin), is_leaf=is_records)
+            return jax.tree.map(put, room, finish(cut(found, j * some)), is_leaf=is_records)
 
-    room = jax.tree.map(empty, jax.eval_shape(compute, 0), is_leaf=is_records)
+        return jax.lax.fori_loop(0, width // some, part, room)
+
+    one = jax.eval_shape(lambda: finish(cut(compute(0), 0)))
+    room = jax.tree.map(empty, one, is_leaf=is_records)
     return jax.lax.fori_loop(0, (count + width - 1) // width, fill, room)
 
 
