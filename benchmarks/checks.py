@@ -1,4 +1,4 @@
-"""What is promised beside speed: hard genes, files, memory, violin plot, report, demo.
+"""What is promised beside speed: hard genes, layouts, caches, files, memory, plots, report, demo.
 
 Each check is one function of a study's folder, run in a process of its own, that returns rows for
 the last table: what, how much, and the promise with whether it was kept, if there is one.
@@ -77,6 +77,51 @@ def hard(folder: Path, options: dict[str, Any], size: str) -> list[Row]:
     status = ", ".join(f"{n} {name}" for name, n in convergence(result)["status"].items())
     what = f"time with {options['share']:.0%} hard genes against without ({status})"
     return [row(what, ratio, "x", f"at most {most:g} x", ratio <= most)]
+
+
+def layout(folder: Path, options: dict[str, Any], size: str) -> list[Row]:
+    """The study with samples as rows in memory, as AnnData has it, and one of float32, in turn."""
+    from statistics import median
+
+    import numpy as np
+    import pandas as pd
+
+    from benchmarks import data
+    from benchmarks.ours import timed
+
+    genes, metadata, formula = data.read(folder)
+
+    def of(values: np.ndarray) -> pd.DataFrame:
+        return pd.DataFrame(values, genes.index, genes.columns, copy=False)
+
+    by_genes = np.ascontiguousarray(genes)
+    kinds = {
+        "genes": of(by_genes),
+        "samples": of(np.asfortranarray(by_genes)),
+        "samples of float32": of(np.asfortranarray(by_genes, dtype=np.float32)),
+    }
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for turn in range(1 + options["repeats"][size]):
+        for kind, table in kinds.items():
+            took = timed(table, formula, metadata)[1]
+            if turn:  # the first one compiles
+                seconds[kind].append(took)
+    base = median(seconds.pop("genes"))
+    return [
+        row(f"time with {kind} as rows in memory against genes as rows", median(s) / base, "x")
+        for kind, s in seconds.items()
+    ]
+
+
+def cached(folder: Path, options: dict[str, Any], size: str) -> list[Row]:
+    """The first call of a new process that finds an earlier one's compile cache."""
+    from benchmarks.process import call
+
+    with tempfile.TemporaryDirectory(prefix="jaxvp-bench-") as cache:
+        spec = {"folder": str(folder), "repeats": 1, "cache": cache}
+        cold = [call("benchmarks.ours", spec)["cold"] for _ in range(2)][1]
+    what, most = "new process to its first result, compile cache of an earlier one", options["most"]
+    return [row(what, cold, "s", f"under {most:g} s", cold < most)]
 
 
 def files(folder: Path, options: dict[str, Any], size: str) -> list[Row]:
@@ -196,7 +241,14 @@ def printed_seconds(text: str) -> dict[str, float]:
 
 
 def _measure(spec: dict[str, Any]) -> dict[str, Any]:
-    run = {"hard": hard, "files": files, "violins": violins, "report": report}
+    run = {
+        "hard": hard,
+        "layout": layout,
+        "cached": cached,
+        "files": files,
+        "violins": violins,
+        "report": report,
+    }
     folder, rows = Path(spec["folder"]), []
     for name, options in spec["checks"].items():
         rows += run[name](folder, options, spec["size"])

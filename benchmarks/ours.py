@@ -1,8 +1,8 @@
 """jaxvp on one study: one process, from its start to a first result, and then again and again.
 
 - *Cold* is the time from the start of the interpreter to the first result, imports and compilation
-  included, without any compile cache, and without the reading of the study's file (timed apart:
-  it is the benchmark's own).
+  included, without any compile cache (but in the check of one), and without the reading of the
+  study's file (timed apart: it is the benchmark's own).
 - *Warm* are further whole `jaxvp.fit` calls from the same DataFrame, with all cores; no more
   of them begin after `ENOUGH` seconds.
 - *Compile* is the first call less the median warm one.
@@ -40,6 +40,10 @@ def _measure(spec: dict[str, Any]) -> dict[str, Any]:
     expression, metadata, formula = data.read(folder)
     reading = time.perf_counter() - reading
 
+    if "cache" in spec:
+        import jaxvp
+
+        jaxvp.enable_compile_cache(spec["cache"])
     result, first = timed(expression, formula, metadata)
     cold = time.time() - spec["started"] - reading
     warm = [timed(expression, formula, metadata)[1]]

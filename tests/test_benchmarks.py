@@ -353,6 +353,7 @@ def test_end_to_end(tmp_path, monkeypatch, capsys):
     assert text in capsys.readouterr().out
     assert "variancePartition: call sequence re-enacted in lme4" in text
     assert "hard genes" in text and "violins of 20 genes" in text and "demo" in text
+    assert "compile cache of an earlier one" in text
     assert "report of 20 genes: write" in text and "report of 20 genes: open" in text
     (saved,) = (tmp_path / "results").glob("quick-*.json")
     (entry,) = json.loads(saved.read_text())["designs"]
