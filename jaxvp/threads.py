@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Piece = TypeVar("Piece")
+Made = TypeVar("Made")
 
 
 def cores() -> int:
@@ -35,3 +37,11 @@ def each(work: Callable[[Piece], object], pieces: Sequence[Piece], threads: int)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def later(work: Callable[[], Made]) -> Callable[[], Made]:
+    """``work()`` by a thread of its own, from now on; the result waits for it, or has its error."""
+    pool = ThreadPoolExecutor(1)
+    found = pool.submit(contextvars.copy_context().run, work)
+    pool.shutdown(wait=False)
+    return found.result

@@ -1,6 +1,8 @@
 """Large systems: tabulated determinants, what a gene adds, and polynomials, on small designs."""
 
+import threading
 import tracemalloc
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxvp
+from jaxvp.batch import fitter, program
+from jaxvp.batch import shared as shared_genes
 from jaxvp.batch.fitted import at_optimum
 from jaxvp.design import build
 from jaxvp.formula import Formula
@@ -23,7 +27,7 @@ from jaxvp.likelihood.own_part import own_part
 from jaxvp.solver import determinant, elimination, nodes, polynomial, solve, surface
 from jaxvp.solver.confounded import Confounded
 from jaxvp.solver.loop import iterate
-from jaxvp.statistics import LevelRows, Records, compress, statistics
+from jaxvp.statistics import LevelRows, PerGene, Records, compress, statistics
 
 DESIGNS = {"2 terms": {"g": 12, "h": 5}, "3 terms": {"g": 12, "h": 7, "i": 3}}
 GENES = 16
@@ -655,3 +659,38 @@ def test_genes_of_a_large_system_do_not_depend_on_their_order():
     assert (one.diagnostics["status"] == "converged").all() and (one.theta["g"] == 0).any()
     other = other.fractions.loc[one.fractions.index]
     np.testing.assert_allclose(one.fractions, other, rtol=1e-9, atol=1e-12)
+
+
+def test_blocks_are_formed_while_nodes_are_tabulated(monkeypatch):
+    """An error there ends the call; nobody waits for what will not come."""
+    study = jaxvp.simulate(40, 400, {"g": 80, "h": 70}, zero_probability=0.5, seed=6)
+    formed, form = threading.Event(), shared_genes.statistics
+
+    def tabulate(*arguments):
+        assert formed.wait(60)
+        raise MemoryError("no room for nodes")
+
+    def statistics_first(*arguments):
+        found = form(*arguments)
+        formed.set()
+        return found
+
+    monkeypatch.setattr(shared_genes, "statistics", statistics_first)
+    monkeypatch.setattr(fitter, "prepare_many", tabulate)
+    with pytest.raises(MemoryError, match="no room for nodes"):
+        jaxvp.fit(study.expression, study.formula, study.metadata)
+
+
+@pytest.mark.slow
+def test_determinants_that_are_not_exact_enough_are_not_taken(monkeypatch):
+    """Genes whose statistics were made for them are factored, one by one."""
+    study = jaxvp.simulate(40, 400, {"g": 80, "h": 70}, zero_probability=0.5, seed=6)
+    fit = partial(jaxvp.fit, study.expression, study.formula, study.metadata)
+    expected = fit()
+    monkeypatch.setattr(surface, "PRECISE", -1.0)
+    kinds, run = [], program._run
+    monkeypatch.setattr(program, "_run", lambda *a: kinds.append(type(a[1])) or run(*a))
+    found = fit()
+    assert kinds == [PerGene]
+    assert (found.diagnostics["status"] == "converged").all()
+    np.testing.assert_allclose(found.fractions, expected.fractions, rtol=1e-6, atol=1e-9)

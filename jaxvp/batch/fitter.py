@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import jax
@@ -16,13 +17,13 @@ from jaxvp.batch.devices import Device, Devices
 from jaxvp.batch.fitted import Fitted, FixedPart
 from jaxvp.batch.own import Own
 from jaxvp.batch.patterns import Patterns, fit_rare
-from jaxvp.batch.program import Program, capacity_for
+from jaxvp.batch.program import Placed, Program, capacity_for
 from jaxvp.batch.shared import column_covariance
 from jaxvp.batch.waiting import Rest
 from jaxvp.batch.work import Work
 from jaxvp.design import Design
 from jaxvp.likelihood import SWEEP_COLUMNS
-from jaxvp.solver import lanes, prepare_many
+from jaxvp.solver import lanes, prepare_many, searches_surface
 from jaxvp.statistics import (
     Compression,
     Room,
@@ -106,13 +107,21 @@ class Fitter:
         )
         # The error of tabulated determinants is measured in float64.
         many = genes if dtype == "float64" else 0
+        # Searches of slopes begin by it with weights of a gene's own, too.
+        tabulated = bool(workers) and (not own_weights or design.slopes)
+
+        def place() -> dict[Devices, Placed]:
+            with jax.enable_x64(True):
+                table = (
+                    prepare_many(solver, compression, reml, many, platform) if tabulated else None
+                )
+                host = jax.tree.map(lambda a: np.asarray(a, dtype), (shared, table))
+                return {group: jax.device_put(host, group.everywhere) for group in groups}
+
+        # What a large system's searches need takes some of the cores: blocks are formed meanwhile.
+        long = tabulated and searches_surface(solver, shared, many)
+        placed = threads.later(place) if long else functools.partial(dict, place())
         with jax.enable_x64(True):
-            # Searches of slopes begin by it with weights of a gene's own, too.
-            tabulated = bool(workers) and (not own_weights or design.slopes)
-            table = prepare_many(solver, compression, reml, many, platform) if tabulated else None
-            host = (shared, table)
-            host = jax.tree.map(lambda a: np.asarray(a, dtype), host)
-            placed = {group: jax.device_put(host, group.everywhere) for group in groups}
             plans = {g: _plan(g, compression, genes) for g in groups if not own_weights}
         self.threads = len(workers)
         # Genes of larger systems are fitted one by one: together they take no less time.
@@ -124,9 +133,19 @@ class Fitter:
             if group.platform != "cpu":  # where the lanes are more than there are genes
                 width = min(width, max(16, 1 << (most - 1).bit_length()))
             capacity, kind = capacity_for(most, width), np.dtype(dtype)
-            shared_arrays, plan = placed[group], plans.get(group)
-            settings = (solver, width, reml, capacity, kind, group, plan, Room(most), most)
-            self._programs.put(Program(shared_arrays, *settings))
+            records = long and group.platform == "cpu"
+            settings = (solver, width, reml, capacity, kind, group, plans.get(group))
+            of_group = functools.partial(_of_group, placed, group)
+            self._programs.put(
+                Program(
+                    shared,
+                    of_group,
+                    records,
+                    *settings,
+                    Room(most),
+                    most,
+                )
+            )
 
     def __call__(
         self, y: Num[np.ndarray, "n genes"], weights: Num[np.ndarray, "n genes"] | None = None
@@ -167,6 +186,10 @@ class Fitter:
                 yield program
         finally:
             self._programs.put(program)
+
+
+def _of_group(placed: Callable[[], dict[Devices, Placed]], group: Devices) -> Placed:
+    return placed()[group]
 
 
 def _plan(devices: Devices, compression: Compression, genes: int) -> SharedPlan | None:

@@ -272,9 +272,9 @@ def _fit_chunk(
     shared, table = program.shared
     # There is none of the gene's own products. Searches of slopes begin by the design's.
     table = table if isinstance(table, SlopeTable) else None
-    program = program._replace(
+    program = program.of(
         # The gene's own products stand in for these: one program, whatever the weights of samples.
-        shared=(_without_classes(shared), table),
+        (_without_classes(shared), table),
         capacity=work.own.chunk(nodes),
         width=min(work.own.width(nodes), work.own.chunk(nodes)),
     )

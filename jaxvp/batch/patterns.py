@@ -151,6 +151,6 @@ def _fit_common(
     else:
         work = work._replace(compression=pattern.compression, covariance=pattern.covariance)
         # The host forms the products: for every pattern they would be another program.
-        program = program._replace(shared=pattern.placed, plan=None)
+        program = program.of(pattern.placed, plan=None)
         fit_shared(program, work, y[:, genes], part)
     out.put(genes, part)

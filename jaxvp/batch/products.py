@@ -70,7 +70,7 @@ def form_block(
     again = np.flatnonzero(~np.asarray(plain)[:genes])
     if not len(again):
         return block
-    careful = careful_statistics(compression, y[:, again], program.takes_records)
+    careful = careful_statistics(compression, y[:, again], program.records)
     return _with_care(program, block, again, careful)
 
 
@@ -100,7 +100,7 @@ def _form_here(program: Program, y: Num[np.ndarray, "n genes"], helpers: int) ->
         room = program.room if helpers == 1 else program.room.another()
         with jax.enable_x64(True):  # by every thread
             rows = room.block(y[:, start : start + size], size)
-            part = _formed(program, "products of tiles", (program.takes_records,), rows)
+            part = _formed(program, "products of tiles", (program.records,), rows)
             found[start] = jax.tree.map(np.asarray, part)
 
     threads.each(form, starts, helpers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,10 +35,15 @@ def capacity_for(genes: int, width: int) -> int:
     return width << (tiles - 1).bit_length()
 
 
+Placed = tuple[Shared | SlopeShared, Surface | Table | SlopeTable | None]
+
+
 class Program(NamedTuple):
     """What every block of a call shares."""
 
-    shared: tuple[Shared | SlopeShared, Surface | Table | SlopeTable | None]  # on the devices
+    host: Shared | SlopeShared
+    placed: Callable[[], Placed]  # these and what searches begin with, on the devices
+    records: bool  # may genes' statistics be so? (What has a `Surface` is in float64.)
     solver: str
     width: int
     reml: bool
@@ -50,9 +55,13 @@ class Program(NamedTuple):
     genes: int  # of a block, at most
 
     @property
-    def takes_records(self) -> bool:
-        """Does it read the genes' statistics as records? (What has a `Surface` is in float64.)"""
-        return isinstance(self.shared[1], Surface) and self.devices.platform == "cpu"
+    def shared(self) -> Placed:
+        """What is on the devices. It may have to be waited for: a block's statistics need not."""
+        return self.placed()
+
+    def of(self, placed: Placed, **changes: Any) -> Program:
+        """For other genes, whose statistics are arrays."""
+        return self._replace(placed=lambda: placed, records=False, **changes)
 
     def together(self, helpers: int) -> int:
         """Genes whose products a CPU's program forms at once, a power of two.
@@ -61,8 +70,8 @@ class Program(NamedTuple):
         help; and of `Records` few bytes.
         """
         most = min(self.genes, self.capacity // helpers)
-        if self.takes_records:
-            most = min(most, _PART_BYTES // (8 * self.shared[0].numbers_of_gene))
+        if self.records:
+            most = min(most, _PART_BYTES // (8 * self.host.numbers_of_gene))
         return min(self.capacity, max(_FEWEST, 1 << max(1, most).bit_length() - 1))
 
 
@@ -73,15 +82,16 @@ def solve_block(
 
     A gene whose optimum is outside of what a `Surface` covers is solved once more without.
     """
-    found = _run(program, gene, wanted)
     shared, table = program.shared
     if not isinstance(table, Surface):
-        return found
+        # Records were made for one that there is not.
+        return _run(program, gene.tree() if isinstance(gene, Records) else gene, wanted)
+    found = _run(program, gene, wanted)
     left = np.flatnonzero(wanted & ~np.asarray(at_optimum(found)))
     if not len(left):
         return found
     # A few at a time, whatever their number, so that one program serves.
-    alone = program._replace(shared=(shared, None), capacity=program.width)
+    alone = program.of((shared, None), capacity=program.width)
     for start in range(0, len(left), program.width):
         found = _once_more(alone, gene, found, left[start : start + program.width])
     return found

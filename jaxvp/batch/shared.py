@@ -35,7 +35,7 @@ def fit_shared(
     else:
         capacity = program.capacity if shared.levels else 0
         block = statistics(
-            compression, y, work.helpers, work.larger_tiles, capacity, program.takes_records
+            compression, y, work.helpers, work.larger_tiles, capacity, program.records
         )
     out.status[block.non_finite] = Status.NON_FINITE
     out.status[block.constant] = Status.ZERO_VARIANCE

@@ -53,6 +53,7 @@ __all__ = [
     "newton",
     "prepare",
     "prepare_many",
+    "searches_surface",
     "relative_factors",
     "solve",
     "solve_slopes",
@@ -92,6 +93,17 @@ def prepare(solver: str, shared: Shared | SlopeShared, reml: bool) -> Table | Sl
     return table_of_starts.build(shared, reml) if solver == "newton" else None
 
 
+def searches_surface(solver: str, shared: Shared | SlopeShared, genes: int) -> bool:
+    """Whether so many genes have a `Surface`, if its determinants turn out to be exact enough."""
+    return (
+        isinstance(shared, Shared)
+        and solver == "newton"
+        and shared.n_columns > SWEEP_COLUMNS
+        and genes >= surface.ENOUGH_GENES
+        and len(shared.levels) in surface.TERMS
+    )
+
+
 def prepare_many(
     solver: str, compression: Compression, reml: bool, genes: int, platform: str = "cpu"
 ) -> Surface | Table | SlopeTable | None:
@@ -100,17 +112,10 @@ def prepare_many(
     The shapes of a `Surface` follow from the samples that are there, and it leaves some genes to be
     solved without it.
     """
-    shared = compression.shared
-    if (
-        isinstance(shared, Shared)
-        and solver == "newton"
-        and shared.n_columns > SWEEP_COLUMNS
-        and genes >= surface.ENOUGH_GENES
-        and len(shared.levels) in surface.TERMS
-    ):
+    if searches_surface(solver, compression.shared, genes):
         # On an accelerator genes are factored together: not measured there against the other way.
         return surface.build(compression, reml, classes=platform == "cpu")
-    return prepare(solver, shared, reml)
+    return prepare(solver, compression.shared, reml)
 
 
 def lanes(shared: Shared | SlopeShared, platform: str = "cpu") -> int:
