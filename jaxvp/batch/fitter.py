@@ -162,6 +162,8 @@ class Fitter:
         out = empty(self.design, y.shape[1])
         with self._program() as program:
             rare = fit_block(program, self._work, y, weights, out)
+            if len(rare):  # fitted at the end, it may be, when nobody is at work beside them
+                self._work.own.prepare(program.devices)
         return Rest(out, rare, y[:, rare])
 
     def finish(self, blocks: Sequence[Rest]) -> None:

@@ -84,6 +84,11 @@ class Own:
                 self._structure = make(self.design, self.shared)
             return self._structure
 
+    def prepare(self, devices: Devices) -> None:
+        """Make what the first of such genes would wait for."""
+        if isinstance(self.structure, Structure):
+            self._plan(devices)
+
     def products(self, found: Sums, nodes: int, devices: Devices) -> PerGene:
         """Of a chunk of genes."""
         s, genes = self.structure, self.chunk(nodes)
