@@ -86,10 +86,11 @@ def in_one_piece(y: np.ndarray) -> bool:
 def around(y: Float[np.ndarray, "rows columns"]) -> tuple[Float[np.ndarray, " all"], int] | None:
     """All that lies in one piece with an array's numbers, and where in it that begins.
 
-    None where the array itself is not `in_one_piece` and no other that it is a view of.
+    None where the array itself is not `in_one_piece` and no other that it is a view of, or where
+    its numbers lie between those of that.
     """
     whole = y if in_one_piece(y) else None
-    base = y.base
+    base = y.base if y.flags.aligned else None
     while isinstance(base, np.ndarray) and base.dtype == y.dtype:
         if in_one_piece(base):
             whole = base

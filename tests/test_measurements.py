@@ -124,6 +124,17 @@ def test_nothing_is_copied_that_can_be_read_where_it_is(dtype):
             tiles_are_those_of(part, other[1:-1] if isinstance(part, SampleRows) else other, 0)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_numbers_between_those_of_an_array_are_not_read_as_its_own(dtype):
+    whole = np.zeros(2000, dtype)
+    y = np.ndarray((20, 70), dtype, buffer=whole, offset=8 * 3 + 1)
+    y[...] = np.random.default_rng(3).normal(size=y.shape)
+    for some in (y, y[:, 2:66]):
+        part = Room(70).block(some, CAPACITY)
+        assert not np.shares_memory(part.numbers, whole)
+        tiles_are_those_of(part, some[1:-1], 0)
+
+
 def test_blocks_of_their_own_are_tables_of_one_width():
     """One program serves them, of whatever number of genes."""
     room, y = Room(200), np.random.default_rng(2).normal(size=(20, 200))
@@ -137,7 +148,11 @@ def test_blocks_of_their_own_are_tables_of_one_width():
 def test_genes_or_samples_are_rows():
     y = np.zeros((5, 7))
     assert not by_genes(y) and by_genes(np.asfortranarray(y))
-    assert by_genes(y.T.copy().T[:, :1]) and by_genes(y[:, :1].copy()) and not by_genes(y[:, :1])
+    for genes in (1, 7):
+        some = y[:, :genes]
+        assert not by_genes(some) and not by_genes(some.copy()) and not by_genes(some[::-1])
+        some = y.T.copy().T[:, :genes]
+        assert by_genes(some) and by_genes(some.copy("F")) and by_genes(some[:, ::-1])
 
 
 DESIGNS = [

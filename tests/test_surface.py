@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxvp
+from jaxvp import threads
 from jaxvp.batch import fitter, program
 from jaxvp.batch import shared as shared_genes
 from jaxvp.batch.fitted import at_optimum
@@ -679,6 +680,30 @@ def test_blocks_are_formed_while_nodes_are_tabulated(monkeypatch):
     monkeypatch.setattr(fitter, "prepare_many", tabulate)
     with pytest.raises(MemoryError, match="no room for nodes"):
         jaxvp.fit(study.expression, study.formula, study.metadata)
+
+
+def test_an_error_in_a_block_waits_for_no_nodes(monkeypatch):
+    """What they are tabulated for is over."""
+    study = jaxvp.simulate(40, 400, {"g": 80, "h": 70}, zero_probability=0.5, seed=6)
+    ended, waiting, form = threading.Event(), threading.Event(), fitter.fit_block
+
+    def tabulate(*arguments):
+        assert ended.wait(60)
+
+    def fail_first(work, *arguments):
+        if arguments[1][0, 0] == study.expression.iloc[0, 0]:
+            assert waiting.wait(60)
+            raise OSError("no such file any more")
+        waiting.set()
+        return form(work, *arguments)
+
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    monkeypatch.setattr(fitter, "fit_block", fail_first)
+    monkeypatch.setattr(fitter, "prepare_many", tabulate)
+    with pytest.raises(OSError, match="no such file"):
+        jaxvp.fit(study.expression, study.formula, study.metadata, block_size=20)
+    assert not ended.is_set()
+    ended.set()
 
 
 @pytest.mark.slow

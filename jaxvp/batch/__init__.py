@@ -171,7 +171,7 @@ def fit_all(
         for block, rest in some:
             finished(*block, rest.fitted)
 
-    threads.each(one_block, blocks, fitter.threads)
+    threads.each(one_block, blocks, fitter.threads, fitter.stop)
     finish(waiting.take(ready=False))
 
 

@@ -120,7 +120,9 @@ class Fitter:
 
         # What a large system's searches need takes some of the cores: blocks are formed meanwhile.
         long = tabulated and searches_surface(solver, shared, many)
-        placed = threads.later(place) if long else functools.partial(dict, place())
+        self._later = threads.Later(place) if long else None
+        here = {} if long else place()
+        found = self._later or (lambda: here)
         with jax.enable_x64(True):
             plans = {g: _plan(g, compression, genes) for g in groups if not own_weights}
         self.threads = len(workers)
@@ -135,17 +137,8 @@ class Fitter:
             capacity, kind = capacity_for(most, width), np.dtype(dtype)
             records = long and group.platform == "cpu"
             settings = (solver, width, reml, capacity, kind, group, plans.get(group))
-            of_group = functools.partial(_of_group, placed, group)
-            self._programs.put(
-                Program(
-                    shared,
-                    of_group,
-                    records,
-                    *settings,
-                    Room(most),
-                    most,
-                )
-            )
+            placed = functools.partial(_of_group, found, group)
+            self._programs.put(Program(shared, placed, records, *settings, Room(most), most))
 
     def __call__(
         self, y: Num[np.ndarray, "n genes"], weights: Num[np.ndarray, "n genes"] | None = None
@@ -179,6 +172,11 @@ class Fitter:
         for block, end in zip(blocks, ends.tolist(), strict=True):
             block.fitted.put(block.genes, out.take(slice(end - len(block.genes), end)))
 
+    def stop(self) -> None:
+        """Let no block wait for what its solution needs: an error or an interrupt ends the call."""
+        if self._later is not None:
+            self._later.abandon()
+
     @contextmanager
     def _program(self) -> Iterator[Program]:
         """A device's program, for one block at a time."""
@@ -190,8 +188,8 @@ class Fitter:
             self._programs.put(program)
 
 
-def _of_group(placed: Callable[[], dict[Devices, Placed]], group: Devices) -> Placed:
-    return placed()[group]
+def _of_group(found: Callable[[], dict[Devices, Placed]], group: Devices) -> Placed:
+    return found()[group]
 
 
 def _plan(devices: Devices, compression: Compression, genes: int) -> SharedPlan | None:

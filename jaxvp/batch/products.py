@@ -99,8 +99,8 @@ def _form_here(program: Program, y: Num[np.ndarray, "n genes"], helpers: int) ->
         # One thread's parts are copied to one place, if they are: each is done before the next.
         room = program.room if helpers == 1 else program.room.another()
         with jax.enable_x64(True):  # by every thread
-            rows = room.block(y[:, start : start + size], size)
-            part = _formed(program, "products of tiles", (program.records,), rows)
+            block = room.block(y[:, start : start + size], size)
+            part = _formed(program, "products of tiles", (program.records,), block)
             found[start] = jax.tree.map(np.asarray, part)
 
     threads.each(form, starts, helpers)

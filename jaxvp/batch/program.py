@@ -26,7 +26,7 @@ from jaxvp.statistics import (
 
 # Genes of a part of a block that is formed at once, at least, and bytes of its records beyond that.
 # All 109 MB of a block of D would be new memory every time, by pages of 4 kB: a 40th of the call.
-_FEWEST, _PART_BYTES = 32, 24 << 20
+_FEWEST, _PART_BYTES = 64, 24 << 20
 
 
 def capacity_for(genes: int, width: int) -> int:
@@ -43,7 +43,7 @@ class Program(NamedTuple):
 
     host: Shared | SlopeShared
     placed: Callable[[], Placed]  # these and what searches begin with, on the devices
-    records: bool  # may genes' statistics be so? (What has a `Surface` is in float64.)
+    records: bool  # genes' statistics are `Records`: where there will be a `Surface`, on a CPU
     solver: str
     width: int
     reml: bool

@@ -48,7 +48,7 @@ class GeneRows(NamedTuple):
         # At a multiple of 64 bytes near the first gene, or earlier, as near to it as there is room.
         begin = min(to_aligned(memory, first), to_aligned(memory, len(memory) - size - few))
         width = tile_genes(capacity)
-        if begin < 0 or genes < width:
+        if begin < 0 or genes < width or size < width * n:
             return None
         ends, end = np.zeros((2, few), y.dtype), begin + size
         before, after = memory[max(0, begin - few) : begin], memory[end : end + few]
@@ -68,7 +68,7 @@ class GeneRows(NamedTuple):
 
     @property
     def whole(self) -> int:
-        """How many of the samples `samples` reads."""
+        """Samples that `samples` reads: all of them."""
         return self.shape.shape[1]
 
     def samples(
@@ -114,5 +114,5 @@ class GeneRows(NamedTuple):
 
 
 def tile_genes(genes: int) -> int:
-    """Genes of a tile, of an even number."""
+    """Genes of a tile, of an even number: half of it at most, as a window may lack numbers."""
     return math.gcd(genes // 2, _TILE)

@@ -20,9 +20,8 @@ from .sample_rows import tile_genes as tile_of_columns
 
 
 def by_genes(y: Num[np.ndarray, "n genes"]) -> bool:
-    """Whether genes are rows in memory: one gene is if its samples are side by side."""
-    alone = y.shape[1] == 1 and y.strides[0] == y.itemsize
-    return alone or y.strides[0] < y.strides[1]
+    """Whether genes are rows in memory, forwards or backwards."""
+    return abs(y.strides[0]) < abs(y.strides[1])
 
 
 class Room:

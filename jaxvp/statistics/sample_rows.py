@@ -40,8 +40,8 @@ class SampleRows(NamedTuple):
     def of(cls, y: Float[np.ndarray, "n genes"], capacity: int) -> SampleRows | None:
         """``y`` is by rows in memory, of eight samples at least.
 
-        None where it is no part of a table whose columns are enough for a tile, and more than its
-        own where these begin anywhere.
+        None where the table that it is a part of has too few columns for a tile, or, beginning
+        anywhere, none beside the block's.
         """
         (n, genes), columns = y.shape, y.strides[0] // y.itemsize
         found = around(y)
@@ -51,7 +51,7 @@ class SampleRows(NamedTuple):
         second = first + columns
         begin = to_aligned(memory, second - spare(y.dtype))
         start, end = second - begin, begin + (n - 2) * columns
-        if start + genes > columns:
+        if start + genes > columns:  # also where ``begin`` is before the memory's
             return None
         ends = np.zeros((2, capacity), y.dtype)
         ends[:, :genes] = y[[0, -1]]
@@ -71,7 +71,7 @@ class SampleRows(NamedTuple):
 
     @property
     def whole(self) -> int:
-        """How many samples are not apart."""
+        """Samples that `samples` reads: all but the first and the last one."""
         return len(self.numbers)
 
     def samples(
@@ -95,7 +95,7 @@ class SampleRows(NamedTuple):
             return as_numbered(finish(y.astype(np.float64)))
 
         def at_end() -> Array:
-            # Of fewer genes than a tile has those before them are read, too, and go behind them.
+            # At the table's right edge a tile begins further left: its genes go first again.
             return finished(jnp.roll(cut(), inside - place, axis=1))
 
         return jax.lax.cond(place == inside, lambda: finished(cut()), at_end)
@@ -117,5 +117,5 @@ class SampleRows(NamedTuple):
 
 
 def tile_genes(genes: int) -> int:
-    """Genes of a tile, of an even number."""
+    """Genes of a tile, of a power of two."""
     return math.gcd(genes, _TILE)
