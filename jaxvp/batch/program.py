@@ -41,7 +41,7 @@ Placed = tuple[Shared | SlopeShared, Surface | Table | SlopeTable | None]
 class Program(NamedTuple):
     """What every block of a call shares."""
 
-    host: Shared | SlopeShared
+    host: Shared | SlopeShared  # what blocks are formed for
     placed: Callable[[], Placed]  # these and what searches begin with, on the devices
     records: bool  # genes' statistics are `Records`: where there will be a `Surface`, on a CPU
     solver: str

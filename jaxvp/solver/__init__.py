@@ -53,8 +53,8 @@ __all__ = [
     "newton",
     "prepare",
     "prepare_many",
-    "searches_surface",
     "relative_factors",
+    "searches_surface",
     "solve",
     "solve_slopes",
 ]

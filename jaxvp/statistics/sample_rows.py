@@ -22,8 +22,9 @@ from jaxvp.target import as_numbered
 from .tiles import Add, Finish, summed_in_parts
 from .types import Array
 
-# Genes of a tile, at most: eight lines of the cache side by side come twice as fast as two. And
-# samples that are read at once, at most: they stay in the cache beside what they are added to.
+# Genes of a tile, at most: lines of the cache that are side by side come sooner (16 genes: F takes
+# 1.7 us a gene, 64: 1.1). And samples that are read at once, at most: they stay in the cache beside
+# what they are added to.
 _TILE, _SAMPLES = 64, 512
 
 
