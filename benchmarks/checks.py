@@ -60,20 +60,16 @@ def memory(ours: dict[str, Any], options: dict[str, Any]) -> Row:
 
 def hard(folder: Path, options: dict[str, Any], size: str) -> list[Row]:
     """A study with some hard genes against the study without, in turn."""
-    from statistics import median
-
     from benchmarks import data
     from benchmarks.hard import harden
     from benchmarks.ours import convergence, timed
 
     plain, metadata, formula = data.read(folder)
     harder = harden(plain, metadata, options["share"])
-    result, _ = timed(harder, formula, metadata)  # compiles
-    seconds: dict[str, list[float]] = {"plain": [], "hard": []}
-    for _ in range(options["repeats"][size]):
-        seconds["plain"].append(timed(plain, formula, metadata)[1])
-        seconds["hard"].append(timed(harder, formula, metadata)[1])
-    ratio, most = median(seconds["hard"]) / median(seconds["plain"]), options["most"]
+    result, _ = timed(harder, formula, metadata)
+    tables = {"plain": plain, "hard": harder}
+    seconds = _medians(tables, formula, metadata, options["repeats"][size])
+    ratio, most = seconds["hard"] / seconds["plain"], options["most"]
     status = ", ".join(f"{n} {name}" for name, n in convergence(result)["status"].items())
     what = f"time with {options['share']:.0%} hard genes against without ({status})"
     return [row(what, ratio, "x", f"at most {most:g} x", ratio <= most)]
@@ -81,13 +77,10 @@ def hard(folder: Path, options: dict[str, Any], size: str) -> list[Row]:
 
 def layout(folder: Path, options: dict[str, Any], size: str) -> list[Row]:
     """The study with samples as rows in memory, as AnnData has it, and one of float32, in turn."""
-    from statistics import median
-
     import numpy as np
     import pandas as pd
 
     from benchmarks import data
-    from benchmarks.ours import timed
 
     genes, metadata, formula = data.read(folder)
 
@@ -100,17 +93,27 @@ def layout(folder: Path, options: dict[str, Any], size: str) -> list[Row]:
         "samples": of(np.asfortranarray(by_genes)),
         "samples of float32": of(np.asfortranarray(by_genes, dtype=np.float32)),
     }
-    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for turn in range(1 + options["repeats"][size]):
-        for kind, table in kinds.items():
+    seconds = _medians(kinds, formula, metadata, options["repeats"][size])
+    base = seconds.pop("genes")
+    return [
+        row(f"time with {kind} as rows in memory against genes as rows", took / base, "x")
+        for kind, took in seconds.items()
+    ]
+
+
+def _medians(tables: dict[str, Any], formula: str, metadata: Any, repeats: int) -> dict[str, float]:
+    """Seconds of warm fits of tables, which take turns."""
+    from statistics import median
+
+    from benchmarks.ours import timed
+
+    seconds: dict[str, list[float]] = {name: [] for name in tables}
+    for turn in range(1 + repeats):
+        for name, table in tables.items():
             took = timed(table, formula, metadata)[1]
             if turn:  # the first one compiles
-                seconds[kind].append(took)
-    base = median(seconds.pop("genes"))
-    return [
-        row(f"time with {kind} as rows in memory against genes as rows", median(s) / base, "x")
-        for kind, s in seconds.items()
-    ]
+                seconds[name].append(took)
+    return {name: median(some) for name, some in seconds.items()}
 
 
 def cached(folder: Path, options: dict[str, Any], size: str) -> list[Row]:

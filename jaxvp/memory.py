@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 ALIGNMENT = 64  # bytes, of JAX's arrays on a CPU
 _CGROUP = Path("/sys/fs/cgroup")
@@ -99,3 +99,8 @@ def around(y: Float[np.ndarray, "rows columns"]) -> tuple[Float[np.ndarray, " al
         return None
     memory = np.asarray(whole).reshape(-1, order="A")  # of a matrix, too
     return memory, (y.ctypes.data - memory.ctypes.data) // y.itemsize
+
+
+def by_genes(y: Shaped[np.ndarray, "n genes"]) -> bool:
+    """Whether the genes of samples x genes are rows in memory, forwards or backwards."""
+    return abs(y.strides[0]) < abs(y.strides[1])

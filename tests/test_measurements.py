@@ -15,11 +15,11 @@ from jaxvp import threads
 from jaxvp.batch import products, shared
 from jaxvp.design import build
 from jaxvp.formula import Formula
+from jaxvp.memory import by_genes, spare
 from jaxvp.statistics import (
     SWEEP_COLUMNS,
     Room,
     SharedPlan,
-    by_genes,
     compress,
     compress_slopes,
     gene_rows,
@@ -40,7 +40,7 @@ def always(monkeypatch):
     """As if genes were many; the blocks whose products were compiled."""
     monkeypatch.setattr(tile_products, "_MANY", 1)
     formed, form = [], products._form_here
-    monkeypatch.setattr(products, "_form_here", lambda *a: formed.append(a[1]) or form(*a))
+    monkeypatch.setattr(products, "_form_here", lambda *a: formed.append(a[2]) or form(*a))
     return formed
 
 
@@ -59,7 +59,7 @@ def test_every_tile_of_gene_rows_is_what_is_in_memory(genes, before, n, beside, 
     y = room[before : before + genes * n].reshape(genes, n)
     found = GeneRows.of(y, capacity)
     if found is None:
-        assert genes < 16 or room.size < capacity * n + 15
+        assert genes < 16 or room.size < capacity * n + spare(y.dtype)
         return
     assert np.asarray(found.numbers).ctypes.data % 64 == 0
     assert np.shares_memory(found.numbers, room)
@@ -83,7 +83,7 @@ def test_every_tile_of_sample_rows_is_what_is_in_memory(genes, before, n, left, 
     y = room[before:].reshape(n, columns)[:, left : left + genes]
     found = SampleRows.of(y, capacity)
     if found is None:
-        assert columns < 64 or left + right < 15
+        assert columns < 64 or left + right < spare(y.dtype)
         return
     assert np.asarray(found.numbers).ctypes.data % 64 == 0
     assert np.shares_memory(found.numbers, room)

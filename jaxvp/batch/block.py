@@ -19,8 +19,8 @@ from jaxvp.batch.own import fit_own
 from jaxvp.batch.program import Program
 from jaxvp.batch.shared import fit_shared
 from jaxvp.batch.work import Work
+from jaxvp.memory import by_genes
 from jaxvp.solver import Status
-from jaxvp.statistics import by_genes
 
 _SAMPLES_TO_LOOK_AT = 8
 # Share of genes with a hole in these from which on incomplete genes are sorted out beforehand.

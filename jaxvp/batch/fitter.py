@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import jax
@@ -122,7 +121,7 @@ class Fitter:
         long = tabulated and searches_surface(solver, shared, many)
         self._later = threads.Later(place) if long else None
         here = {} if long else place()
-        found = self._later or (lambda: here)
+        placed = self._later or (lambda: here)
         with jax.enable_x64(True):
             plans = {g: _plan(g, compression, genes) for g in groups if not own_weights}
         self.threads = len(workers)
@@ -137,8 +136,7 @@ class Fitter:
             capacity, kind = capacity_for(most, width), np.dtype(dtype)
             records = long and group.platform == "cpu"
             settings = (solver, width, reml, capacity, kind, group, plans.get(group))
-            placed = functools.partial(_of_group, found, group)
-            self._programs.put(Program(shared, placed, records, *settings, Room(most), most))
+            self._programs.put(Program(placed, records, *settings, Room(most), most))
 
     def __call__(
         self, y: Num[np.ndarray, "n genes"], weights: Num[np.ndarray, "n genes"] | None = None
@@ -186,10 +184,6 @@ class Fitter:
                 yield program
         finally:
             self._programs.put(program)
-
-
-def _of_group(found: Callable[[], dict[Devices, Placed]], group: Devices) -> Placed:
-    return found()[group]
 
 
 def _plan(devices: Devices, compression: Compression, genes: int) -> SharedPlan | None:

@@ -22,6 +22,7 @@ from jaxvp.statistics import (
     PerGene,
     Plan,
     Records,
+    Room,
     Structure,
     Sums,
     careful_statistics,
@@ -61,7 +62,7 @@ def form_block(
     """
     genes = y.shape[1]
     if program.devices.platform == "cpu":
-        gene, scale, ols, plain = _form_here(program, y, helpers)
+        gene, scale, ols, plain = _form_here(program, compression, y, helpers)
     else:
         gene, scale, ols, plain = _form_there(program, y)
     scale, ols = np.array(scale)[:genes], np.array(ols)[:, :genes]
@@ -86,18 +87,20 @@ def _form_there(program: Program, y: Num[np.ndarray, "n genes"]) -> Formed:
     return _formed(program, "shared products", (program.devices.platform, turned), sent)
 
 
-def _form_here(program: Program, y: Num[np.ndarray, "n genes"], helpers: int) -> Formed:
+def _form_here(
+    program: Program, compression: Compression, y: Num[np.ndarray, "n genes"], helpers: int
+) -> Formed:
     """Products that a CPU forms.
 
     In NumPy's arrays: a solver that takes JAX's as well as these would be compiled twice.
     """
-    size = program.together(helpers)
+    size = program.together(compression.shared, helpers)
     starts = range(0, y.shape[1], size)
     found: dict[int, Formed] = {}
 
     def form(start: int) -> None:
         # One thread's parts are copied to one place, if they are: each is done before the next.
-        room = program.room if helpers == 1 else program.room.another()
+        room = program.room if helpers == 1 else Room(program.genes)
         with jax.enable_x64(True):  # by every thread
             block = room.block(y[:, start : start + size], size)
             part = _formed(program, "products of tiles", (program.records,), block)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,14 +35,14 @@ def capacity_for(genes: int, width: int) -> int:
     return width << (tiles - 1).bit_length()
 
 
+# What genes share, and what their searches begin with.
 Placed = tuple[Shared | SlopeShared, Surface | Table | SlopeTable | None]
 
 
 class Program(NamedTuple):
     """What every block of a call shares."""
 
-    host: Shared | SlopeShared  # what blocks are formed for
-    placed: Callable[[], Placed]  # these and what searches begin with, on the devices
+    placed: Callable[[], Mapping[Devices, Placed]]
     records: bool  # genes' statistics are `Records`: where there will be a `Surface`, on a CPU
     solver: str
     width: int
@@ -57,13 +57,13 @@ class Program(NamedTuple):
     @property
     def shared(self) -> Placed:
         """What is on the devices. It may have to be waited for: a block's statistics need not."""
-        return self.placed()
+        return self.placed()[self.devices]
 
     def of(self, placed: Placed, **changes: Any) -> Program:
         """For other genes, whose statistics are arrays."""
-        return self._replace(placed=lambda: placed, records=False, **changes)
+        return self._replace(placed=lambda: {self.devices: placed}, records=False, **changes)
 
-    def together(self, helpers: int) -> int:
+    def together(self, shared: Shared | SlopeShared, helpers: int) -> int:
         """Genes whose products a CPU's program forms at once, a power of two.
 
         No more than a block has, so that what is read is there; some for each of the threads that
@@ -71,7 +71,7 @@ class Program(NamedTuple):
         """
         most = min(self.genes, self.capacity // helpers)
         if self.records:
-            most = min(most, _PART_BYTES // (8 * self.host.numbers_of_gene))
+            most = min(most, _PART_BYTES // (8 * shared.numbers_of_gene))
         return min(self.capacity, max(_FEWEST, 1 << max(1, most).bit_length() - 1))
 
 

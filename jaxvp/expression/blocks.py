@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
+from jaxvp.memory import by_genes
+
 from .origin import Origin
 
 Rows = slice | Int[np.ndarray, " n"]
@@ -45,7 +47,7 @@ class ArraySource:
         part = self.values[:, start:stop]
         if isinstance(rows, slice):
             return to_float(part[rows])
-        if abs(part.strides[0]) < abs(part.strides[1]):  # a gene is contiguous: gather along it
+        if by_genes(part):  # gather along a gene
             return to_float(part.T.take(rows, axis=1).T)
         return to_float(part[rows])
 

@@ -50,7 +50,7 @@ from .compression import (
     indicator,
     room_for_losses,
 )
-from .measurements import Room, by_genes
+from .measurements import Room
 from .nodes import node_counts
 from .own_products import Genes, chunk_of, chunk_products
 from .own_slopes import own_slopes, room_for_slopes
@@ -118,7 +118,6 @@ __all__ = [
     "Sums",
     "Weighted",
     "basis",
-    "by_genes",
     "careful_statistics",
     "chunk_of",
     "chunk_products",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jaxtyping import Float, Int
 from jaxvp.memory import around, spare, to_aligned
 from jaxvp.target import as_numbered
 
-from .tiles import Add, Finish, summed_in_parts
+from .tiles import Add, Finish, read_in_parts
 from .types import Array
 
 # Genes of a tile, at most: a line of the cache is eight, a vector, too.
@@ -105,12 +106,8 @@ class GeneRows(NamedTuple):
 
     def summed(self, begin: Int[Array, ""] | int, finish: Finish, add: Add, found: Any) -> Any:
         """``found`` with what all samples of a tile add, some at a time."""
-
-        def part(first: Array, some: int, new: Array | None, found: Any) -> Any:
-            y = self.samples(begin, first, some, lambda y: finish(y, first, new))
-            return add(y, first, found)
-
-        return summed_in_parts(self.whole, _SAMPLES, part, found)
+        read = partial(self.samples, begin)
+        return read_in_parts(self.whole, _SAMPLES, read, finish, add, found)
 
 
 def tile_genes(genes: int) -> int:

@@ -11,17 +11,12 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Num
 
-from jaxvp.memory import ALIGNMENT, aligned, in_one_piece
+from jaxvp.memory import ALIGNMENT, aligned, by_genes, in_one_piece
 
 from .gene_rows import GeneRows
 from .gene_rows import tile_genes as tile_of_rows
 from .sample_rows import SampleRows
 from .sample_rows import tile_genes as tile_of_columns
-
-
-def by_genes(y: Num[np.ndarray, "n genes"]) -> bool:
-    """Whether genes are rows in memory, forwards or backwards."""
-    return abs(y.strides[0]) < abs(y.strides[1])
 
 
 class Room:
@@ -36,10 +31,6 @@ class Room:
     def __init__(self, most: int) -> None:
         self._most = most
         self._rows: Float[np.ndarray, "rows columns"] | None = None
-
-    def another(self) -> Room:
-        """For another thread."""
-        return Room(self._most)
 
     def block(self, y: Num[np.ndarray, "n genes"], capacity: int) -> GeneRows | SampleRows:
         """The measurements of a block, where they are or here: until the next one comes."""

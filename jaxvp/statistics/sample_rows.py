@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from jaxtyping import Float, Int
 from jaxvp.memory import around, spare, to_aligned
 from jaxvp.target import as_numbered
 
-from .tiles import Add, Finish, summed_in_parts
+from .tiles import Add, Finish, read_in_parts
 from .types import Array
 
 # Genes of a tile, at most: lines of the cache that are side by side come sooner (16 genes: F takes
@@ -104,16 +105,13 @@ class SampleRows(NamedTuple):
     def summed(self, begin: Int[Array, ""] | int, finish: Finish, add: Add, found: Any) -> Any:
         """``found`` with what all samples of a tile add, some at a time."""
 
-        def part(first: Array, some: int, new: Array | None, found: Any) -> Any:
-            y = self.samples(begin, first, some, lambda y: finish(y, 1 + first, new))
-            return add(y, 1 + first, found)
-
         def end(i: Array, found: Any) -> Any:
             first = i * (self.whole + 1)
             y = jax.lax.dynamic_slice(jnp.asarray(self.ends), (i, begin), (1, self.width))
             return add(finish(y.astype(np.float64), first, None), first, found)
 
-        found = summed_in_parts(self.whole, _SAMPLES, part, found)
+        read = partial(self.samples, begin)
+        found = read_in_parts(self.whole, _SAMPLES, read, finish, add, found, before=1)
         return jax.lax.fori_loop(0, len(self.ends), end, found)
 
 

@@ -83,3 +83,24 @@ def summed_in_parts(
         return add(first, some, new, found)
 
     return jax.lax.fori_loop(0, parts, one, found)
+
+
+def read_in_parts(
+    total: int,
+    most: int,
+    read: Callable[[Array, int, Callable[[Array], Array]], Array],
+    finish: Finish,
+    add: Add,
+    found: Any,
+    before: int = 0,
+) -> Any:
+    """``found`` with what so many samples add, ``most`` at a time at most (`summed_in_parts`).
+
+    ``read(first, some, of)`` is ``of(y)`` of some of them; ``before`` these are others.
+    """
+
+    def part(first: Array, some: int, new: Array | None, found: Any) -> Any:
+        y = read(first, some, lambda y: finish(y, before + first, new))
+        return add(y, before + first, found)
+
+    return summed_in_parts(total, most, part, found)
