@@ -1,5 +1,7 @@
 """Solvers and the schedule over genes: certified optima, exact zeros, no gene in another's way."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from jaxvp.formula import Formula
 from jaxvp.likelihood import SWEEP_COLUMNS
 from jaxvp.simulation import simulate
 from jaxvp.solver import Status, newton
+from jaxvp.solver.loop import for_each
 from jaxvp.statistics import compress
 
 FORMULA = "~ Age + (1|Individual) + (1|Tissue)"
@@ -67,12 +70,17 @@ def test_float32_is_near(study, result):
     assert single.fractions.dtypes.eq(np.float64).all()
 
 
+def one_term():
+    """The design of a single random term."""
+    metadata = pd.DataFrame({"g": np.repeat(["a", "b", "c"], 1 + np.arange(3))})
+    return compress(build(Formula.parse("~ 1 + (1|g)"), metadata)).shared
+
+
 def test_a_trial_that_is_worse_is_refused():
     """A deviance with a narrow valley: from gamma = 1 Newton's first step lands higher up."""
     from jaxvp.likelihood import Evaluation, no_estimates
 
-    metadata = pd.DataFrame({"g": np.repeat(["a", "b", "c"], 1 + np.arange(3))})
-    shared = compress(build(Formula.parse("~ 1 + (1|g)"), metadata)).shared
+    shared = one_term()
 
     def deviance(gamma):
         x = jax.numpy.log1p(gamma[0])
@@ -96,6 +104,67 @@ def test_a_trial_that_is_worse_is_refused():
             deviances.append(float(state.deviance))
     assert np.all(np.diff(deviances) <= 1e-12)
     assert bool(state.done) and float(state.x[0]) == pytest.approx(0.1, abs=1e-6)
+
+
+def test_the_hessian_half_way_is_a_cubic_s():
+    """Where the step to come goes the way of the last; beside JAX's second derivatives."""
+    rng = np.random.default_rng(3)
+    tensor, basis = rng.normal(size=(3, 3, 3)), rng.normal(size=(3, 3))
+    first, last, share = rng.uniform(2, 3, 3), 0.2 * rng.normal(size=3), 0.3
+
+    def cubic(x, slope):
+        bowl = 30 * jax.numpy.sum((basis @ x) ** 2) + 30 * x @ x
+        return slope @ x + bowl + jax.numpy.einsum("ijk,i,j,k", tensor, x, x, x)
+
+    def point(x, slope):
+        score, hessian = jax.grad(cubic)(x, slope), jax.hessian(cubic)(x, slope)
+        zero = jax.numpy.zeros(())
+        return newton.Point(x, cubic(x, slope), score, hessian, hessian, zero)
+
+    with jax.enable_x64(True):
+        second = first + last
+        away = jax.grad(cubic)(second, np.zeros(3))
+        slope = -np.asarray(away + share * jax.hessian(cubic)(second, away) @ last)
+        there = np.asarray(jax.hessian(cubic)(second + 0.5 * share * last, slope))
+        old, new = point(first, slope), point(second, slope)
+        taken, refused = (newton._halfway(old, new, np.array(is_so)) for is_so in (True, False))
+        nowhere = old._replace(deviance=np.inf, score=-np.inf * np.ones(3))
+        begun = newton._halfway(nowhere, new, np.array(True))
+        # At zero and pushed there: it has no part in the step.
+        edge = new._replace(x=new.x * np.array([1, 1, 0]), score=new.score.at[2].set(1e9))
+        held = newton._halfway(old, edge, np.array(True))
+        held, before, after = (np.asarray(a) for a in (held, old.hessian, new.hessian))
+    np.testing.assert_allclose(taken, there, rtol=1e-12)
+    for found in (refused, begun):
+        np.testing.assert_array_equal(found, after)
+    assert np.abs(held - after).max() < np.abs(after - before).max()
+
+
+def test_what_the_last_step_tells_saves_evaluations():
+    rng = np.random.default_rng(4)
+    steep, lowest, start = rng.uniform(0.5, 2, 200), rng.uniform(1, 2, 200), rng.uniform(1, 2, 200)
+
+    def evaluate(x):
+        off = steep * (x[0] - lowest)
+        grown = jax.numpy.exp(off)
+        value, slope, bend = grown - off, steep * (grown - 1), steep**2 * grown
+        one = jax.numpy.ones((1, 1, 200))
+        return value, slope[None], bend * one, one, 0 * value, None
+
+    counts = []
+    with jax.enable_x64(True):
+        for exact in (True, False):
+            nowhere = newton.start(one_term())._replace(beside=None)
+            state = for_each(nowhere, 200)._replace(trial=jax.numpy.asarray(start)[None])
+            step = jax.jit(
+                lambda state, exact=exact: newton.step_in_x(evaluate, state, exact=exact)
+            )
+            for _ in range(12):
+                state = step(state)
+            assert state.done.all()
+            np.testing.assert_allclose(state.x[0], lowest, atol=1e-9)
+            counts.append(float(state.evaluations.mean()))
+    assert counts[0] < 0.9 * counts[1]
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@ r"""Starting points of small systems, from a table that all genes share.
 The design is the same for all genes, so everything that depends on gamma alone (the eliminated
 systems, their eigenvectors, the determinants) can be computed once, at the nodes of a grid over all
 gammas; a gene then costs matrix products. The table says where a gene's deviance is lowest among
-the nodes, and parabolas through that node and its neighbours where about it. What comes out is a
+the nodes, and polynomials through that node and its neighbours where about it. What comes out is a
 starting point and nothing more: the deviance, the derivatives and the certificate are those of
-`jaxvp.likelihood`, which is asked four to five times, not six to seven. For more terms a table
+`jaxvp.likelihood`, which is asked three to four times, not five to six. For more terms a table
 would cost more than the evaluations that it saves.
 
 *Several valleys.* A deviance may have more than one local minimum, most often where factors nearly
@@ -45,6 +45,9 @@ _NODES = {
 # float32 changes deviances by 0.001 of 100 samples, by 0.03 of 1,000: little to a start, or to what
 # nodes a step apart tell of valleys. Of 10,000 it would be 0.3.
 SINGLE_SAMPLES = 1_000
+# Nodes on an axis that a polynomial goes through: by three, a parabola, starts are two (three
+# terms) to ten times (one term) as far from the optimum. And steps to where it is lowest.
+_NEIGHBOURS, _STEPS = 5, 2
 _FEW = 8  # columns of a sum that is written out
 _SMALL, _LARGE = (1, 2, 3), (2, 3, 4)  # numbers of terms for which a table pays
 
@@ -180,43 +183,66 @@ def valleys(
     """
     first = _lowest(height)
     second = _lowest(_across(height, first[0]) if ridges else _on_axes(height, first[1]))
-    return jnp.stack([_place(nodes, height, *node) for node in (first, second)])
+    lowest, number = (jnp.stack(both) for both in zip(first, second, strict=True))
+    return jnp.where(lowest[:, None] < jnp.inf, _about(nodes, height, number), jnp.nan)
 
 
-def _place(
+def _about(
     nodes: tuple[Array, ...],
     height: Float[Array, "*nodes genes"],
-    lowest: Scalar,
-    first: Int[Array, " genes"],
-) -> Float[Array, "k genes"]:
-    """The point near the node of the number ``first``, NaN where ``lowest`` is not finite.
+    number: Int[Array, "attempts genes"],
+) -> Float[Array, "attempts k genes"]:
+    """Points near the nodes of these numbers.
 
-    On every axis it is the vertex of the parabola through the node and its neighbours.
+    On every axis it is where the polynomial through some nodes about this one is lowest, no farther
+    from it than the nodes beside it.
     """
     shape, k = height.shape[:-1], len(nodes)
     flat = height.reshape(-1, height.shape[-1])
-    stride = np.array([math.prod(shape[t + 1 :]) for t in range(k)], np.int32)[:, None]
-    count = np.array(shape, np.int32)[:, None]
-    place = first // stride % count
-    # A node at an end is its own neighbour.
-    inside = (place > 0) & (place < count - 1)
-    sides = np.array([-1, 1], np.int32)[:, None, None] * inside
-    left, right = flat[first + stride * sides, np.arange(flat.shape[1])]
-    padded = jnp.stack([jnp.pad(x, (0, max(shape) - len(x))) for x in nodes], 1)[..., None]
-    number = np.arange(max(shape), dtype=np.int32)[:, None, None]
+    # Axes of what follows: nodes on an axis, axes, attempts, genes.
+    stride = np.array([math.prod(shape[t + 1 :]) for t in range(k)], np.int32)[:, None, None]
+    count = np.array(shape, np.int32)[:, None, None]
+    some = min(_NEIGHBOURS, *shape)
+    every = jnp.stack([jnp.pad(x, (0, max(shape) - len(x))) for x in nodes], 1)[..., None, None]
 
-    def of(place):
+    def asked(number):
+        place = number // stride % count
+        begin = jnp.clip(place - some // 2, 0, count - some)
+        on_axis = begin + np.arange(some, dtype=np.int32)[:, None, None, None]
+        beside = [place, jnp.maximum(place - 1, 0), jnp.minimum(place + 1, count - 1)]
+        return number + stride * (on_axis - place), jnp.concatenate([on_axis, jnp.stack(beside)])
+
+    def of(places):
         """The nodes of these numbers: a sum over all of them is vectorised."""
-        return total(jnp.where(number == place, padded, 0.0))
+        here = np.arange(max(shape), dtype=np.int32)[:, None, None, None, None]
+        return total(jnp.where(here == places, every[:, None], 0.0))
 
-    before, here, after = of(place + sides[0]), of(place), of(place + sides[1])
-    rise = (lowest - left) / jnp.where(inside, here - before, 1.0)
-    bend = (right - lowest) / jnp.where(inside, after - here, 1.0) - rise
-    bent = inside & (bend > 0) & jnp.isfinite(bend)
-    shift = 0.5 * ((before - here) - (after - before) * rise / jnp.where(bent, bend, 1.0))
-    # Not below zero by rounding.
-    vertex = jnp.clip(here + jnp.where(bent, shift, 0.0), before, after)
-    return jnp.where(lowest < jnp.inf, vertex, jnp.nan)
+    def differences(x, y):
+        """Divided ones, of all orders: the polynomial's coefficients."""
+        found = [y[0]]
+        for order in range(1, some):
+            y = (y[1:] - y[:-1]) / (x[order:] - x[:-order])
+            found.append(y[0])
+        return jnp.stack(found)
+
+    def closer(v, x, coefficients, before, after):
+        """A step of Newton's method."""
+        value, slope, bend = coefficients[-1], jnp.zeros_like(v), jnp.zeros_like(v)
+        for node, coefficient in zip(x[-2::-1], coefficients[-2::-1], strict=True):
+            off = v - node
+            bend, slope = bend * off + 2 * slope, slope * off + value
+            value = value * off + coefficient
+        bent = (bend > 0) & jnp.isfinite(bend)
+        vertex = jnp.clip(v - slope / jnp.where(bent, bend, 1.0), before, after)
+        return jnp.where(bent, vertex, v)
+
+    numbers, places = fence(asked, number)
+    y = jnp.asarray(flat).at[numbers, np.arange(flat.shape[1])].get(mode="promise_in_bounds")
+    found = fence(of, places)
+    x, (here, before, after) = found[:some], found[some:]
+    known = (x, fence(differences, x, y), before, after)
+    v = jax.lax.fori_loop(0, _STEPS, lambda _, v: fence(closer, v, *known), here)
+    return v.swapaxes(0, 1)
 
 
 def _lowest(low: Float[Array, "*nodes genes"]) -> tuple[Scalar, Int[Array, " genes"]]:
