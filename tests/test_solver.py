@@ -156,9 +156,7 @@ def test_what_the_last_step_tells_saves_evaluations():
         for exact in (True, False):
             nowhere = newton.start(one_term())._replace(beside=None)
             state = for_each(nowhere, 200)._replace(trial=jax.numpy.asarray(start)[None])
-            step = jax.jit(
-                lambda state, exact=exact: newton.step_in_x(evaluate, state, exact=exact)
-            )
+            step = jax.jit(partial(newton.step_in_x, evaluate, exact=exact))
             for _ in range(12):
                 state = step(state)
             assert state.done.all()
