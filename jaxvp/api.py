@@ -331,8 +331,10 @@ def _results(
     # Text of few values is taken from them: made one by one it is most of what a table costs.
     labels = pd.Series([status.label for status in Status]).array
 
-    def table(array: np.ndarray, columns: Sequence[str]) -> pd.DataFrame:
-        return pd.DataFrame(array, index=genes, columns=list(columns))
+    def table(array: np.ndarray, columns: pd.Index) -> pd.DataFrame:
+        return pd.DataFrame(array, index=genes, columns=columns, copy=False)
+
+    shares, coefficients = pd.Index(components.names), pd.Index(design.columns)
 
     diagnostics = pd.DataFrame(
         {
@@ -345,11 +347,11 @@ def _results(
         index=genes,
     )
     return Results(
-        fractions=table(np.asarray(components.fractions), components.names),
-        variances=table(np.asarray(components.variances), components.names),
-        coefficients=table(fitted.coefficients, design.columns),
-        standard_errors=table(fitted.standard_errors, design.columns),
-        theta=table(fitted.theta, design.theta_names),
+        fractions=table(np.asarray(components.fractions), shares),
+        variances=table(np.asarray(components.variances), shares),
+        coefficients=table(fitted.coefficients, coefficients),
+        standard_errors=table(fitted.standard_errors, coefficients),
+        theta=table(fitted.theta, pd.Index(design.theta_names)),
         sigma=pd.Series(fitted.sigma, index=genes, name="sigma"),
         log_likelihood=pd.Series(fitted.log_likelihood, index=genes, name="log_likelihood"),
         diagnostics=diagnostics,

@@ -50,7 +50,8 @@ def fit_block(
     if len(missing) < len(out.status):
         part = out.take(complete)
         fit_shared(program, work, _genes(y, complete), part)
-        out.put(complete, part)
+        if not isinstance(complete, slice):  # of which it has views
+            out.put(complete, part)
         # Where they are few they are found by their sums of squares, and the others stay in their
         # places: the same bits as without them.
         doubtful = np.flatnonzero(out.status == Status.NON_FINITE)

@@ -101,10 +101,18 @@ class Fitted(NamedTuple):
     @classmethod
     def empty(cls, genes: int, k: int, p: int, m: int, t: int) -> Fitted:
         """Nothing is fitted yet."""
-        shapes = [(genes, k), (genes,), (genes, p), (genes, p), (genes,), (genes,), (genes, m)]
-        arrays = [np.full(shape, np.nan) for shape in shapes]
-        counts = [np.zeros(genes, dtype) for dtype in (np.int32, np.int32, np.int8)]
-        return cls._make([*arrays, *counts, np.full((genes, t), np.nan)])
+
+        def room(columns: int) -> Float[np.ndarray, "genes some"]:
+            # Column after column in memory, as pandas keeps tables, and blocks of genes come.
+            return np.full((columns, genes), np.nan).T
+
+        sigma, log_likelihood, gradient = np.full((3, genes), np.nan)
+        iterations, n_obs = np.zeros((2, genes), np.int32)
+        status = np.zeros(genes, np.int8)
+        return cls(
+            room(k), sigma, room(p), room(p), log_likelihood, gradient, room(m), iterations, n_obs,
+            status, room(t),
+        )  # fmt: skip
 
     def take(self, where: Int[np.ndarray, " some"] | slice) -> Fitted:
         """Some genes' results: of a slice views, else copies, which `put` writes back."""
@@ -234,7 +242,7 @@ def write(
     """`unscale`, in formula order and into its places."""
     r_inverse = np.asarray(shared.r_inverse)
     plain = unscale(r_inverse, undo, gamma, random, found, reml, fixed_part)
-    out.gamma[:, list(shared.order)] = plain.gamma.T
+    out.gamma.T[list(shared.order)] = plain.gamma
     out.sigma[:] = plain.sigma
     out.coefficients[:] = plain.coefficients
     out.standard_errors[:] = plain.standard_errors
