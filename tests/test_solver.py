@@ -130,14 +130,19 @@ def test_the_hessian_half_way_is_a_cubic_s():
         taken, refused = (newton._halfway(old, new, np.array(is_so)) for is_so in (True, False))
         nowhere = old._replace(deviance=np.inf, score=-np.inf * np.ones(3))
         begun = newton._halfway(nowhere, new, np.array(True))
-        # At zero and pushed there: it has no part in the step.
+        # At zero and pushed there: it has no part in the step, however large its score.
         edge = new._replace(x=new.x * np.array([1, 1, 0]), score=new.score.at[2].set(1e9))
-        held = newton._halfway(old, edge, np.array(True))
-        held, before, after = (np.asarray(a) for a in (held, old.hessian, new.hessian))
+        held = np.asarray(newton._halfway(old, edge, np.array(True)))
+        before, after = np.asarray(old.hessian), np.asarray(new.hessian)
+        way = (edge.x - old.x) * np.array([1, 1, 0])
+        ahead = float(-way @ edge.score / (way @ after @ way))
+        # Turned round, the change would leave no curvature.
+        lost = newton._halfway(old._replace(hessian=20 * after), new, np.array(True))
     np.testing.assert_allclose(taken, there, rtol=1e-12)
-    for found in (refused, begun):
+    assert 0.1 < abs(ahead) < 0.5
+    np.testing.assert_allclose(held, after + 0.5 * ahead * (after - before), rtol=1e-12)
+    for found in (refused, begun, lost):
         np.testing.assert_array_equal(found, after)
-    assert np.abs(held - after).max() < np.abs(after - before).max()
 
 
 def test_what_the_last_step_tells_saves_evaluations():

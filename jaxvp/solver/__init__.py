@@ -61,7 +61,7 @@ __all__ = [
 
 SOLVERS: dict[str, ModuleType] = {"newton": newton, "optax": lbfgs}
 
-# An iteration limit, not a target: four to six evaluations are the rule.
+# An iteration limit, not a target: three to six evaluations are the rule.
 MAX_ITERATIONS = 200
 # Columns up to which a tile is mostly calls of kernels (F: 512 genes take 14 % less than 128).
 _TINY, _TINY_LANES = 2, 512

@@ -65,6 +65,8 @@ _RIDGE = 1e-6
 # Of the last step, how much of its change of the Hessian the next one may have: steps that converge
 # are shorter.
 _AHEAD = 0.5
+# The share of the curvature along the last step that must be left of it.
+_LEFT = 0.8
 _LARGEST_X = 45.0  # m gamma of 3e19: beyond the reach of float64
 
 # Deviance or score below which a component is in doubt.
@@ -315,15 +317,17 @@ def _accept(
 def _halfway(old: Point, new: Point, better: Bool[Array, "*genes"]) -> Float[Array, "k k *genes"]:
     """The Hessian half-way along the step to come, by its change over the last one.
 
-    Where that was refused, or is the first, it is the Hessian at the new point.
+    It is the Hessian at the new point where the last step was refused, or is the first, and where
+    much of the curvature would be lost. Components that stay at zero are no part of a step.
     """
     held = (new.x <= 0) & (new.score >= 0)
     last = jnp.where(held, 0.0, new.x - old.x)
-    bend = total(last * total(new.hessian * last[:, None]))
-    known = better & (bend > 0) & jnp.isfinite(old.deviance)
-    ahead = -total(last * new.score) / jnp.where(known, bend, 1.0)
-    share = jnp.where(known, 0.5 * jnp.clip(ahead, -_AHEAD, _AHEAD), 0.0)
-    return new.hessian + share * jnp.where(known, new.hessian - old.hessian, 0.0)
+    change = new.hessian - old.hessian
+    bend, more = (total(last * total(h * last[:, None])) for h in (new.hessian, change))
+    ahead = -total(last * new.score) / jnp.where(bend > 0, bend, 1.0)
+    share = 0.5 * jnp.clip(ahead, -_AHEAD, _AHEAD)
+    known = better & (bend > 0) & jnp.isfinite(old.deviance) & (bend + share * more > _LEFT * bend)
+    return new.hessian + jnp.where(known, share * change, 0.0)
 
 
 def _reach(point: Point) -> Scalar:

@@ -5,8 +5,9 @@ systems, their eigenvectors, the determinants) can be computed once, at the node
 gammas; a gene then costs matrix products. The table says where a gene's deviance is lowest among
 the nodes, and polynomials through that node and its neighbours where about it. What comes out is a
 starting point and nothing more: the deviance, the derivatives and the certificate are those of
-`jaxvp.likelihood`, which is asked three to four times, not five to six. For more terms a table
-would cost more than the evaluations that it saves.
+`jaxvp.likelihood`, which a search asks three to four times where it would be five to six (one to
+three terms, hundreds of samples). For more terms a table would cost more than the evaluations that
+it saves.
 
 *Several valleys.* A deviance may have more than one local minimum, most often where factors nearly
 group the samples alike or levels are few and unequal. A node that is lower than its neighbours on
