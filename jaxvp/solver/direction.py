@@ -38,7 +38,7 @@ def direction(
         jnp.zeros((), jnp.int32),
         jnp.ones((), bool),
         hessian,
-        (x <= 0) & (score >= 0),
+        pressed(x, score),
         jnp.zeros_like(x),
     )
     if accelerated() and k <= WRITTEN_OUT:
@@ -48,6 +48,13 @@ def direction(
             carry = one_round(carry)
         return carry[-1]
     return jax.lax.while_loop(lambda c: c[1] & (c[0] <= k), one_round, begin)[-1]
+
+
+def pressed(
+    x: Float[Array, "k *genes"], score: Float[Array, "k *genes"]
+) -> Bool[Array, "k *genes"]:
+    """The components at zero that the deviance keeps there."""
+    return (x <= 0) & (score >= 0)
 
 
 def _round(

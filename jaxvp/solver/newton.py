@@ -18,7 +18,7 @@ thousands of genes share one loop.
 The Hessian of a step is that half-way along it, as far as the last step s tells: ``H + (t / 2) (H -
 H_last)``, where ``t s``, ``t = -s'g / s'H s``, is how far the new step goes the way of the last. On
 a line errors then fall with the order ``1 + sqrt(2)`` in place of 2, for a few additions (measured:
-7 to 11 % fewer evaluations).
+7 to 10 % fewer evaluations).
 
 Like the likelihood, everything acts on leading axes and takes the genes of a tile on a trailing
 one.
@@ -44,7 +44,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxvp.likelihood import Estimates, Evaluation, Scalar, Vector, fence, lift, no_estimates
 from jaxvp.likelihood.lanes import diagonal, largest, least, total
-from jaxvp.solver.direction import direction
+from jaxvp.solver.direction import direction, pressed
 from jaxvp.statistics import Array, Shared
 
 # Optimality conditions hold when no score (deviance in x) violates them by more than this.
@@ -320,8 +320,7 @@ def _halfway(old: Point, new: Point, better: Bool[Array, "*genes"]) -> Float[Arr
     It is the Hessian at the new point where the last step was refused, or is the first, and where
     much of the curvature would be lost. Components that stay at zero are no part of a step.
     """
-    held = (new.x <= 0) & (new.score >= 0)
-    last = jnp.where(held, 0.0, new.x - old.x)
+    last = jnp.where(pressed(new.x, new.score), 0.0, new.x - old.x)
     change = new.hessian - old.hessian
     bend, more = (total(last * total(h * last[:, None])) for h in (new.hessian, change))
     ahead = -total(last * new.score) / jnp.where(bend > 0, bend, 1.0)

@@ -29,7 +29,8 @@ from jaxvp.likelihood.slope_terms import Basis
 from jaxvp.solver import small
 from jaxvp.solver.eigen import eigen
 from jaxvp.solver.elimination import Eliminated, others
-from jaxvp.solver.table import SINGLE_SAMPLES, heights, in_single, valleys
+from jaxvp.solver.table import SINGLE_SAMPLES, heights, in_single
+from jaxvp.solver.valleys import valleys
 from jaxvp.statistics import Array, PerGene, RandomBlock, SlopeShared, upper
 
 # Nodes of x on an axis, by the number of axes, and of correlations. They end where a slope with few

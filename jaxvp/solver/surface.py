@@ -28,7 +28,8 @@ from jaxvp.solver.determinant import PRECISE, Determinant, grid, held, tabulate
 from jaxvp.solver.elimination import level_sizes, rotated
 from jaxvp.solver.loop import for_each
 from jaxvp.solver.nodes import nodes, way_of
-from jaxvp.solver.table import Table, in_x, residual, valleys
+from jaxvp.solver.table import Table, in_x, residual
+from jaxvp.solver.valleys import valleys
 from jaxvp.statistics import Array, Compression, LevelRows, PerGene, Shared
 
 # More than this is not worth having: such systems are factored.
