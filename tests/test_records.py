@@ -96,11 +96,10 @@ def test_leaves_are_replaced_and_rows_chosen():
         expected = jax.tree.map(lambda a, b: jnp.where(takes, b, a), one, other)
         found = records.chosen(Records.of(other), takes, always="count")
         same(found.tree(), expected._replace(count=other.count))
-        mine = jnp.asarray([False, True])
-        found = records.put(Records.of(other).cut(jnp.int32(0), 2), mine, jnp.int32(3))
-        last = jnp.arange(5) == 4
-        moved = jax.tree.map(lambda leaf: jnp.roll(leaf, 3, -1), other)
-        same(found.tree(), jax.tree.map(lambda a, b: jnp.where(last, b, a), one, moved))
+        mine, index = jnp.asarray([False, True, True]), jnp.asarray([3, 4, 0], jnp.int32)
+        found = records.put(Records.of(other).cut(jnp.int32(0), 3), mine, index)
+        wanted = jax.tree.map(lambda a, b: a.at[..., index[1:]].set(b[..., 1:3]), one, other)
+        same(found.tree(), wanted)
 
 
 @pytest.mark.parametrize("truths", [[True], [True, True], [True, False], [False, True]])

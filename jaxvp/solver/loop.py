@@ -1,8 +1,9 @@
 """The one bounded loop over a block of genes, whatever is iterated.
 
 Tiles of genes are stepped one after the other, each until all its genes are done or the burst is
-over. Then what is not done is gathered to the front, and only that goes on: a slow gene costs its
-own iterations and nobody else's. All bursts are one loop, so that the step is compiled once.
+over. Then the numbers of what is not done are put in front, and only that goes on: a slow gene costs
+its own iterations and nobody else's. The states stay where they are, and a tile's are gathered and
+put back. All bursts are one loop, so that the step is compiled once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from jaxvp.target import as_numbered
 _TABLE_GENES, _TABLE_GENES_ACCELERATED = 128, 2048
 # Rows that flags are counted in, and how many of them at most.
 _ROW, _ROWS = 128, 1024
-# Iterations before what is left is gathered again. On a CPU, by measurement: three at first take
+# Iterations before what is left is counted again. On a CPU, by measurement: three at first take
 # 3 % less of B than four. An accelerator keeps what was there before: unmeasured there.
 _BURSTS, _BURSTS_ACCELERATED = (3, 1, 1, 1, 1, 2, 3, 6, 12), (4, 2, 3, 6, 12, 24)
 # Products of a gene's own are large: gathering them costs as much as an evaluation.
@@ -63,7 +64,7 @@ def iterate(
     genes
         Number of genes, where it is not that of searches: search i is one of gene ``i % genes``.
     bursts
-        Iterations before what is left is gathered again; the last one repeats. None: as for small
+        Iterations before what is left is counted again; the last one repeats. None: as for small
         systems whose genes share the design.
     group, groups
         Searches of different groups, numbered below ``groups``, are never in one tile.
@@ -87,9 +88,9 @@ def iterate(
         begin = jnp.minimum(place, count - width)
         lane = begin + jnp.arange(width)
         mine = (lane >= place) & (lane < end)
-        of = ids if genes is None else ids % genes
-        statistics = _gathered(gene, cut(of, begin, width))
-        old = records.cut(begin, width).tree()
+        index = cut(ids, begin, width)
+        statistics = _gathered(gene, index if genes is None else index % genes)
+        old = records.take(index).tree()
         known, old = enter(statistics, old, shared)
 
         def unfinished(carry):
@@ -104,14 +105,13 @@ def iterate(
         # A tile is of searches that are not done: there are some.
         part = (jnp.zeros_like(steps), jnp.ones((), bool), old._replace(done=old.done | ~mine))
         _, some, part = jax.lax.while_loop(unfinished, step, part)
-        return left | some, records.put(Records.of(part), mine, begin)
+        return left | some, records.put(Records.of(part), mine, index)
 
     def burst(carry):
         # The fourth: is any of the searches that the last burst stepped not done?
         number, spent, ids, _, records = carry
-        key = jnp.where(records.tree().done, groups, take(of_group, ids))
-        order = _zeros_first(key) if groups == 1 else jnp.argsort(key, stable=True)
-        ids, records = take(ids, order), records.take(order)
+        key = take(jnp.where(records.tree().done, groups, of_group), ids)
+        ids = take(ids, _zeros_first(key) if groups == 1 else jnp.argsort(key, stable=True))
         steps = jnp.minimum(jnp.asarray(bursts, limit.dtype)[number], limit - spent)
         members = jnp.zeros(groups, jnp.int32).at[key].add(1, mode="drop")
         ends = jnp.cumsum(members)
@@ -135,13 +135,9 @@ def iterate(
         return jnp.minimum(number + 1, len(bursts) - 1), spent + steps, ids, left, records
 
     nothing = jnp.zeros_like(limit)
-    ids = jnp.arange(count)
-    if order is not None:
-        ids, records = jnp.asarray(order), records.take(order)
+    ids = jnp.arange(count, dtype=jnp.int32) if order is None else jnp.asarray(order, jnp.int32)
     begin = (nothing, nothing, ids, ~every(records.tree().done), records)
-    *_, ids, _, records = jax.lax.while_loop(lambda c: (c[1] < limit) & c[3], burst, begin)
-    back = jnp.zeros_like(ids).at[ids].set(jnp.arange(count))
-    return records.take(back)
+    return jax.lax.while_loop(lambda c: (c[1] < limit) & c[3], burst, begin)[-1]
 
 
 def for_each(state: Any, count: int) -> Any:

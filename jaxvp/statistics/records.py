@@ -92,10 +92,12 @@ class Records(eqx.Module):
         """``width`` rows from ``begin`` on."""
         return self._with(jax.lax.dynamic_slice_in_dim(self.rows, begin, width))
 
-    def put(self, part: Records, mine: Bool[Array, " some"], begin: Int[Array, ""]) -> Records:
-        """With a part, as far as it is ``mine``, from ``begin`` on."""
-        new = jnp.where(mine[:, None], part.rows, self.cut(begin, len(mine)).rows)
-        return self._with(jax.lax.dynamic_update_slice_in_dim(self.rows, new, begin, 0))
+    def put(self, part: Records, mine: Bool[Array, " some"], index: Int[Array, " some"]) -> Records:
+        """With a part, as far as it is ``mine``, at the rows of these numbers, all of them others."""
+        count = len(self.rows)
+        nowhere = count + np.arange(len(mine), dtype=index.dtype)
+        place = self.rows.at[jnp.where(mine, index, nowhere)]
+        return self._with(place.set(as_numbered(part.rows), mode="drop", unique_indices=True))
 
     def placed(self, part: Records, begin: Int[Array, ""] | int) -> Records:
         """With all of a part, from ``begin`` on."""
