@@ -1,9 +1,9 @@
 """The one bounded loop over a block of genes, whatever is iterated.
 
 Tiles of genes are stepped one after the other, each until all its genes are done or the burst is
-over. Then the numbers of what is not done are put in front, and only that goes on: a slow gene costs
-its own iterations and nobody else's. The states stay where they are, and a tile's are gathered and
-put back. All bursts are one loop, so that the step is compiled once.
+over. Then the numbers of what is not done are put in front, and only that goes on: a slow gene
+costs its own iterations and nobody else's. States stay where they are; those of a tile are gathered
+and put back. All bursts are one loop, so that the step is compiled once.
 """
 
 from __future__ import annotations

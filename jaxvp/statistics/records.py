@@ -92,8 +92,8 @@ class Records(eqx.Module):
         """``width`` rows from ``begin`` on."""
         return self._with(jax.lax.dynamic_slice_in_dim(self.rows, begin, width))
 
-    def put(self, part: Records, mine: Bool[Array, " some"], index: Int[Array, " some"]) -> Records:
-        """With a part, as far as it is ``mine``, at the rows of these numbers, all of them others."""
+    def put(self, part: Records, mine: Bool[Array, " g"], index: Int[Array, " g"]) -> Records:
+        """With a part, as far as it is ``mine``, in the rows of these numbers, which differ."""
         count = len(self.rows)
         nowhere = count + np.arange(len(mine), dtype=index.dtype)
         place = self.rows.at[jnp.where(mine, index, nowhere)]
