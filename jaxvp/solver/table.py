@@ -137,7 +137,8 @@ def starts(
     if table.single:
         table, gene, size = in_single((table, gene, size))
     height = heights(table.eliminated, table.eliminated.log_det + table.main, gene, size)
-    return valleys(in_x(table.gammas, shared.samples_per_level), height)
+    found = valleys(in_x(table.gammas, shared.samples_per_level), height)
+    return found.astype(jnp.asarray(shared.samples_per_level).dtype)
 
 
 def in_single(tree: Any) -> Any:

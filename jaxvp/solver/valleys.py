@@ -56,6 +56,7 @@ def _about(
     count = np.array(shape, np.int32)[:, None, None]
     some = min(_NEIGHBOURS, *shape)
     every = jnp.stack([jnp.pad(x, (0, max(shape) - len(x))) for x in nodes], 1)[..., None, None]
+    every = every.astype(height.dtype)
 
     def asked(number):
         place = number // stride % count
