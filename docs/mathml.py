@@ -6,7 +6,10 @@ from docutils.utils.math.latex2mathml import tex2mathml
 
 
 def written(node, **options) -> str:
-    """The formula as MathML; docutils' own error says neither which formula nor which page."""
+    """The formula as MathML; docutils' own error says neither which formula nor which page.
+
+    (Of a formula in a docstring, the formula alone.)
+    """
     try:
         return tex2mathml(node.astext(), **options)
     except MathError as error:

@@ -49,6 +49,13 @@ def test_no_code_hides_in_an_indent(page):
 
 
 @EACH
+def test_fractions_have_braces(page):
+    """TeX reads a half where docutils reads twelve over what comes next, or fails."""
+    found = re.search(r"\\(?:[dt]?frac|sqrt)\s*\d", page.read_text())
+    assert found is None, found and found[0]
+
+
+@EACH
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         assert (page.parent / link).exists(), link

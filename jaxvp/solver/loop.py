@@ -69,8 +69,8 @@ def iterate(
     group, groups
         Searches of different groups, numbered below ``groups``, are never in one tile.
     order
-        In which searches stand beside each other, where it is not that of their numbers: a tile
-        waits for its slowest.
+        In which searches stand beside each other, all of them, where it is not that of their
+        numbers: a tile waits for its slowest.
     common
         Of a group's number what its searches share: once a burst, for all their tiles.
     enter

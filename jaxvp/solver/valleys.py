@@ -29,6 +29,8 @@ def valleys(
 ) -> Float[Array, "2 k genes"]:
     """The point about the lowest node, and about the lowest of another valley (NaN: none).
 
+    They are numbers of the type of ``height``.
+
     ``nodes`` are those of every axis, of any coordinate. Another valley is about a node that is
     lower than its neighbours on every axis. With ``ridges`` it is lower than those across the axes,
     too: along a narrow valley that lies across them, many nodes are lower than the former alone.
