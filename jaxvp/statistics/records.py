@@ -96,7 +96,7 @@ class Records(eqx.Module):
         """With a part, as far as it is ``mine``, in the rows of these numbers, which differ."""
         count = len(self.rows)
         nowhere = count + np.arange(len(mine), dtype=index.dtype)
-        place = self.rows.at[jnp.where(mine, index, nowhere)]
+        place = jnp.asarray(self.rows).at[jnp.where(mine, index, nowhere)]
         return self._with(place.set(as_numbered(part.rows), mode="drop", unique_indices=True))
 
     def placed(self, part: Records, begin: Int[Array, ""] | int) -> Records:
