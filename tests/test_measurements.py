@@ -241,7 +241,7 @@ def test_fits_are_those_with_numpy(study, always, monkeypatch, order, dtype):
     are_near(found, fit(study, table))
 
 
-@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("order", ["C", pytest.param("F", marks=pytest.mark.slow)])
 def test_genes_without_holes_lie_as_all_do(study, always, monkeypatch, order):
     """Where many have some, of samples that are looked at."""
     table = study[0].copy()
@@ -253,6 +253,7 @@ def test_genes_without_holes_lie_as_all_do(study, always, monkeypatch, order):
     are_near(found, fit(study, table))
 
 
+@pytest.mark.slow
 def test_parts_of_a_block_are_formed_by_helpers(always, monkeypatch):
     """Of a large system, some of whose genes want care: the same bits as by one thread."""
     table, formula, metadata = of_every_kind(256, 300, {"g": 90, "h": 70}, steep=1e2)

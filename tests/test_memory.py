@@ -56,6 +56,7 @@ def _mappings():
     return len(Path("/proc/self/maps").read_text().splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counts mappings as Linux does")
 def test_a_process_keeps_few_programs(monkeypatch):
     """One design after the other: each compiles, and mappings of memory do not run out."""

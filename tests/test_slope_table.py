@@ -82,6 +82,7 @@ def _covariance(design, shared, compression, places):
     return v
 
 
+@pytest.mark.slow
 def test_few_evaluations_find_what_three_starts_do():
     _, compression, gene, _ = prepared(FORMULAS[0], False)
     shared, wanted = compression.shared, np.ones(64, bool)
