@@ -100,7 +100,7 @@ def test_killed_at_random_moments(folder):
 
 @pytest.mark.slow
 def test_killed_at_random_moments_often(folder):
-    killed(folder, 10, MIXED)
+    killed(folder, 20, MIXED)
 
 
 def test_what_is_finished_is_not_computed_again(folder, monkeypatch, capsys):
