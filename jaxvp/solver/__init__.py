@@ -207,7 +207,8 @@ def _solve(
     if table is not None:
         size = shared.n - reml * shared.p
         empty = jnp.zeros((2, len(table.gammas), count), gene.within_yy.dtype)
-        trials = by_tiles(lambda g: starts(table, shared, g, size), gene, empty)
+        together = table_of_starts.tile_genes(table)
+        trials = by_tiles(lambda g: starts(table, shared, g, size), gene, empty, together)
     tabled = 0 if trials is None else len(trials)
 
     def attempt(number, best):

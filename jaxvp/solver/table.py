@@ -17,6 +17,7 @@ has the formulas.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import equinox as eqx
@@ -43,6 +44,9 @@ _NODES = {
 SINGLE_SAMPLES = 1_000
 _FEW = 8  # columns of a sum that is written out
 _SMALL, _LARGE = (1, 2, 3), (2, 3, 4)  # numbers of terms for which a table pays
+# Genes of a tile, at most, and nodes of all of them: what is computed there stays in the cache (of
+# one term: 512 genes take 4 % less of F's solution than 128).
+_GENES, _OF_ALL = 512, 1 << 16
 
 
 class Table(eqx.Module):
@@ -125,6 +129,12 @@ def _squares(
     rows = jnp.moveaxis(jnp.asarray(half), 0, -1)[..., None]
     scaled = product(rows, b.swapaxes(0, 1)[:, None])[:, 0]
     return dot(scaled, scaled)
+
+
+def tile_genes(table: Table) -> int:
+    """Genes whose starts a CPU computes together, a power of two."""
+    most = min(_GENES, _OF_ALL // math.prod(table.main.shape))
+    return 1 << (most.bit_length() - 1)
 
 
 def starts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -29,37 +30,52 @@ def in_tiles(
     """``finish(compute(begin))`` of ``width`` genes at a time, put together by their last axis.
 
     `Records` in it are put together by rows. Of the ``capacity`` genes the first ``count`` are
-    computed, and as many as a tile has. The others are ones. ``some`` genes of a tile are finished
-    at a time (None: all).
+    computed, and as many as a tile has. The others are ones. ``some`` genes are finished at a time,
+    a part of a tile or several tiles (None: a tile).
     """
     some = width if some is None else some
+    together = max(some, width)
 
     def cut(found: Any, first: Array | int) -> Any:
         return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, some, -1), found)
 
-    def empty(one: Any) -> Any:
+    def empty(one: Any, genes: int) -> Any:
         if isinstance(one, Records):
-            return one.of_ones(capacity)
-        return jnp.ones((*one.shape[:-1], capacity), one.dtype)
+            return one.of_ones(genes)
+        return jnp.ones((*one.shape[:-1], genes), one.dtype)
+
+    def placed(begin: Array | int, old: Any, new: Any) -> Any:
+        if isinstance(old, Records):
+            return old.placed(new, begin)
+        return jax.lax.dynamic_update_slice_in_dim(old, new, begin, -1)
+
+    def of_tiles(begin: Array | int) -> Any:
+        """What is computed for all genes that are finished together, or are a tile."""
+        if together == width:
+            return compute(begin)
+
+        def tile(i: Int[Array, ""], found: Any) -> Any:
+            place = jnp.minimum(i * width, jnp.maximum(count - begin - width, 0))
+            return jax.tree.map(partial(placed, place), found, compute(begin + place))
+
+        found = jax.tree.map(lambda one: empty(one, together), jax.eval_shape(compute, 0))
+        tiles = jnp.minimum(together // width, (count + width - 1) // width)
+        return jax.lax.fori_loop(0, tiles, tile, found)
 
     def fill(i: Int[Array, ""], room: Any) -> Any:
-        # The last tile begins earlier, and has some genes of the one before again.
-        begin = jnp.minimum(i * width, jnp.maximum(count - width, 0))
-        found = compute(begin)
+        # The last ones begin earlier: there are some genes of those before again.
+        begin = jnp.minimum(i * together, jnp.maximum(count - together, 0))
+        found = of_tiles(begin)
 
         def part(j: Int[Array, ""] | int, room: Any) -> Any:
-            def put(old: Any, new: Any) -> Any:
-                if isinstance(old, Records):
-                    return old.placed(new, begin + j * some)
-                return jax.lax.dynamic_update_slice_in_dim(old, new, begin + j * some, -1)
-
+            put = partial(placed, begin + j * some)
             return jax.tree.map(put, room, finish(cut(found, j * some)), is_leaf=is_records)
 
-        return jax.lax.fori_loop(0, width // some, part, room)
+        return jax.lax.fori_loop(0, together // some, part, room)
 
-    one = jax.eval_shape(lambda: finish(cut(compute(0), 0)))
-    room = jax.tree.map(empty, one, is_leaf=is_records)
-    return jax.lax.fori_loop(0, (count + width - 1) // width, fill, room)
+    one = jax.eval_shape(lambda: finish(cut(of_tiles(0), 0)))
+    room = jax.tree.map(lambda one: empty(one, capacity), one, is_leaf=is_records)
+    return jax.lax.fori_loop(0, (count + together - 1) // together, fill, room)
 
 
 def summed_in_parts(
