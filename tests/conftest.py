@@ -16,20 +16,26 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from importlib.metadata import version  # noqa: E402
 
-# Most of the tests' time is XLA's compiler, and its older emitters of kernels take half of it.
-# Programs of fits name theirs (`_compiler`, below). A flag that XLA does not know ends the process;
-# these versions know it.
+# Most of the tests' time is XLA's compiler. Its older emitters of kernels take half of it, and with
+# code that is not optimised, in this process, a quarter. Programs of fits name theirs (`_compiler`,
+# below). A flag that XLA does not know ends the process; these versions know them.
 _OLDER_KNOWN = tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 12)
+_LEVEL, _USERS_LEVEL = "xla_backend_optimization_level", 3
 if _OLDER_KNOWN:
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
-    os.environ["XLA_FLAGS"] = flags.strip()
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+    os.environ["XLA_FLAGS"] = f"{flags} --{_LEVEL}=0"
 
 import pkgutil  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import hypothesis  # noqa: E402
+import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
+
+if _OLDER_KNOWN:
+    jax.devices()  # reads the flags: processes that tests start have code as users have it
+    os.environ["XLA_FLAGS"] = flags
 
 # All but the parser: it has no arrays, and functions inside of functions are decorated at every
 # call (a formula of half a second took forty).
@@ -45,8 +51,6 @@ hypothesis.settings.load_profile("default")
 
 
 def _gpus():
-    import jax
-
     try:
         return jax.devices("gpu")
     except RuntimeError:
@@ -64,8 +68,6 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True, scope="module")
 def _room_for_programs():
     """Forget what was compiled before memory's mappings run out: tests compile thousands."""
-    import jax
-
     from jaxvp.batch import compiled
 
     maps = Path("/proc/self/maps")
@@ -77,14 +79,16 @@ def _room_for_programs():
 
 # Where fits are compared with other programs, with other processes to the last bit, or compiling is
 # what is tested; and, together with the slow tests, more of these.
-_AS_USED = {"test_devices", "test_exact_influenza", "test_reference_classics"}
+_AS_USED = {"test_devices", "test_exact_influenza"}
 _AS_USED_IN_ALL = {
     "test_cluster_docs",
     "test_exact_simulated",
     "test_executors",
+    "test_reference_classics",
     "test_weights_lme4",
 }
-_older, _older_compiled = {}, set()
+# Programs of either kind, and which of them are compiled.
+_programs = {}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -94,18 +98,19 @@ def _compiler(request):
 
     slow_ones_too = "not slow" not in request.config.option.markexpr
     as_used = _AS_USED | _AS_USED_IN_ALL if slow_ones_too else _AS_USED
-    name = request.module.__name__.split(".")[-1]
-    if name in as_used or not _OLDER_KNOWN or compiled._NEWER not in compiled._OPTIONS:
+    if not _OLDER_KNOWN or compiled._NEWER not in compiled._OPTIONS:
         yield
         return
-    if not _older:
-        _older.update(compiled._programs(compiled._OPTIONS | {compiled._NEWER: False}))
-    used, known = dict(compiled.PROGRAMS), compiled._compiled
-    compiled.PROGRAMS.update(_older)
-    compiled._compiled = _older_compiled
+    used = request.module.__name__.split(".")[-1] in as_used
+    if used not in _programs:
+        options = {_LEVEL: _USERS_LEVEL} if used else {compiled._NEWER: False}
+        _programs[used] = compiled._programs(compiled._OPTIONS | options), set()
+    before = dict(compiled.PROGRAMS), compiled._compiled
+    programs, compiled._compiled = _programs[used]
+    compiled.PROGRAMS.update(programs)
     yield
-    compiled.PROGRAMS.update(used)
-    compiled._compiled = known
+    compiled.PROGRAMS.update(before[0])
+    compiled._compiled = before[1]
 
 
 @pytest.fixture
@@ -117,7 +122,6 @@ def gpu():
 @pytest.fixture
 def compile_cache(tmp_path_factory, monkeypatch):
     """Commands switch JAX's compile cache on: here in a folder of the test run, and off again."""
-    import jax
     from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
