@@ -17,13 +17,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 from importlib.metadata import version  # noqa: E402
 
 # Most of the tests' time is XLA's compiler. Its older emitters of kernels take half of it, and with
-# code that is not optimised, in this process, a quarter. Programs of fits name theirs (`_compiler`,
-# below). A flag that XLA does not know ends the process; these versions know them.
+# code that is not optimised, in this process and for CPUs, a quarter. Programs of fits name theirs
+# (`_compiler`, below). A flag that XLA does not know ends the process; these versions know them.
 _OLDER_KNOWN = tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 12)
 _LEVEL, _USERS_LEVEL = "xla_backend_optimization_level", 3
+_NOT_OPTIMISED = _OLDER_KNOWN and os.environ["JAX_PLATFORMS"] == "cpu"
 if _OLDER_KNOWN:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
-    os.environ["XLA_FLAGS"] = f"{flags} --{_LEVEL}=0"
+    os.environ["XLA_FLAGS"] = f"{flags} --{_LEVEL}=0" if _NOT_OPTIMISED else flags
 
 import pkgutil  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -33,8 +34,8 @@ import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
-if _OLDER_KNOWN:
-    jax.devices()  # reads the flags: processes that tests start have code as users have it
+if _NOT_OPTIMISED:
+    jax.devices()  # reads the flags, of which processes that tests start shall not have the last
     os.environ["XLA_FLAGS"] = flags
 
 # All but the parser: it has no arrays, and functions inside of functions are decorated at every
@@ -77,14 +78,19 @@ def _room_for_programs():
     yield
 
 
-# Where fits are compared with other programs, with other processes to the last bit, or compiling is
-# what is tested; and, together with the slow tests, more of these.
+# Where fits are compared with other programs, with other processes, layouts or compiled programs to
+# the last bit, or compiling is what is tested: some of these, and all of them together with the slow
+# tests.
 _AS_USED = {"test_devices", "test_exact_influenza"}
 _AS_USED_IN_ALL = {
     "test_cluster_docs",
     "test_exact_simulated",
     "test_executors",
+    "test_invariance",
+    "test_large_design",
+    "test_measurements",
     "test_reference_classics",
+    "test_weighted_slopes_lme4",
     "test_weights_lme4",
 }
 # Programs of either kind, and which of them are compiled.

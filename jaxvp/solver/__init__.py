@@ -207,7 +207,7 @@ def _solve(
     if table is not None:
         size = shared.n - reml * shared.p
         empty = jnp.zeros((2, len(table.gammas), count), gene.within_yy.dtype)
-        together = table_of_starts.tile_genes(table)
+        together = table_of_starts.genes_together(table, shared)
         trials = by_tiles(lambda g: starts(table, shared, g, size), gene, empty, together)
     tabled = 0 if trials is None else len(trials)
 

@@ -22,7 +22,7 @@ from jaxvp.likelihood import accelerated, every
 from jaxvp.statistics import Array, Records, is_records
 from jaxvp.target import as_numbered
 
-# Genes whose tables are filled at once, on a CPU and on an accelerator.
+# Genes whose tables are filled at once: on a CPU if not said otherwise, and on an accelerator.
 _TABLE_GENES, _TABLE_GENES_ACCELERATED = 128, 2048
 # Rows that flags are counted in, and how many of them at most.
 _ROW, _ROWS = 128, 1024

@@ -44,9 +44,9 @@ _NODES = {
 SINGLE_SAMPLES = 1_000
 _FEW = 8  # columns of a sum that is written out
 _SMALL, _LARGE = (1, 2, 3), (2, 3, 4)  # numbers of terms for which a table pays
-# Genes of a tile, at most, and nodes of all of them: what is computed there stays in the cache (of
-# one term: 512 genes take 4 % less of F's solution than 128).
-_GENES, _OF_ALL = 512, 1 << 16
+# Genes whose starts a CPU computes together: of large systems, and of small ones at most, with the
+# nodes of all of them. They stay in the cache; 512 genes take 4 % less of F's solution than 128.
+_GENES_LARGE, _GENES, _OF_ALL = 128, 512, 1 << 16
 
 
 class Table(eqx.Module):
@@ -131,8 +131,10 @@ def _squares(
     return dot(scaled, scaled)
 
 
-def tile_genes(table: Table) -> int:
+def genes_together(table: Table, shared: Shared) -> int:
     """Genes whose starts a CPU computes together, a power of two."""
+    if shared.n_columns > SWEEP_COLUMNS:
+        return _GENES_LARGE
     most = min(_GENES, _OF_ALL // math.prod(table.main.shape))
     return 1 << (most.bit_length() - 1)
 

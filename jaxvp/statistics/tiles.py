@@ -29,9 +29,9 @@ def in_tiles(
 ) -> Any:
     """``finish(compute(begin))`` of ``width`` genes at a time, put together by their last axis.
 
-    `Records` in it are put together by rows. Of the ``capacity`` genes the first ``count`` are
-    computed, and as many as a tile has. The others are ones. ``some`` genes are finished at a time,
-    a part of a tile or several tiles (None: a tile).
+    `Records` that ``finish`` gives are put together by rows. ``some`` genes are finished at a time:
+    a part of a tile, or several tiles (None: a tile). Of the ``capacity`` genes the first ``count``
+    are computed. The others are numbers that mean nothing: ones, or what ones are finished to.
     """
     some = width if some is None else some
     together = max(some, width)
@@ -63,7 +63,7 @@ def in_tiles(
         return jax.lax.fori_loop(0, tiles, tile, found)
 
     def fill(i: Int[Array, ""], room: Any) -> Any:
-        # The last ones begin earlier: there are some genes of those before again.
+        # The last of these begin earlier, and have some genes of those before again.
         begin = jnp.minimum(i * together, jnp.maximum(count - together, 0))
         found = of_tiles(begin)
 
