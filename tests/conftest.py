@@ -78,9 +78,8 @@ def _room_for_programs():
     yield
 
 
-# Where fits are compared with other programs, with other processes, layouts or compiled programs to
-# the last bit, or compiling is what is tested: some of these, and all of them together with the slow
-# tests.
+# Where fits are compared with other programs, or to the last bit with other processes, layouts or
+# compiled programs, or compiling is what is tested: some of these, and with the slow tests all.
 _AS_USED = {"test_devices", "test_exact_influenza"}
 _AS_USED_IN_ALL = {
     "test_cluster_docs",
