@@ -28,6 +28,7 @@ from jaxvp.likelihood.own_part import own_part
 from jaxvp.solver import determinant, elimination, nodes, polynomial, solve, surface
 from jaxvp.solver.confounded import Confounded
 from jaxvp.solver.loop import iterate
+from jaxvp.solver.table import coarse
 from jaxvp.statistics import LevelRows, PerGene, Records, compress, statistics
 
 DESIGNS = {"2 terms": {"g": 12, "h": 5}, "3 terms": {"g": 12, "h": 7, "i": 3}}
@@ -212,10 +213,14 @@ def test_separated_nodes_are_the_same_table(design, reml):
         whole = elimination.Eliminated(
             elimination.weights_at(shared, first), levels, fixed, log_det
         )
-        with jax.enable_x64(True):
-            residuals.append(np.asarray(jax.jit(surface.residual)(whole, block.gene)))
+        for of_table in [whole, coarse(whole)] if large else [whole]:
+            with jax.enable_x64(True):
+                residuals.append(np.asarray(jax.jit(surface.residual)(of_table, block.gene)))
         log_dets.append(log_det)
     np.testing.assert_allclose(residuals[1], residuals[0], rtol=1e-6)
+    # Its large products in float32, and nothing else.
+    assert residuals[2].dtype == np.float64 and (residuals[2] != residuals[1]).any()
+    np.testing.assert_allclose(residuals[2], residuals[1], rtol=0, atol=1e-6 * float(shared.n))
     np.testing.assert_allclose(log_dets[1], log_dets[0], rtol=1e-7, atol=1e-7)
 
 

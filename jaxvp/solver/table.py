@@ -96,8 +96,10 @@ def residual(eliminated: Eliminated, gene: PerGene) -> Float[Array, "*nodes gene
         if level.couple is None:
             break
         n = level.rotate.shape[1]
-        c = level.rotate @ b[:, :n]
-        taken = jnp.einsum("bkrn,bng->bkrg", level.couple, c)
+        # The large products are in the matrices' numbers (`coarse`), sums in those of the gene.
+        c = level.rotate @ b[:, :n].astype(level.rotate.dtype)
+        taken = jnp.einsum("bkrn,bng->bkrg", level.couple, c).astype(b.dtype)
+        c = c.astype(b.dtype)
         if level.combine is not None:
             taken = jnp.einsum("bNk,bkrg->bNrg", level.combine, taken)
         b = b[:, None, n:] - taken
@@ -162,6 +164,20 @@ def in_single(tree: Any) -> Any:
     if accelerated():
         return tree
     return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree)
+
+
+def coarse(eliminated: Eliminated) -> Eliminated:
+    """The same with the matrices of its large products in float32, on a CPU: half their time.
+
+    ``y'Py`` is right to some 1e-7 of ``y'y``.
+    """
+    *before, last = eliminated.levels
+    matrices = in_single([(level.rotate, level.couple) for level in before])
+    levels = [
+        dataclasses.replace(level, rotate=rotate, couple=couple)
+        for level, (rotate, couple) in zip(before, matrices, strict=True)
+    ]
+    return eliminated._replace(levels=(*levels, last))
 
 
 def heights(
