@@ -42,8 +42,7 @@ _STEPS = 12  # of Newton's method on it, at most
 _TIGHT = 1e-3  # score at which they end: the polynomial's own is no better
 _REFUSED = 1.0  # radius of who was refused
 _LARGEST_GAMMA = 200.0  # of its nodes
-# Of y'y, which is n: below it a table of float32 knows nothing of y'Py.
-_LEAST = 1e-6
+_LEAST = 8  # times the rounding of y'y, which is n (genes are scaled): less of y'Py is noise
 
 
 class Surface(eqx.Module):
@@ -124,7 +123,8 @@ class Near(NamedTuple):
 def near_optimum(surface: Surface, shared: Shared, gene: PerGene, size: Scalar) -> Near:
     """The polynomials' lowest points, of a tile of genes. ``size`` is N, the factor of log r."""
     table = surface.table
-    rss = jnp.maximum(residual(table.eliminated, gene), _LEAST * shared.n)
+    rounding = jnp.finfo(table.eliminated.levels[0].rotate.dtype).eps
+    rss = jnp.maximum(residual(table.eliminated, gene), _LEAST * rounding * shared.n)
     smooth = table.eliminated.log_det[..., None] + size * log(rss)
     # Every other node tells valleys apart.
     height = smooth + table.main[..., None]

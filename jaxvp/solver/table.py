@@ -96,7 +96,7 @@ def residual(eliminated: Eliminated, gene: PerGene) -> Float[Array, "*nodes gene
         if level.couple is None:
             break
         n = level.rotate.shape[1]
-        # The large products are in the matrices' numbers (`coarse`), sums in those of the gene.
+        # The large products are of the matrices' type (`coarse`), sums of the gene's.
         c = level.rotate @ b[:, :n].astype(level.rotate.dtype)
         taken = jnp.einsum("bkrn,bng->bkrg", level.couple, c).astype(b.dtype)
         c = c.astype(b.dtype)
@@ -156,7 +156,7 @@ def starts(
 
 
 def in_single(tree: Any) -> Any:
-    """In float32, on a CPU: half the traffic, which bounds what is done with a table.
+    """In float32, on a CPU: half the traffic, which bounds most of what is done with a table.
 
     Where a term explains all but float32's rounding any node that does is as low. (An accelerator
     would multiply in fewer digits.)
@@ -169,7 +169,8 @@ def in_single(tree: Any) -> Any:
 def coarse(eliminated: Eliminated) -> Eliminated:
     """The same with the matrices of its large products in float32, on a CPU: half their time.
 
-    ``y'Py`` is right to some 1e-7 of ``y'y``.
+    ``y'Py`` is right to some 1e-7 of ``y'y``. Of genes of which nearly all is explained that is
+    little: their searches begin a step or two farther away.
     """
     *before, last = eliminated.levels
     matrices = in_single([(level.rotate, level.couple) for level in before])
