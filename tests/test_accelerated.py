@@ -11,7 +11,7 @@ from jaxvp.batch.devices import Devices
 from jaxvp.design import build
 from jaxvp.formula import Formula
 from jaxvp.likelihood import SWEEP_COLUMNS
-from jaxvp.solver import large, prepare_many, solve, solve_slopes, surface
+from jaxvp.solver import prepare_many, solve, solve_slopes, surface
 from jaxvp.statistics import (
     SharedPlan,
     compress,
@@ -22,6 +22,7 @@ from jaxvp.statistics import (
 from jaxvp.target import accelerated, traced_for
 
 GENES = 16
+KINDS = ("cpu", "cuda")
 LARGE = {"g": 40, "h": 35, "i": 33}
 CASES = [
     pytest.param({"g": 12}, False, True, id="one term"),
@@ -35,46 +36,58 @@ def prepared(levels, reml):
     study = jaxvp.simulate(GENES, 150, levels, zero_probability=0.4, imbalance=0.5, seed=2)
     compression = compress(build(Formula.parse(study.formula), study.metadata))
     gene = statistics(compression, study.expression.to_numpy().T, helpers=2, larger=4).gene
-    return compression, gene, prepare_many("newton", compression, reml, surface.ENOUGH_GENES)
+    tables = [
+        prepare_many("newton", compression, reml, surface.ENOUGH_GENES, kind) for kind in KINDS
+    ]
+    return compression, gene, tables
 
 
-def both(run, *arguments):
-    """What the programs for a CPU and for an accelerator give."""
+def both(run, *arguments, own=((), ())):
+    """What the programs for a CPU and for an accelerator give; each may have its own arguments."""
     with jax.enable_x64(True):
-        found = (jax.jit(run, static_argnums=0)(kind, *arguments) for kind in ("cpu", "cuda"))
+        program = jax.jit(run, static_argnums=0)
+        found = (program(kind, *arguments, *its) for kind, its in zip(KINDS, own, strict=True))
         return [jax.tree.map(np.asarray, one) for one in found]
 
 
-def solutions(levels, reml, tabled):
-    """The study's compression and where searches of its genes end, by both kinds of programs."""
-    compression, gene, table = prepared(levels, reml)
+@pytest.mark.parametrize("levels, reml, tabled", CASES)
+def test_the_numbers_are_those_of_the_cpu(monkeypatch, levels, reml, tabled):
+    """Of the same tables: those of a CPU are not float32."""
+    monkeypatch.setattr(surface, "in_single", lambda surface: surface)
+    compression, gene, (table, _) = prepared(levels, reml)
+    assert compression.shared.n_columns > SWEEP_COLUMNS or tabled
+    table = table if tabled else None
 
     def run(kind, *system):
         return solve("newton", GENES, reml, kind, *system)
 
     wanted, limit = np.ones(GENES, bool), np.int32(100)
-    system = (compression.shared, gene, wanted, limit, table if tabled else None)
-    return compression, *both(run, *system)
-
-
-@pytest.mark.parametrize("levels, reml, tabled", CASES)
-def test_the_numbers_are_those_of_the_cpu(levels, reml, tabled):
-    compression, one, other = solutions(levels, reml, tabled)
-    assert compression.shared.n_columns > SWEEP_COLUMNS or tabled
+    one, other = both(run, compression.shared, gene, wanted, limit, table)
     assert (one.violation <= np.maximum(1e-6, one.tolerance)).all()
-    if compression.shared.n_columns > SWEEP_COLUMNS and tabled:
+    if isinstance(table, surface.Surface):
+        # What steps have told of the Hessian: last digits of scores, divided by small steps.
+        np.testing.assert_allclose(other.hessian, one.hessian, rtol=1e-7, atol=1e-7)
         one, other = (found._replace(hessian=None) for found in (one, other))
     for mine, its in zip(jax.tree.leaves(other), jax.tree.leaves(one), strict=True):
         np.testing.assert_allclose(mine, its, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.slow
-def test_steps_tell_the_same_of_large_systems(monkeypatch):
-    """Searches that begin at the same points in all digits, not at a CPU's float32 ones."""
-    monkeypatch.setattr(large, "coarse", lambda eliminated: eliminated)
-    _, one, other = solutions(LARGE, False, True)
-    # Last digits of scores, divided by small steps.
-    np.testing.assert_allclose(other.hessian, one.hessian, rtol=1e-7, atol=1e-7)
+def test_searches_of_large_systems_end_where_an_accelerator_s_do():
+    """Each by its own tables and its own way."""
+    compression, gene, tables = prepared(LARGE, False)
+
+    def run(kind, *system):
+        return solve("newton", GENES, False, kind, *system)
+
+    own = [(np.int32(100), table) for table in tables]
+    one, other = both(run, compression.shared, gene, np.ones(GENES, bool), own=own)
+    for found in (one, other):
+        assert (found.violation <= np.maximum(1e-6, found.tolerance)).all()
+    for name in ("gamma", "estimates"):
+        leaves = (jax.tree.leaves(getattr(found, name)) for found in (other, one))
+        for mine, its in zip(*leaves, strict=True):
+            np.testing.assert_allclose(mine, its, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.slow

@@ -30,7 +30,6 @@ from jaxvp.solver.confounded import Confounded
 from jaxvp.solver.loop import iterate
 from jaxvp.solver.table import coarse
 from jaxvp.statistics import LevelRows, PerGene, Records, compress, statistics
-from jaxvp.target import traced_for
 
 DESIGNS = {"2 terms": {"g": 12, "h": 5}, "3 terms": {"g": 12, "h": 7, "i": 3}}
 GENES = 16
@@ -222,8 +221,6 @@ def test_separated_nodes_are_the_same_table(design, reml):
     # Its large products in float32, and nothing else.
     assert residuals[2].dtype == np.float64 and (residuals[2] != residuals[1]).any()
     np.testing.assert_allclose(residuals[2], residuals[1], rtol=0, atol=2e-7 * float(shared.n))
-    with traced_for("gpu"):  # which would multiply in fewer digits
-        assert coarse(whole).levels[0].couple.dtype == np.float64
     np.testing.assert_allclose(log_dets[1], log_dets[0], rtol=1e-7, atol=1e-7)
 
 
@@ -476,6 +473,57 @@ def test_iterations_give_what_a_factor_gives(design, way, monkeypatch):
         asked[0] = False
         _, waited = iterated(node, gamma, begin, goal, asked)
         assert (np.asarray(waited)[:, 0] == 0).all()
+
+
+def test_products_in_float32_give_the_digits_that_are_asked_for(design, monkeypatch):
+    """And where more are, it is float64's that are used, whoever else is in the tile."""
+    _, compression, block = design
+    shared = compression.shared
+    go("levels", monkeypatch)
+    x = points(shared, GENES) / 2
+    x[1, 1] = 0
+    gamma = np.expm1(x) / shared.samples_per_level[:, None]
+    with jax.enable_x64(True):
+        found = surface.build(compression, False, False)
+        assert found is not None and found.nodes is not None
+        expected = jax.jit(lambda g: own_part(g, shared, block.gene))(gamma)
+
+        @jax.jit
+        def iterated(node, begin, goal):
+            near = Preconditioner.of(node, gamma, shared)
+            asked = np.ones(GENES, bool)
+            return iterated_part(gamma, shared, near, block.gene, begin, goal, asked)
+
+        node, single = (
+            jax.tree.map(lambda leaf: np.asarray(leaf)[3], nodes)
+            for nodes in (found.nodes, surface.in_single(found).nodes)
+        )
+        assert single.single is not None and single.single.rows.dtype == np.float32
+        nowhere, goal = np.zeros((shared.n_columns, GENES)), np.full(GENES, 1e-11)
+        few, many = 1e5 * goal, goal
+        exact, solved = iterated(node, nowhere, many)
+        rough, near = iterated(single, nowhere, few)
+        assert (np.asarray(rough.error) <= few).all()
+        # Products of float64 would end there, too, but not at the same numbers.
+        assert (np.asarray(near) != np.asarray(iterated(node, nowhere, few)[1])).any(0).all()
+        away = abs(np.asarray(near) - solved).max(0) / abs(np.asarray(solved)).max(0)
+        assert 1e-13 < away.max() < 1e-5
+        # y'Py has twice as many digits, for all of float32's products; its slope has as many.
+        np.testing.assert_allclose(rough.rss, expected.rss, rtol=1e-11)
+        np.testing.assert_allclose(rough.first, expected.first, rtol=1e-5, atol=1e-8)
+        # From there on float32's are enough of what is left.
+        ended, _ = iterated(single, near, np.full(GENES, 1e-9))
+        assert (np.asarray(ended.error) <= 1e-9).all()
+        np.testing.assert_allclose(ended.rss, expected.rss, rtol=1e-11)
+        np.testing.assert_allclose(ended.first, expected.first, rtol=1e-8, atol=1e-9)
+        # To the last digits only float64's are: beside others, and alone.
+        alone, _ = iterated(single, nowhere, many)
+        mixed, _ = iterated(single, nowhere, np.where(np.arange(GENES) % 2, few, many))
+        for one, two, mine in zip(alone, rough, mixed, strict=True):
+            np.testing.assert_array_equal(mine[..., ::2], one[..., ::2])
+            np.testing.assert_array_equal(mine[..., 1::2], two[..., 1::2])
+        np.testing.assert_allclose(alone.rss, exact.rss, rtol=1e-12)
+        assert (np.asarray(alone.error) <= many).all()
 
 
 def test_combinations_of_classes_are_exact_about_their_node_and_say_where_not():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -114,7 +116,7 @@ class Fitter:
                 table = (
                     prepare_many(solver, compression, reml, many, platform) if tabulated else None
                 )
-                host = jax.tree.map(lambda a: np.asarray(a, dtype), (shared, table))
+                host = jax.tree.map(partial(_as_type, dtype), (shared, table))
                 return {group: jax.device_put(host, group.everywhere) for group in groups}
 
         # What a large system's searches need takes some of the cores: blocks are formed meanwhile.
@@ -184,6 +186,12 @@ class Fitter:
                 yield program
         finally:
             self._programs.put(program)
+
+
+def _as_type(dtype: str, a: Any) -> np.ndarray:
+    """In this type; what is float32 already, for a CPU's products, stays so."""
+    a = np.asarray(a)
+    return a if a.dtype == np.float32 else a.astype(dtype, copy=False)
 
 
 def _plan(devices: Devices, compression: Compression, genes: int) -> SharedPlan | None:

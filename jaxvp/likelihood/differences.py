@@ -51,11 +51,11 @@ class Levels(eqx.Module):
 
     def parts(self, v: Float[Array, "K genes"]) -> Float[Array, "levels genes"]:
         """What is weighed of a matrix times v."""
-        return self.rows @ v
+        return times(self.rows, v)
 
     def image(self, weights: Array, parts: Array) -> Float[Array, "K genes"]:
         """A matrix with these weights times v."""
-        return self.columns @ (weights * parts)
+        return times(self.columns, weights * parts)
 
     def quadratic(self, weights: Array, parts: Array, v: Float[Array, "K genes"]) -> Scalar:
         """The quadratic form of such a matrix."""
@@ -79,10 +79,15 @@ class Classes(eqx.Module):
 
     def parts(self, v: Float[Array, "K genes"]) -> Float[Array, "R K genes"]:
         count, columns, _ = self.sums.shape
-        return (self.sums.reshape(-1, columns) @ v).reshape(count, columns, -1)
+        return times(self.sums.reshape(-1, columns), v).reshape(count, columns, -1)
 
     def image(self, weights: Array, parts: Array) -> Float[Array, "K genes"]:
         return dot(weights[:, None], parts)
 
     def quadratic(self, weights: Array, parts: Array, v: Float[Array, "K genes"]) -> Scalar:
         return (self.image(weights, parts) * v).sum(0)
+
+
+def times(matrix: Array, v: Float[Array, "K genes"]) -> Float[Array, "rows genes"]:
+    """The product, in the matrix's type."""
+    return (matrix @ v.astype(matrix.dtype)).astype(v.dtype)

@@ -33,7 +33,7 @@ import numpy as np
 from jaxtyping import Array as JaxArray
 from jaxtyping import Bool, Float, Int
 
-from jaxvp.likelihood.differences import Classes, Levels
+from jaxvp.likelihood.differences import Classes, Levels, times
 from jaxvp.likelihood.inverse import inverse
 from jaxvp.likelihood.lanes import dot
 from jaxvp.likelihood.own_part import OwnPart
@@ -42,6 +42,8 @@ from jaxvp.statistics import Array, PerGene, Shared
 from jaxvp.target import accelerated
 
 _ITERATIONS = 40  # at most
+# Relative error of what is solved by products in float32: at most, by measurement.
+_ERROR_SINGLE = float(np.finfo(np.float32).eps)
 
 
 class Node(eqx.Module):
@@ -59,6 +61,9 @@ class Node(eqx.Module):
     # Products of two rows of ``couple``, those of `np.tril_indices`; None where they are too many.
     pairs: Float[Array, "*nodes pairs n"] | None
     difference: Levels | Classes  # of M, from the node on
+    # The same in float32, on a CPU, for products that need no more digits: they take half the time.
+    # (Of classes, whose products are few and large, that is no gain.)
+    single: Levels | None = None
 
     def turned(self, b: Float[Array, "K genes"]) -> Float[Array, "K genes"]:
         """In the node's coordinates."""
@@ -79,7 +84,7 @@ class Node(eqx.Module):
         place = np.empty((rest, rest), np.int32)
         below = np.tril_indices(rest)
         place[below] = place[below[::-1]] = np.arange(len(below[0]))
-        return (self.pairs @ weights)[place]
+        return times(self.pairs, weights)[place]
 
 
 class Complement(NamedTuple):
@@ -154,42 +159,58 @@ def iterated_part(
     yy = (w0 * gene.between_yy).sum(0) + gene.within_yy
     change, bent, exact = node.difference.weights(node.gamma, gamma[0])
     there = gamma[0] == node.gamma
-    away = jnp.any(asked & ~there)
     weighed = jax.eval_shape(node.difference.parts, b)
 
-    def image(z):
-        """The difference's parts, where there is one, and M v, with ``v = G^(1/2) z``."""
+    def image(z, asked, single):
+        """The difference's parts and image, for whom it is asked, and the node's, of G^(1/2) z."""
         v = root * z
 
-        def moved():
-            parts = node.difference.parts(v)
-            return parts, node.difference.image(change, parts)
-
-        def still():
+        def nothing():
             return jnp.zeros(weighed.shape, weighed.dtype), jnp.zeros_like(v)
 
-        # An accelerator would wait for the host at every condition.
-        parts, more = moved() if accelerated() else jax.lax.cond(away, moved, still)
-        return parts, node.image(v) + more
+        def product(difference):
+            parts = difference.parts(v)
+            return parts, difference.image(change, parts)
+
+        def both():
+            found, in_single = product(node.difference), product(node.single)
+            return jax.tree.map(lambda a, b: jnp.where(single, b, a), found, in_single)
+
+        away = asked & ~there
+        if accelerated():  # which would wait for the host at every condition
+            found = product(node.difference)
+        elif node.single is None:
+            found = jax.lax.cond(jnp.any(away), lambda: product(node.difference), nothing)
+        else:
+            kinds = (
+                nothing, lambda: product(node.difference), lambda: product(node.single), both
+            )  # fmt: skip
+            which = jnp.any(away & ~single) + 2 * jnp.any(away & single).astype(np.int32)
+            found = jax.lax.switch(which, kinds)
+        return *found, node.image(v)
 
     right = root * b
-    z, (parts, moved), error = _solve(image, root, random, near, right, yy, begin, goal, asked)
+    z, (parts, more, at_node), error, renewed = _solve(
+        image, root, random, near, right, yy, begin, goal, asked
+    )
     v = root * z
     if not accelerated():
         # At the node they are not known, or would depend on who is beside.
+        renewed |= there
         parts = jax.lax.cond(
-            jnp.any(asked & there),
-            lambda: jnp.where(there, node.difference.parts(v), parts),
+            jnp.any(asked & renewed),
+            lambda: jnp.where(renewed, node.difference.parts(v), parts),
             lambda: parts,
         )
-    residual = right - (root * moved + random * z)
-    rss = yy - (right * z).sum(0) - (residual * z).sum(0)
+    quadratic = (v * at_node).sum(0) + node.difference.quadratic(change, parts, v)
+    rss = yy - 2 * (right * z).sum(0) + quadratic + (random * z * z).sum(0)
     rss = jnp.where(exact, rss, jnp.nan)  # out of the node's reach
-    quadratic = node.difference.quadratic(bent, parts, v)
-    first = (w1 * gene.between_yy).sum(0) - 2 * (b1 * v).sum(0) + quadratic
+    bent_by = node.difference.quadratic(bent, parts, v)
+    first = (w1 * gene.between_yy).sum(0) - 2 * (b1 * v).sum(0) + bent_by
     # Read off the predicted effects, without a difference, where gamma > 0.
     present = ratio > 0
-    zpy = jnp.where(present, v[:q] / jnp.where(present, ratio, 1.0), (b - moved)[:q])
+    left = (b - at_node - more)[:q]
+    zpy = jnp.where(present, v[:q] / jnp.where(present, ratio, 1.0), left)
     others = [-(zpy[block] ** 2).sum(0) for block in term_slices(shared)]
     return OwnPart(rss, jnp.stack([first, *others]), v[q:], near.complement.lost, error), z
 
@@ -199,34 +220,43 @@ class _Search(NamedTuple):
 
     number: Int[JaxArray, ""]
     z: Float[Array, "K genes"]
-    images: tuple[Array, Array]  # of z
+    images: tuple[Array, Array, Array]  # of z
     residual: Float[Array, "K genes"]
     direction: Float[Array, "K genes"]
     size: Scalar  # of the residual, in the preconditioner's norm: the square of the error
     going: Bool[JaxArray, " genes"]
 
 
-def _solve(image, root, random, precondition, right, yy, begin, goal, asked):
+def _solve(image, root, random, near, right, yy, begin, goal, asked):
     """Preconditioned conjugate gradients for the genes of a tile.
 
-    ``H^-1 right``, its images, and the error in the norm of H; the solution's is below the root of
-    ``yy``.
+    ``H^-1 right``, its images, the error in the norm of H, and whose parts have no more digits than
+    float32; the solution's norm is below the root of ``yy``.
+
+    Products may be float32's where all they are of, the error at the beginning, is so small that
+    theirs is half of the goal at most.
     """
-    goal = goal**2 * yy
-    shapes = jax.eval_shape(image, begin)
+    shapes = jax.eval_shape(image, begin, asked, asked)
     nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-    images = jax.lax.cond(jnp.any(begin != 0), image, lambda _: nothing, begin)
-    residual = right - (root * images[1] + random * begin)
-    ahead = precondition(residual)
+    new = (begin == 0).all(0)
+    in_double = jnp.zeros_like(asked)
+    images = jax.lax.cond(jnp.all(new), lambda: nothing, lambda: image(begin, asked, in_double))
+    residual = right - (root * (images[1] + images[2]) + random * begin)
+    ahead = near(residual)
     size = (residual * ahead).sum(0)
+    scale = jnp.sqrt(jnp.maximum(yy, jnp.finfo(right.dtype).tiny))
+    rounding = _ERROR_SINGLE * jnp.sqrt(jnp.maximum(size, 0)) / scale
+    single = rounding <= goal / 2 if near.node.single is not None else in_double
+    rounding = jnp.where(single, rounding, 0.0)
+    goal = ((goal - rounding) * scale) ** 2
 
     def step(s: _Search) -> _Search:
-        change = image(s.direction)
-        bent = root * change[1] + random * s.direction
+        change = image(s.direction, s.going, single)
+        bent = root * (change[1] + change[2]) + random * s.direction
         curvature = (s.direction * bent).sum(0)
         length = jnp.where(s.going, s.size / jnp.where(s.going, curvature, 1.0), 0.0)
         residual = s.residual - length * bent
-        ahead = precondition(residual)
+        ahead = near(residual)
         size = jnp.where(s.going, (residual * ahead).sum(0), s.size)
         turned = jnp.where(s.going, size / jnp.where(s.going, s.size, 1.0), 0.0)
         return _Search(
@@ -243,6 +273,5 @@ def _solve(image, root, random, precondition, right, yy, begin, goal, asked):
         jnp.zeros((), jnp.int32), begin, images, residual, ahead, size, asked & (size > goal)
     )
     found = jax.lax.while_loop(lambda s: s.going.any() & (s.number < _ITERATIONS), step, start)
-    tiny = jnp.finfo(right.dtype).tiny
-    error = jnp.sqrt(jnp.maximum(found.size, 0) / jnp.maximum(yy, tiny))
-    return found.z, found.images, error
+    error = jnp.sqrt(jnp.maximum(found.size, 0)) / scale + rounding
+    return found.z, found.images, error, single & new

@@ -114,7 +114,8 @@ def prepare_many(
     """
     if searches_surface(solver, compression.shared, genes):
         # On an accelerator genes are factored together: not measured there against the other way.
-        return surface.build(compression, reml, classes=platform == "cpu")
+        found = surface.build(compression, reml, classes=platform == "cpu")
+        return surface.in_single(found) if found is not None and platform == "cpu" else found
     return prepare(solver, compression.shared, reml)
 
 

@@ -53,6 +53,13 @@ class Eliminated(NamedTuple):
     log_det: Float[np.ndarray, "*nodes"]  # without main terms
 
 
+def single(array: Float[np.ndarray, "B *rest"]) -> Float[np.ndarray, "B *rest"]:
+    """A copy in float32; all cores share out its first axis."""
+    found = aligned(*array.shape, dtype=np.float32)
+    for_nodes(lambda i: np.copyto(found[i], array[i]), range(len(array)))
+    return found
+
+
 def level_sizes(shared: Shared) -> tuple[np.ndarray, ...]:
     """Samples in every level of every term: ``sum_j log(1 + gamma_i n_ij)`` is a main term."""
     classes = np.diagonal(shared.between, axis1=1, axis2=2)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
@@ -33,7 +32,6 @@ from jaxvp.likelihood.system import FixedSystem
 from jaxvp.solver import newton
 from jaxvp.solver.loop import by_tiles, iterate
 from jaxvp.solver.surface import Near, Surface, near_optimum
-from jaxvp.solver.table import coarse
 from jaxvp.statistics import Array, PerGene, Records, Shared
 
 # Score at which the loop ends. Curvature is of the order of the number of levels: theta is then
@@ -86,8 +84,7 @@ def solve_large(
         gene = Records.of(gene)
     dtype = jax.tree.leaves(gene)[0].dtype
     nowhere = Near(*(jnp.zeros((*axes, count), dtype) for axes in ((), (k,), (k, k))))
-    rough = eqx.tree_at(lambda s: s.table.eliminated, surface, coarse(surface.table.eliminated))
-    near = by_tiles(lambda g: near_optimum(rough, shared, g, size), gene, nowhere, _TABULATED)
+    near = by_tiles(lambda g: near_optimum(surface, shared, g, size), gene, nowhere, _TABULATED)
     known = (gene, near if accelerated() else Records.of(near))
     nodes = surface.nodes
     solved = jnp.zeros(0 if nodes is None else shared.n_columns, near.x.dtype)

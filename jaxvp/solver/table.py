@@ -28,7 +28,7 @@ from jaxtyping import Float
 
 from jaxvp.likelihood import SWEEP_COLUMNS, Scalar, fence
 from jaxvp.likelihood.lanes import dot, product
-from jaxvp.solver.elimination import Eliminated, Rotated, eliminate, level_sizes
+from jaxvp.solver.elimination import Eliminated, Rotated, eliminate, level_sizes, single
 from jaxvp.solver.valleys import valleys
 from jaxvp.statistics import Array, PerGene, Shared
 from jaxvp.target import accelerated
@@ -167,16 +167,15 @@ def in_single(tree: Any) -> Any:
 
 
 def coarse(eliminated: Eliminated) -> Eliminated:
-    """The same with the matrices of its large products in float32, on a CPU: half their time.
+    """The same with the matrices of its large products in float32, host code: half their time.
 
     ``y'Py`` is right to some 1e-7 of ``y'y``. Of genes of which nearly all is explained that is
     little: their searches begin a step or two farther away.
     """
     *before, last = eliminated.levels
-    matrices = in_single([(level.rotate, level.couple) for level in before])
     levels = [
-        dataclasses.replace(level, rotate=rotate, couple=couple)
-        for level, (rotate, couple) in zip(before, matrices, strict=True)
+        dataclasses.replace(level, rotate=single(level.rotate), couple=single(level.couple))
+        for level in before
     ]
     return eliminated._replace(levels=(*levels, last))
 
