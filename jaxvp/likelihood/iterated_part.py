@@ -14,8 +14,14 @@ the node itself, as many are at zero, there is nothing to multiply.
 gene's own: a diagonal, and the Schur complement of the few columns that are neither of term 1 nor
 of term 2. An iteration gives two to three digits, and begins where the last evaluation ended.
 
-``y'Py`` is taken with the residual ``s`` of what was solved, ``b'v + s'z``: its error is the square
-of v's.
+``y'Py`` is that quadratic form of v whose least it is, ``y'V_1^-1 y - 2 b'v + z'H z``: its error is
+the square of v's.
+
+*float32.* Conjugate gradients correct where they began, and an error in their products is one of
+the correction: small beside it, and as small a part of v as the correction is. On a CPU products
+are float32's where what is left at the beginning is so little that their rounding is half of the
+digits that are asked for at most: nearly all of them. What an evaluation begins and ends with is
+float64's.
 
 Cost an iteration: that of the difference, in matrix products; a dozen a gene, in all.
 
