@@ -53,7 +53,7 @@ def both(run, *arguments, own=((), ())):
 @pytest.mark.parametrize("levels, reml, tabled", CASES)
 def test_the_numbers_are_those_of_the_cpu(monkeypatch, levels, reml, tabled):
     """Of the same tables: those of a CPU are not float32."""
-    monkeypatch.setattr(surface, "in_single", lambda surface: surface)
+    monkeypatch.setattr(surface, "for_cpu", lambda surface: surface)
     compression, gene, (table, _) = prepared(levels, reml)
     assert compression.shared.n_columns > SWEEP_COLUMNS or tabled
     table = table if tabled else None

@@ -79,7 +79,7 @@ class Classes(eqx.Module):
 
     def parts(self, v: Float[Array, "K genes"]) -> Float[Array, "R K genes"]:
         count, columns, _ = self.sums.shape
-        return times(self.sums.reshape(-1, columns), v).reshape(count, columns, -1)
+        return (self.sums.reshape(-1, columns) @ v).reshape(count, columns, -1)
 
     def image(self, weights: Array, parts: Array) -> Float[Array, "K genes"]:
         return dot(weights[:, None], parts)

@@ -115,7 +115,7 @@ def prepare_many(
     if searches_surface(solver, compression.shared, genes):
         # On an accelerator genes are factored together: not measured there against the other way.
         found = surface.build(compression, reml, classes=platform == "cpu")
-        return surface.in_single(found) if found is not None and platform == "cpu" else found
+        return surface.for_cpu(found) if found is not None and platform == "cpu" else found
     return prepare(solver, compression.shared, reml)
 
 

@@ -25,7 +25,13 @@ from jaxtyping import Bool, Float, Int
 from jaxvp.likelihood import Estimates, Scalar, accelerated, no_estimates
 from jaxvp.likelihood.differences import Classes, Levels
 from jaxvp.likelihood.estimates import coefficient_variances, estimates
-from jaxvp.likelihood.iterated_part import Complement, Node, Preconditioner, iterated_part
+from jaxvp.likelihood.iterated_part import (
+    CERTIFIED,
+    Complement,
+    Node,
+    Preconditioner,
+    iterated_part,
+)
 from jaxvp.likelihood.lanes import largest
 from jaxvp.likelihood.own_part import own_part
 from jaxvp.likelihood.system import FixedSystem
@@ -39,9 +45,9 @@ from jaxvp.statistics import Array, PerGene, Records, Shared
 _TIGHT = 1e-7
 _RIDGE = 1e-3
 _TELLS = 1e-3  # cosine of step and what is missing from which on a step tells of curvature
-# Relative error of v: of what is certified; of the first evaluation; and, of the score that is to
-# fall, for an evaluation after it: a step divides that by a thousand.
-_ERROR, _FIRST_ERROR, _AHEAD = 1e-11, 1e-6, 1e-8
+# Relative error of v: of the first evaluation; and, of the score that is to fall, for an evaluation
+# after it: a step divides that by a thousand.
+_FIRST_ERROR, _AHEAD = 1e-6, 1e-8
 _REFUSED = 1.0  # radius of who was refused, and has not come far since
 _MOST = 24  # evaluations: who needs more is at the table's end, and better off without it
 _BURSTS = (2, 1, 1, 2, 4, 8)  # an evaluation is dear, gathering is not
@@ -120,7 +126,7 @@ def solve_large(
     def stepped(here, state):
         gene, hessian, preconditioner = here
         before = newton.violation(state.x, state.score)
-        goal = jnp.clip(_AHEAD * before, _ERROR, _FIRST_ERROR)
+        goal = jnp.clip(_AHEAD * before, CERTIFIED, _FIRST_ERROR)
 
         def evaluate(x):
             """The deviance at x, with a Hessian that has learned from the score's change."""
@@ -161,7 +167,7 @@ def solve_large(
         moved = moved._replace(beside=moved.beside._replace(complement=state.beside.complement))
         # Certified is a point that was solved to the end: otherwise once more there.
         # (The error is the root of what the goal's square was compared with: digits less.)
-        solved = moved.beside.error <= _ERROR * (1 + 1e-6)
+        solved = moved.beside.error <= CERTIFIED * (1 + 1e-6)
         # Refused outside of the determinants once more: the optimum is there.
         outside = ~determinant.axes.inside(state.trial) & (state.radius < _REFUSED)
         return moved._replace(done=moved.done & solved | outside | state.done)

@@ -94,8 +94,8 @@ def build(compression: Compression, reml: bool, classes: bool) -> Surface | None
     return Surface(table, axes, determinant, start)
 
 
-def in_single(surface: Surface) -> Surface:
-    """The same with large matrices in float32, for a CPU: they are read in half the time.
+def for_cpu(surface: Surface) -> Surface:
+    """The same with large matrices in float32: a CPU multiplies by them in half the time.
 
     (An accelerator would multiply in fewer digits.)
     """

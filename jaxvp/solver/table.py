@@ -169,6 +169,7 @@ def in_single(tree: Any) -> Any:
 def coarse(eliminated: Eliminated) -> Eliminated:
     """The same with the matrices of its large products in float32, host code: half their time.
 
+    Those of all terms but the last: of two terms there are none.
     ``y'Py`` is right to some 1e-7 of ``y'y``. Of genes of which nearly all is explained that is
     little: their searches begin a step or two farther away.
     """
