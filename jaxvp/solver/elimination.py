@@ -53,8 +53,8 @@ class Eliminated(NamedTuple):
     log_det: Float[np.ndarray, "*nodes"]  # without main terms
 
 
-def single(array: Float[np.ndarray, "B *rest"]) -> Float[np.ndarray, "B *rest"]:
-    """A copy in float32; all cores share out its first axis."""
+def single(array: Float[Array, "B *rest"]) -> Float[np.ndarray, "B *rest"]:
+    """A copy in float32 of an array of NumPy's; all cores share out its first axis."""
     found = aligned(*array.shape, dtype=np.float32)
     for_nodes(lambda i: np.copyto(found[i], array[i]), range(len(array)))
     return found

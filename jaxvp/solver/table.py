@@ -174,10 +174,11 @@ def coarse(eliminated: Eliminated) -> Eliminated:
     little: their searches begin a step or two farther away.
     """
     *before, last = eliminated.levels
-    levels = [
-        dataclasses.replace(level, rotate=single(level.rotate), couple=single(level.couple))
-        for level in before
-    ]
+    levels = []
+    for level in before:
+        assert level.couple is not None
+        matrices = {"rotate": single(level.rotate), "couple": single(level.couple)}
+        levels.append(dataclasses.replace(level, **matrices))
     return eliminated._replace(levels=(*levels, last))
 
 
