@@ -199,8 +199,7 @@ def iterated_part(
         return *found, node.image(v)
 
     right = root * b
-    lost = jnp.where(goal > CERTIFIED, _RULE, _MOST)
-    lost = lost * _steepness(gamma, shared)
+    lost = jnp.where(goal > CERTIFIED, _RULE, _MOST) * _steepness(gamma, shared)
     z, (parts, more, at_node), error, renewed = _solve(
         image, root, random, near, right, yy, begin, goal, asked, lost
     )
